@@ -1,0 +1,111 @@
+"""The application: its commands, global options, and how errors become one line and an exit code."""
+
+import importlib
+import os
+import sys
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.markup import escape
+from typer.core import TyperGroup
+
+import n2n_deploy
+from n2n_deploy.cli.common import err
+from n2n_deploy.errors import HostError, N2NError
+
+COMMANDS = {
+    "simulate": "n2n_deploy.cli.simulate",
+    "train": "n2n_deploy.cli.train",
+    "export": "n2n_deploy.cli.export",
+    "inspect": "n2n_deploy.cli.bundle",
+    "verify": "n2n_deploy.cli.bundle",
+    "denoise": "n2n_deploy.cli.denoise",
+    "demo": "n2n_deploy.cli.demo",
+}
+"""Command name → the module that defines a function `<name>_command` for it."""
+
+
+def build() -> typer.Typer:
+    """Assemble the application from the command modules, none of which imports anything heavy at the top."""
+    app = typer.Typer(
+        name="n2n-deploy",
+        help="Noise2noise denoising of cryo-EM micrographs: train, export, ship one file, denoise thousands.",
+        epilog="Exit codes: 0 all done, 1 some failed, 2 usage, 3 environment (a library, GPU, memory or disk).",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        cls=_InOrder,
+    )
+
+    @app.callback()
+    def options(
+        version: Annotated[
+            bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+        ] = False,
+        debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    ) -> None:
+        del version
+        if debug:
+            os.environ["N2N_DEPLOY_DEBUG"] = "1"
+
+    for name, module in COMMANDS.items():
+        function: Any = getattr(importlib.import_module(module), f"{name}_command")
+        app.command(name)(function)
+    return app
+
+
+class _InOrder(TyperGroup):
+    """Lists the commands in the order of the work, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name in COMMANDS if name in self.commands]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"n2n-deploy {n2n_deploy.__version__}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 all done, 1 some failed, 2 usage, 3 environment, 130 interrupted."""
+    try:
+        code = build()(arguments, standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        err.print("interrupted")
+        code = 130
+    except (N2NError, ModuleNotFoundError) as error:
+        if os.environ.get("N2N_DEPLOY_DEBUG"):
+            raise
+        if isinstance(error, ModuleNotFoundError):
+            error = _missing_library(error)
+        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _missing_library(error: ModuleNotFoundError) -> HostError:
+    """Say which extra of the package brings the library that is missing."""
+    extras = {
+        "torch": "train",
+        "h5py": "train",
+        "onnx": "export",
+        "onnxscript": "export",
+        "onnxruntime": "cpu",
+        "matplotlib": "report",
+        "jinja2": "report",
+    }
+    library = (error.name or "").partition(".")[0]
+    if library not in extras:
+        raise error
+    return HostError(
+        f"this command needs the Python library {library}, which is not installed here; "
+        f"pip install 'n2n-deploy[{extras[library]}]' brings it"
+    )

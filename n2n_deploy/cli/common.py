@@ -1,0 +1,89 @@
+"""What every command shares: errors to exit codes, `--config`, the effective configuration, `--json`."""
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomli_w
+import typer
+from rich.console import Console
+
+from n2n_deploy.errors import UsageError
+
+ALL_DONE, SOME_FAILED = 0, 1
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Make the values of a TOML file the defaults of the command, so that flags given beside it win.
+
+    Keys are the long option names without dashes in front; dashes and underscores are the same. A table named
+    after the command, where there is one, is read in place of the whole file, so one file can serve several.
+    """
+    if path is None:
+        return None
+    try:
+        content = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
+    content = content.get(ctx.info_name or "", content)
+    names = {
+        option.lstrip("-").replace("-", "_"): parameter.name
+        for parameter in ctx.command.params
+        for option in (*parameter.opts, parameter.name or "")
+        if option and option != "--config"
+    }
+    defaults: dict[str, Any] = {}
+    for key, value in content.items():
+        name = names.get(key.replace("-", "_"))
+        if name is None:
+            raise UsageError(f"{path}: {key} is no option of {ctx.info_name}; see n2n-deploy {ctx.info_name} --help")
+        defaults[name] = value
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+    return path
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        help="TOML file with values for these options; flags win over it.",
+        callback=load_config,
+        is_eager=True,
+        dir_okay=False,
+        rich_help_panel="General",
+    ),
+]
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON, for programs.", rich_help_panel="General")
+]
+
+
+def effective_config(ctx: typer.Context) -> dict[str, Any]:
+    """Every option of this run with the value it really had, ready for TOML (options without a value left out)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bool | int | float | str):
+            return value
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return str(value)
+
+    return {key: plain(value) for key, value in ctx.params.items() if value is not None and key != "config"}
+
+
+def save_config(ctx: typer.Context, folder: Path) -> None:
+    """Write the effective configuration to `folder/config.toml`; `--config` takes it back as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_bytes(tomli_w.dumps({ctx.info_name or "run": effective_config(ctx)}).encode())
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=2, default=str)
+    sys.stdout.write("\n")

@@ -1,0 +1,37 @@
+"""`Session`: one network, loaded and ready. Everything that runs a network on some hardware implements it."""
+
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+Array = Any
+"""A NumPy or CuPy array, as the session's `array_module` says."""
+
+
+class Session(Protocol):
+    """Arrays through a network.
+
+    Attributes:
+        name: what runs it, for people and logs ("onnxruntime-cpu", "tensorrt", …).
+        array_module: "numpy" or "cupy", the module whose arrays `run` takes and returns.
+    """
+
+    name: str
+    array_module: str
+
+    def run(self, batch: Array) -> Array:
+        """Denoise a batch: (n, 1, height, width) float32, normalised, sides multiples of 8; same shape back."""
+        ...
+
+    def memory(self, shape: tuple[int, int]) -> int:
+        """Peak bytes that `run` needs beyond its input for one image of `shape` (height, width)."""
+        ...
+
+    def close(self) -> None:
+        """Free the network. A closed session cannot run again."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
