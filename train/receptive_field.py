@@ -1,0 +1,53 @@
+"""How far a network sees: the halo with which a tiled result equals the whole-image result."""
+
+import copy
+
+import torch
+from torch import nn
+
+from n2n_deploy.train.model import fold_weight_norm
+
+
+def receptive_field(network: nn.Module, stride: int = 8) -> int:
+    """Halo in pixels that a tile needs on each side for an exact result, measured on the network itself.
+
+    Args:
+        network: a fully convolutional network (n, 1, h, w) → (n, 1, h, w).
+        stride: the network's total stride; tiles start on its multiples.
+
+    Returns:
+        The largest distance, along either axis and in either direction, between an output pixel and an input pixel
+        that it depends on, rounded up to a multiple of `stride`.
+
+    """
+    reach = max(abs(distance) for axis in (0, 1) for distance in extent(network, axis, stride))
+    return -(-reach // stride) * stride
+
+
+def extent(network: nn.Module, axis: int, stride: int = 8) -> tuple[int, int]:
+    """Range of (output − input) positions at which an output depends on an input, along axis 0 (y) or 1 (x).
+
+    One bright pixel in the dark, at each of the `stride` positions relative to the grid of the deepest level, goes through
+    the network with all its weights positive and its biases zero, in float64: what stays exactly zero is out of reach.
+    A strip as narrow as the stride suffices, for every layer passes on at least its own position.
+    """
+    probe = copy.deepcopy(network).double().eval()
+    fold_weight_norm(probe)
+    with torch.no_grad():
+        for module in probe.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.fill_(1 / module.weight[0].numel())
+                if module.bias is not None:
+                    module.bias.zero_()
+    length = 48 * stride
+    while True:
+        impulses = torch.zeros(stride, 1, length, stride, dtype=torch.float64)
+        positions = length // 2 + torch.arange(stride)
+        impulses[torch.arange(stride), 0, positions, 0] = 1.0
+        with torch.no_grad():
+            response = probe(impulses if axis == 0 else impulses.transpose(2, 3))
+        seen = (response != 0).any(dim=3 - axis)[:, 0]
+        if not seen[:, 0].any() and not seen[:, -1].any():
+            distances = torch.nonzero(seen)[:, 1] - positions[torch.nonzero(seen)[:, 0]]
+            return int(distances.min()), int(distances.max())
+        length *= 2
