@@ -1,0 +1,126 @@
+"""Files that take their name only when they are complete."""
+
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from n2n_deploy.errors import HostError
+
+TEMPORARY_SUFFIX = ".n2n-tmp"
+
+_LONGEST_NAME = 200  # bytes of the final name kept in the temporary one; file systems take 255
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_FOLDER = {errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG}
+
+
+@contextmanager
+def atomic_write(path: Path | str, *, size: int | None = None) -> Iterator[BinaryIO]:
+    """Open a binary file that becomes `path` when the block ends well, and leaves no trace when it does not.
+
+    The bytes go to a hidden temporary file in the same folder (made where it is missing), are flushed to
+    the disk, and the file is renamed over `path`. On any exception, KeyboardInterrupt included, the
+    temporary file is removed and whatever stood at `path` stays. The new file gets the rights that the
+    umask gives.
+
+    Args:
+        path: the final name.
+        size: bytes that will be written, where known; the message about a full disk names it.
+
+    Yields:
+        the open file; it can be written, read back and seeked. Only write to it within the block: an
+        `OSError` without a file name of its own is taken for one of this file's.
+
+    Raises:
+        HostError: the folder cannot be made or written to, or has no room.
+    """
+    path = Path(path)
+    name = os.fsencode(path.name)[:_LONGEST_NAME].decode("utf-8", errors="ignore")
+    temporary = path.with_name(f".{name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    stream: BinaryIO | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = temporary.open("x+b")
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+        stream.close()
+        temporary.replace(path)
+    except BaseException as error:
+        written = _abandon(stream, temporary)
+        if isinstance(error, OSError) and error.filename in (None, str(temporary), str(path.parent)):
+            raise _host_error(error, path, size or written) from error
+        raise
+    _sync_folder(path.parent)
+
+
+def remove_stale_temporaries(folder: Path, *, older_than: float = 600.0) -> list[Path]:
+    """Remove the temporary files that killed runs left in a folder and the folders below it.
+
+    Args:
+        folder: where to look; it may be missing.
+        older_than: seconds since the last byte was written. A running writer's file is younger than that,
+            whichever machine it runs on.
+
+    Returns:
+        the files removed.
+    """
+    removed = []
+    for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > older_than:
+                path.unlink()
+                removed.append(path)
+    return removed
+
+
+def _abandon(stream: BinaryIO | None, temporary: Path) -> int:
+    """Close and remove the temporary file; return how many bytes it held."""
+    # Closing flushes what is still buffered, which fails again on a full disk.
+    with suppress(OSError):
+        if stream is not None:
+            stream.close()
+    written = 0
+    with suppress(OSError):
+        written = temporary.stat().st_size
+        temporary.unlink()
+    return written
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the file system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _host_error(error: OSError, path: Path, size: int) -> HostError:
+    """Say in one line what the folder lacks."""
+    folder = path.parent
+    if error.errno in _NO_ROOM:
+        with suppress(OSError):
+            free = shutil.disk_usage(folder).free
+            return HostError(
+                f"{folder}: no room for {path.name} ({size} bytes needed, {free} free, quotas apart); "
+                "free some space or choose another output folder"
+            )
+        return HostError(f"{folder}: no room for {path.name} ({size} bytes); choose another output folder")
+    if error.errno in _NO_RIGHT:
+        return HostError(
+            f"{folder}: {path.name} cannot be written there ({error.strerror}); "
+            "change the folder's rights or choose another output folder"
+        )
+    if error.errno in _NO_FOLDER:
+        return HostError(
+            f"{folder}: cannot hold {path.name} ({error.strerror}); choose another output folder or name"
+        )
+    return HostError(f"{folder}: writing {path.name} failed after {size} bytes ({error.strerror or error})")
