@@ -1,0 +1,74 @@
+"""`DenoiseOptions`: what a run was asked to do, and the part of it that changes the output's pixels."""
+
+import hashlib
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from n2n_deploy.errors import UsageError
+from n2n_deploy.imaging.restore import Merge
+
+
+class OnExists(StrEnum):
+    """What to do where an output is already there and is not this run's finished work."""
+
+    SKIP = "skip"
+    OVERWRITE = "overwrite"
+    ERROR = "error"
+
+
+class DenoiseOptions(BaseModel):
+    """Options of a batch.
+
+    Attributes:
+        merge_resolution: Å; keep the noisy spectrum above this frequency (S2.4). None: the output is denoised only.
+        merge_width: Å-derived width of the soft edge of the merge band, as `Merge` defines it.
+        flip_back: undo the phase flip in the output.
+        lowpass: Å; a further soft low-pass of the output.
+        dtype: of the files written.
+        on_exists: what to do with outputs that are there; finished work of the same model and options is always kept.
+        device: where the network runs.
+        memory: bytes the process may use; None for a share of what is free.
+        threads: CPU threads of the network; None for all.
+        lanes: micrographs in hand at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    merge_resolution: Annotated[float, Field(gt=0)] | None = None
+    merge_width: Annotated[float, Field(gt=0)] = 1.0
+    flip_back: bool = False
+    lowpass: Annotated[float, Field(gt=0)] | None = None
+    dtype: Literal["float32", "float16"] = "float32"
+    on_exists: OnExists = OnExists.ERROR
+    device: str = "auto"
+    memory: Annotated[int, Field(gt=0)] | None = None
+    threads: Annotated[int, Field(gt=0)] | None = None
+    lanes: Annotated[int, Field(gt=0)] = 2
+
+    @property
+    def merge(self) -> Merge | None:
+        """The merge band, None where nothing is merged."""
+        if self.merge_resolution is None:
+            return None
+        return Merge(resolution=self.merge_resolution, width=self.merge_width)
+
+    @property
+    def output_hash(self) -> str:
+        """Eight hexadecimal digits of the options that change what is written; the others may differ on resuming."""
+        text = self.model_dump_json(include={"merge_resolution", "merge_width", "flip_back", "lowpass", "dtype"})
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def parse_options(**values: Any) -> DenoiseOptions:
+    """The options made of values a user gave.
+
+    Raises:
+        UsageError: a value makes no sense; the line names it, what was given and what is accepted.
+    """
+    try:
+        return DenoiseOptions(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}") from error

@@ -1,0 +1,195 @@
+"""The main job from end to end on the real micrograph in the package: train, export, denoise, measure, look.
+
+Its two halves come from fair coin tosses on the electron counts (see `n2n_deploy.data`). The network is trained on the
+upper four fifths of the frame; what is measured and the close-up in the picture come from the rest, which it never saw.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n_deploy import data
+from n2n_deploy.batch.options import DenoiseOptions, OnExists
+from n2n_deploy.batch.run import denoise
+from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.imaging.preprocess import preprocess
+from n2n_deploy.io.mrc import read_mrc, write_mrc
+from n2n_deploy.quality.estimates import Estimates, estimate
+from n2n_deploy.quality.wiener import fit_wiener
+from n2n_deploy.recipe import Recipe
+
+TRAINING_SHARE = 0.8
+RECIPE = Recipe(max_resolution=8.0, patch_size=96)
+
+_STAR = """# version 30001
+
+data_optics
+
+loop_
+_rlnOpticsGroupName #1
+_rlnOpticsGroup #2
+_rlnMicrographOriginalPixelSize #3
+_rlnVoltage #4
+_rlnSphericalAberration #5
+_rlnAmplitudeContrast #6
+_rlnMicrographPixelSize #7
+opticsGroup1 1 {optics.pixel_size} {optics.voltage} {optics.spherical_aberration} {optics.amplitude_contrast} \
+{optics.pixel_size}
+
+# version 30001
+
+data_micrographs
+
+loop_
+_rlnMicrographName #1
+_rlnOpticsGroup #2
+_rlnDefocusU #3
+_rlnDefocusV #4
+_rlnDefocusAngle #5
+micrographs/{stem}_DW.mrc 1 {ctf.defocus_u} {ctf.defocus_v} {ctf.defocus_angle}
+"""
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What a run of the demonstration found.
+
+    Attributes:
+        network: estimates from the held-out halves, denoised by the network.
+        wiener: the same, filtered by a Wiener filter fitted to the training part of the halves.
+        picture: the before/after picture.
+        bundle: the model that was made.
+        seconds: wall time by step.
+    """
+
+    network: Estimates
+    wiener: Estimates
+    picture: Path
+    bundle: Path
+    seconds: dict[str, float]
+
+
+def write_pair(folder: Path, stem: str, even: NDArray[Any], odd: NDArray[Any]) -> Path:
+    """Write the two halves, their sum and a RELION 3.1 table of them; returns the table."""
+    (folder / "micrographs").mkdir(parents=True, exist_ok=True)
+    label = "electron counts thinned from mrcfile's test data fei-extended.mrc"
+    for suffix, image in (("DW", even + odd), ("EVN", even), ("ODD", odd)):
+        path = folder / "micrographs" / f"{stem}_{suffix}.mrc"
+        write_mrc(path, image.astype(np.float32), pixel_size=data.OPTICS.pixel_size, label=label)
+    table = folder / f"{stem}.star"
+    table.write_text(_STAR.format(optics=data.OPTICS, ctf=data.CTF, stem=stem))
+    return table
+
+
+def run_demonstration(
+    folder: Path,
+    *,
+    minutes: float = 3.0,
+    seed: int = 0,
+    announce: Callable[[str], None] = lambda step: None,
+    training_progress: Callable[..., None] | None = None,
+) -> Demonstration:
+    """Do the main job in `folder` and measure it.
+
+    Args:
+        folder: where everything goes.
+        minutes: of training.
+        seed: of thinning and training.
+        announce: told each step as it begins.
+        training_progress: passed on to the training.
+    """
+    from n2n_deploy.export import export_bundle
+    from n2n_deploy.train import TrainConfig, train
+
+    seconds: dict[str, float] = {}
+    clock = time.perf_counter()
+
+    def step(name: str, text: str) -> None:
+        nonlocal clock
+        seconds[name] = time.perf_counter() - clock
+        clock = time.perf_counter()
+        announce(text)
+
+    announce("thinning a real micrograph's electrons into an even and an odd half")
+    even, odd = data.thin(data.micrograph_counts(), seed)
+    border = int(TRAINING_SHARE * even.shape[0])
+    whole = write_pair(folder, "real_0001", even, odd)
+    table = write_pair(folder, "training_0001", even[:border], odd[:border])
+    step("data", f"training on its upper {TRAINING_SHARE:.0%} for {minutes:g} minutes")
+    config = TrainConfig(
+        preset="small",
+        recipe=RECIPE,
+        batch_size=8,
+        learning_rate=1e-3,
+        max_minutes=minutes,
+        validation_fraction=0.05,
+        seed=seed,
+    )
+    checkpoint = train(table, folder / "run", config, suffixes=("DW", "EVN", "ODD"), progress=training_progress)
+    step("train", "exporting the network to a bundle")
+    bundle = export_bundle(checkpoint, folder / "model.n2n")
+    step("export", "denoising the whole micrograph")
+    options = DenoiseOptions(on_exists=OnExists.OVERWRITE)
+    denoise(whole, bundle, folder / "denoised", project=folder, options=options)
+    step("denoise", f"measuring on the lower {1 - TRAINING_SHARE:.0%}, which the network never saw")
+    with Denoiser(bundle) as denoiser:
+        network, wiener = _measure(denoiser, even, odd, border, data.OPTICS, data.CTF)
+    step("measure", "drawing the picture")
+    before = read_mrc(folder / "micrographs" / "real_0001_DW.mrc").data
+    after = read_mrc(folder / "denoised" / "micrographs" / "real_0001_DW.mrc").data
+    picture = draw_before_after(before, after, border, data.OPTICS.pixel_size, folder / "before_after.png")
+    step("picture", "done")
+    return Demonstration(network, wiener, picture, bundle, seconds)
+
+
+def _measure(
+    denoiser: Denoiser, even: NDArray[Any], odd: NDArray[Any], border: int, optics: Optics, ctf: CTFParameters
+) -> tuple[Estimates, Estimates]:
+    """Estimates of the network and of a Wiener filter on the rows below `border`."""
+
+    def prepared(rows: slice) -> tuple[NDArray[Any], NDArray[Any]]:
+        first, second = (preprocess(half[rows], optics, ctf, denoiser.recipe).image for half in (even, odd))
+        return first, second
+
+    wiener = fit_wiener(*prepared(slice(0, border)))
+    m1, m2 = prepared(slice(border, None))
+    network = estimate(m1, m2, denoiser.network(m1), denoiser.network(m2))
+    return network, estimate(m1, m2, wiener(m1), wiener(m2))
+
+
+def draw_before_after(
+    before: NDArray[Any], after: NDArray[Any], border: int, pixel_size: float, path: Path
+) -> Path:
+    """Whole frame and a close-up of the part not trained on, before and after, as one PNG; returns its path."""
+    from matplotlib.figure import Figure
+
+    side = min(1000, before.shape[0] - border, before.shape[1])
+    top, left = border + (before.shape[0] - border - side) // 2, (before.shape[1] - side) // 2
+    close = (slice(top, top + side), slice(left, left + side))
+    figure = Figure(figsize=(12, 12.4), layout="constrained")
+    for row, (part, scale) in enumerate(((np.s_[:, :], 4), (close, 2))):
+        for column, (image, name) in enumerate(((before, "raw"), (after, "denoised"))):
+            axes = figure.add_subplot(2, 2, 2 * row + column + 1)
+            pixels = _binned(image[part], scale)
+            low, high = np.percentile(pixels, (0.5, 99.5))
+            extent = (0.0, pixels.shape[1] * scale * pixel_size / 10, pixels.shape[0] * scale * pixel_size / 10, 0.0)
+            axes.imshow(pixels, cmap="gray", vmin=low, vmax=high, extent=extent)
+            where = "whole frame" if row == 0 else "close-up, rows not trained on"
+            axes.set_title(f"{name}: {where}")
+            axes.set_xlabel("nm")
+            if row == 0:
+                axes.axhline(border * pixel_size / 10, color="tab:orange", linewidth=0.8)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _binned(image: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Means of factor × factor pixels, the fairest look at a noisy image at a small size."""
+    ny, nx = (side // factor * factor for side in image.shape)
+    return image[:ny, :nx].reshape(ny // factor, factor, nx // factor, factor).mean(axis=(1, 3))

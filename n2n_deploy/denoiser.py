@@ -1,0 +1,159 @@
+"""`Denoiser`: one micrograph as an array in, the denoised micrograph out. Everything above calls it."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from n2n_deploy.bundle import Bundle
+from n2n_deploy.engines.select import open_session
+from n2n_deploy.engines.session import Session
+from n2n_deploy.engines.tiling import plan_tiles, run_tiled
+from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.imaging.fourier import network_shape
+from n2n_deploy.imaging.pixels import PixelReport
+from n2n_deploy.imaging.preprocess import preprocess, working_memory
+from n2n_deploy.imaging.restore import Merge, restore
+from n2n_deploy.memory import available_memory, process_memory
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """What came of one micrograph.
+
+    Attributes:
+        image: (ny, nx) float32, the input's size and grey scale; CTF phases stay flipped unless flipped back.
+        pixels: what was repaired in the input.
+        tiles: how many tiles the network saw; 1 is the whole image.
+        seconds: wall time of "preprocess", "network" and "restore".
+    """
+
+    image: Array
+    pixels: PixelReport
+    tiles: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Denoiser:
+    """Denoise micrographs with the model of a bundle: preprocess (S2.1), network (S2.2), restore (S2.3, S2.4).
+
+    May be called from several threads at once: Fourier work runs side by side, the network one image at a time,
+    so that its activation memory exists once.
+
+    Args:
+        bundle: an open bundle, or the path of one.
+        device: "auto", "cpu", "gpu" or "cuda:N"; see `open_session`.
+        memory: bytes that the whole process may use at most; by default a share of what is free now. The network
+            runs on the whole image where that fits, otherwise on exact tiles: the result is the same.
+        threads: CPU threads of the network; by default all cores this process may use.
+        merge: keep the noisy spectrum above this band (S2.4); by default the output ends at max_resolution.
+        flip_back: undo the phase flip in the output, for programs that correct the CTF themselves.
+        lowpass: Å; a further soft low-pass of the output.
+        lanes: how many threads will call this at once; their Fourier work is taken off the memory the network gets.
+        session: an open session to use in place of choosing one; it stays the caller's to close.
+
+    Raises:
+        BundleError: the bundle is damaged or its network does not do here what it did when it was made.
+        HostError: no session works here, or the memory cannot hold even the smallest tile.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | Path | str,
+        *,
+        device: str = "auto",
+        memory: int | None = None,
+        threads: int | None = None,
+        merge: Merge | None = None,
+        flip_back: bool = False,
+        lowpass: float | None = None,
+        lanes: int = 1,
+        session: Session | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+        self.recipe = self.bundle.recipe
+        self.merge = merge
+        self.flip_back = flip_back
+        self.lowpass = lowpass
+        self._lanes = lanes
+        self._owns_session = session is None
+        self.session = session or open_session(self.bundle, device=device, threads=threads)
+        self._memory = memory if memory is not None else process_memory() + int(0.8 * available_memory())
+        self._resident = process_memory()
+        self._network = threading.Lock()
+
+    def __call__(self, image: Array, optics: Optics, ctf: CTFParameters | None = None) -> Array:
+        """Denoise one micrograph.
+
+        Args:
+            image: (ny, nx), any real dtype.
+            optics: its optics group; voltage, Cs and amplitude contrast are needed where the recipe flips phases.
+            ctf: its defocus; needed where the recipe flips phases.
+
+        Returns:
+            (ny, nx) float32 on the input's grey scale.
+
+        Raises:
+            DataError: the image has no signal, too many bad pixels, or lacks what phase flipping needs.
+        """
+        return self.denoise(image, optics, ctf).image
+
+    def denoise(self, image: Array, optics: Optics, ctf: CTFParameters | None = None) -> Denoised:
+        """As calling the denoiser, with the account of what was repaired and how long each stage took."""
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "preprocess"):
+            prepared = preprocess(image, optics, ctf, self.recipe, keep_spectrum=self.merge is not None)
+        with _timed(seconds, "network"):
+            denoised, tiles = self._through_network(prepared.image, self.tile(image.shape, optics.pixel_size))
+        with _timed(seconds, "restore"):
+            full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
+        return Denoised(full, prepared.pixels, tiles, seconds)
+
+    def tile(self, shape: tuple[int, int], pixel_size: float) -> tuple[int, int]:
+        """Height and width in network pixels of the tiles that a micrograph of this shape is denoised in.
+
+        Raises:
+            HostError: not even the smallest tile fits the memory.
+        """
+        around = self._lanes * working_memory(shape, pixel_size, self.recipe, merge=self.merge is not None)
+        return plan_tiles(
+            network_shape(shape, pixel_size, self.recipe.max_resolution),
+            self.bundle.manifest.halo,
+            self._memory - self._resident - around,
+            self.session,
+        )
+
+    def network(self, image: Array) -> Array:
+        """Pass a preprocessed (h, w) image, mean 0 and std 1, through the network alone; whole, whatever the memory."""
+        return self._through_network(image, image.shape)[0]
+
+    def _through_network(self, image: Array, tile: tuple[int, int]) -> tuple[Array, int]:
+        tiles = -(-image.shape[0] // tile[0]) * -(-image.shape[1] // tile[1])
+        with self._network:
+            return run_tiled(self.session, image, self.bundle.manifest.halo, tile), tiles
+
+    def close(self) -> None:
+        """Free the network, unless the session was the caller's."""
+        if self._owns_session:
+            self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
