@@ -1,4 +1,5 @@
 """The network: a wide-activation U-Net (S2.2, figure S1), its presets, and its weight normalisation."""
+# ruff: noqa: D102 (what a block's forward does is said by its class)
 
 from dataclasses import dataclass
 from typing import cast
@@ -49,20 +50,19 @@ class WideActivation(nn.Module):
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution that keeps the image's size; an even kernel pads one pixel more at the end, as in Keras."""
+    """A convolution that keeps the size; an even kernel pads one pixel more at the end, as in Keras."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(inputs, outputs, kernel, padding=(kernel - 1) // 2 if kernel % 2 else 0)
-        before = (kernel - 1) // 2
-        after = kernel // 2
-        self.margins = None if kernel % 2 else (before, after, before, after)
+        before, after = (kernel - 1) // 2, kernel // 2
+        super().__init__(inputs, outputs, kernel, padding=before if before == after else 0)
+        self.margins = None if before == after else (before, after, before, after)
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, x: Tensor) -> Tensor:
         return super().forward(x if self.margins is None else nn.functional.pad(x, self.margins))
 
 
 class Upsampling(nn.Module):
-    """1×1 width → 4·width, ReLU, a wide-activation convolution at that width, depth to space: twice the size."""
+    """1×1 width → 4·width, ReLU, a wide-activation convolution of that width, depth to space."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Upsampling(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Four wide-activation convolutions and one of stride 2, ReLU; plus the block's input, max-pooled: half the size."""
+    """Four wide-activation convolutions and one of stride 2, ReLU; plus the input, max-pooled."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """The input upsampled, plus input and skip merged by 1×1, ReLU and three wide-activation convolutions, upsampled."""
+    """The input upsampled; plus input and skip merged: 1×1, ReLU, three wide activations, upsampled."""
 
     def __init__(self, width: int, kernel: int) -> None:
         super().__init__()
@@ -102,11 +102,11 @@ class UpBlock(nn.Module):
 
 
 class Network(nn.Module):
-    """The denoiser f of eq. 7: (n, 1, h, w) → (n, 1, h, w), h and w multiples of 8, mean 0 and std 1 per image.
+    """The denoiser f of eq. 7: (n, 1, h, w) → (n, 1, h, w), h and w multiples of 8, images with mean 0, std 1.
 
     Attributes:
-        checkpointing: recompute each block's activations in the backward pass instead of keeping them (S2.3): less
-            memory, about a third more time, the same gradients.
+        checkpointing: recompute each block's activations in the backward pass instead of keeping them (S2.3):
+            less memory, about a third more time, the same gradients.
 
     """
 
@@ -158,8 +158,8 @@ def build(preset: str) -> Network:
 def initialise(network: Network) -> None:
     """Draw weights with which training starts stably.
 
-    He's scale before a ReLU, unit gain elsewhere; each residual branch and the output start small, so that the first
-    output is close to 0, the best guess before anything is known of the signal.
+    He's scale before a ReLU, unit gain elsewhere; each residual branch and the output start small, so that
+    the first output is close to 0, the best guess before anything is known of the signal.
     """
     before_relu = {id(network.last[0])}
     residual = {}

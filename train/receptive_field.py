@@ -16,8 +16,8 @@ def receptive_field(network: nn.Module, stride: int = 8) -> int:
         stride: the network's total stride; tiles start on its multiples.
 
     Returns:
-        The largest distance, along either axis and in either direction, between an output pixel and an input pixel
-        that it depends on, rounded up to a multiple of `stride`.
+        The largest distance, along either axis and in either direction, between an output pixel and an input
+        pixel that it depends on, rounded up to a multiple of `stride`.
 
     """
     reach = max(abs(distance) for axis in (0, 1) for distance in extent(network, axis, stride))
@@ -27,9 +27,9 @@ def receptive_field(network: nn.Module, stride: int = 8) -> int:
 def extent(network: nn.Module, axis: int, stride: int = 8) -> tuple[int, int]:
     """Range of (output − input) positions at which an output depends on an input, along axis 0 (y) or 1 (x).
 
-    One bright pixel in the dark, at each of the `stride` positions relative to the grid of the deepest level, goes through
-    the network with all its weights positive and its biases zero, in float64: what stays exactly zero is out of reach.
-    A strip as narrow as the stride suffices, for every layer passes on at least its own position.
+    One bright pixel in the dark, at each of the `stride` positions relative to the grid of the deepest level,
+    goes through the network with all its weights positive and its biases zero, in float64: what stays exactly
+    zero is out of reach. A strip as narrow as the stride suffices: every layer passes on its own position.
     """
     probe = copy.deepcopy(network).double().eval()
     fold_weight_norm(probe)
