@@ -30,8 +30,8 @@ def angles_command(
     """Measure the angular distance between two sets of particle orientations (RELION Euler angles).
 
     Particles are matched by image name, or by micrograph and coordinates where they were extracted twice.
-    The angle is that of the rotation between the two orientations, the smallest over the symmetry mates; beside it
-    stands arccos of the quaternions' inner product, as the paper prints it, which is half of it.
+    The angle is that of the rotation between the two orientations, the smallest over the symmetry mates;
+    beside it stands arccos of the quaternions' inner product, as the paper prints it, which is half of it.
     """
     del config
     from n2n_deploy.quality.angles import compare

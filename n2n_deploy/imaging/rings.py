@@ -6,15 +6,11 @@ image or a cubic map that is the step of the transform itself. Rings end at the 
 coarsest axis; the corners beyond belong to none.
 """
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from n2n_deploy.imaging.arrays import array_module
-
-Array = Any
-"""A NumPy or CuPy array."""
+from n2n_deploy.imaging.arrays import Array, array_module, grid_cache
 
 
 def ring_count(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> int:
@@ -45,8 +41,8 @@ def ring_index(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None,
     Returns:
         0 … `ring_count` - 1, and `ring_count` for the corners beyond Nyquist.
     """
-    device = None if xp is np else xp.cuda.Device().id
-    return _ring_index(tuple(shape), _spacing(shape, spacing), xp, device)
+    spacing = _spacing(shape, spacing)
+    return grid_cache.get(("ring index", shape, spacing), xp, lambda: _ring_index(shape, spacing, xp))
 
 
 def hermitian_weights(shape: tuple[int, ...], xp: Any = np) -> Array:
@@ -104,17 +100,11 @@ def _ring_width(shape: tuple[int, ...], spacing: tuple[float, ...] | None) -> fl
     return 1.0 / min(n * step for n, step in zip(shape, _spacing(shape, spacing), strict=True))
 
 
-@lru_cache(maxsize=4)
-def _ring_index(shape: tuple[int, ...], spacing: tuple[float, ...], xp: Any, device: int | None) -> Array:
-    """Keep the index for the next image of the same shape; `device` keeps CuPy's arrays apart."""
-    del device
+def _ring_index(shape: tuple[int, ...], spacing: tuple[float, ...], xp: Any) -> Array:
     width = _ring_width(shape, spacing)
     squared: Array = 0.0
     last = len(shape) - 1
     for axis, (n, step) in enumerate(zip(shape, spacing, strict=True)):
         frequencies = (xp.fft.rfftfreq if axis == last else xp.fft.fftfreq)(n, step) / width
         squared = squared + (frequencies**2).reshape((-1,) + (1,) * (last - axis))
-    index = xp.minimum(xp.rint(xp.sqrt(squared)), ring_count(shape, spacing)).astype(xp.intp)
-    if xp is np:
-        index.flags.writeable = False
-    return index
+    return xp.minimum(xp.rint(xp.sqrt(squared)), ring_count(shape, spacing)).astype(xp.intp)
