@@ -15,8 +15,7 @@ from n2n_deploy.engines.session import Session
 from n2n_deploy.engines.tiling import plan_tiles, run_tiled
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.fourier import network_shape
-from n2n_deploy.imaging.pixels import PixelReport
-from n2n_deploy.imaging.preprocess import preprocess, working_memory
+from n2n_deploy.imaging.preprocess import Prepared, preprocess, working_memory
 from n2n_deploy.imaging.restore import Merge, restore
 from n2n_deploy.memory import available_memory, process_memory
 
@@ -29,13 +28,13 @@ class Denoised:
 
     Attributes:
         image: (ny, nx) float32, the input's size and grey scale; CTF phases stay flipped unless flipped back.
-        pixels: what was repaired in the input.
+        notes: what the user should know: pixels that were repaired, a resolution the pixels do not reach.
         tiles: how many tiles the network saw; 1 is the whole image.
         seconds: wall time of "preprocess", "network" and "restore".
     """
 
     image: Array
-    pixels: PixelReport
+    notes: tuple[str, ...]
     tiles: int
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -113,7 +112,7 @@ class Denoiser:
             denoised, tiles = self._through_network(prepared.image, self.tile(image.shape, optics.pixel_size))
         with _timed(seconds, "restore"):
             full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
-        return Denoised(full, prepared.pixels, tiles, seconds)
+        return Denoised(full, _notes(prepared), tiles, seconds)
 
     def tile(self, shape: tuple[int, int], pixel_size: float) -> tuple[int, int]:
         """Height and width in network pixels of the tiles that a micrograph of this shape is denoised in.
@@ -157,3 +156,17 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start
+
+
+def _notes(prepared: Prepared) -> tuple[str, ...]:
+    notes = []
+    if prepared.pixels.bad:
+        notes.append(f"{prepared.pixels.bad} NaN or infinite pixels were replaced by their neighbours' mean")
+    if prepared.pixels.clipped:
+        notes.append(f"{prepared.pixels.clipped} outlier pixels were replaced by their neighbours' mean")
+    if prepared.limited_by_pixels:
+        notes.append(
+            f"pixels of {prepared.pixel_size:g} Å end at {prepared.resolution:.3g} Å, short of the model's "
+            f"{prepared.recipe.max_resolution:g} Å; trained on finer pixels, it sees this image at another scale"
+        )
+    return tuple(notes)

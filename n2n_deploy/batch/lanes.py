@@ -51,7 +51,7 @@ def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions) -> Outcom
     job.output.parent.mkdir(parents=True, exist_ok=True)
     write_mrc(job.output, result.image, like=source, label=job.label, dtype=options.dtype)
     seconds = {"read": read - start, **result.seconds, "write": time.perf_counter() - done}
-    notes = [*source.warnings, *result.pixels.notes()]
+    notes = [*source.warnings, *result.notes]
     stated, found = job.micrograph.optics.pixel_size, source.pixel_size
     if found and abs(found / stated - 1) > _PIXEL_SIZE_TOLERANCE:
         notes.append(f"the table's pixel size is {stated:g} Å, the file's header says {found:g} Å; the table's was used")

@@ -19,8 +19,7 @@ from n2n_deploy.batch.plan import Plan, Status, make_plan
 from n2n_deploy.batch.results import Results, Summary
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.denoiser import Denoiser
-from n2n_deploy.errors import HostError, N2NError
-from n2n_deploy.io.atomic import remove_stale
+from n2n_deploy.io.atomic import atomic_write, remove_stale_temporaries
 from n2n_deploy.io.star import MicrographTable, read_micrographs
 
 
@@ -118,14 +117,11 @@ def describe_run(bundle: Bundle, session: str, options: DenoiseOptions) -> dict[
 
 def _make_folder(output: Path) -> None:
     """Create the output folder, prove that it can be written to, and clear what a killed run left half-written."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        probe = output / f".n2n-write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise HostError(f"{output}: cannot be written to ({error.strerror}); choose another output folder") from error
-    remove_stale(output)
+    probe = output / f".n2n-write-test-{os.getpid()}"
+    with atomic_write(probe):
+        pass
+    probe.unlink()
+    remove_stale_temporaries(output)
 
 
 class _Stopping:
@@ -156,5 +152,3 @@ def _stop_on_signal() -> Iterator[_Stopping]:
         for number, handler in before.items():
             signal.signal(number, handler)
 
-
-__all__ = ["DenoiseOptions", "N2NError", "Progress", "Summary", "denoise", "describe_run"]
