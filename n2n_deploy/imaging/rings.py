@@ -55,7 +55,13 @@ def hermitian_weights(shape: tuple[int, ...], xp: Any = np) -> Array:
     return weights
 
 
-def ring_sums(values: Array, shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Array:
+def ring_sums(
+    values: Array,
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...] | None = None,
+    *,
+    stored_half: bool = False,
+) -> Array:
     """Sum over each ring of the full transform, given its rfft half: (rings,) float64.
 
     Args:
@@ -63,6 +69,8 @@ def ring_sums(values: Array, shape: tuple[int, ...], spacing: tuple[float, ...] 
             Hermitian-symmetric quantity, such as X·conj(Y) of real images, so the sums are real.
         shape: real-space shape that `values` is the rfft half of.
         spacing: Å per pixel along each axis; all the same where not given.
+        stored_half: count what the rfft stores once each, so that the plane x = 0, stored whole, counts twice
+            as much as the rest. RELION's correlation curves are sums of this kind.
 
     Raises:
         ValueError: `values` does not have the shape of the rfft of `shape`.
@@ -72,7 +80,7 @@ def ring_sums(values: Array, shape: tuple[int, ...], spacing: tuple[float, ...] 
         raise ValueError(f"expected values of shape {half}, the rfft of {tuple(shape)}; got {values.shape}")
     xp = array_module(values)
     rings = ring_count(shape, spacing)
-    weighted = values.real * hermitian_weights(shape, xp)
+    weighted = values.real if stored_half else values.real * hermitian_weights(shape, xp)
     sums = xp.bincount(ring_index(shape, spacing, xp).ravel(), weights=weighted.ravel(), minlength=rings + 1)
     return sums[:rings]
 

@@ -1,0 +1,185 @@
+"""Fourier shell (3-D) or ring (2-D) correlation of two maps, and where it falls through a threshold.
+
+Saxton & Baumeister 1982; the thresholds, 0.143 for two half maps and 0.5 for a map against a model, are those
+of Rosenthal & Henderson 2003. Figure S2 (A, B, E, F) of the paper's supplement shows these curves.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+
+from n2n_deploy.errors import DataError
+from n2n_deploy.imaging.arrays import fft_workers
+from n2n_deploy.imaging.rings import ring_frequencies, ring_index, ring_means, ring_sums
+
+HALF_MAPS, MODEL = 0.143, 0.5
+"""Thresholds on the correlation: of two half maps, and of a map with a model."""
+
+_RANDOMISE_BELOW = 0.8
+"""Phases are randomised beyond the first shell where the unmasked curve falls below this, as RELION does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShellCorrelation:
+    """Two maps, compared shell by shell.
+
+    Attributes:
+        frequency: (shells,) 1/Å, from 0 to Nyquist.
+        correlation: (shells,) of the maps as given, or times the mask where there is one.
+        amplitude_a: (shells,) rotational average of the first map's Fourier amplitudes, |F|/voxels.
+        amplitude_b: (shells,) of the second map's.
+        unmasked: (shells,) without the mask; None where there is no mask.
+        randomised: (shells,) with the mask, after the phases beyond `randomised_from` were randomised: what
+            correlation the mask alone brings; None where there is no mask.
+        corrected: (shells,) `correlation` less what the mask brings; None where there is no mask.
+        randomised_from: 1/Å; None where there is no mask.
+    """
+
+    frequency: np.ndarray
+    correlation: np.ndarray
+    amplitude_a: np.ndarray
+    amplitude_b: np.ndarray
+    unmasked: np.ndarray | None = None
+    randomised: np.ndarray | None = None
+    corrected: np.ndarray | None = None
+    randomised_from: float | None = None
+
+    @property
+    def best(self) -> np.ndarray:
+        """The curve to read a resolution from: corrected for the mask where there is one."""
+        return self.correlation if self.corrected is None else self.corrected
+
+    def resolution(self, threshold: float) -> float | None:
+        """Return the resolution (Å) where the best curve first falls below a threshold, if it does."""
+        frequency = crossing(self.frequency, self.best, threshold)
+        return None if frequency is None else 1 / frequency
+
+
+def shell_correlation(
+    a: np.ndarray, b: np.ndarray, pixel_size: float, mask: np.ndarray | None = None, seed: int = 0
+) -> ShellCorrelation:
+    """Correlate two maps of the same box, shell by shell.
+
+    FSC(k) = Σ F_a conj(F_b) / √(Σ|F_a|² Σ|F_b|²) over shell k, which holds what rounds to k/extent, with the
+    extent of the shortest side. On a cubic box this is RELION's curve to rounding: as there, the sums run
+    over the stored half of the transform.
+
+    With a mask both maps are multiplied by it. The correlation that the mask alone brings, FSC_r, is measured
+    by randomising the phases (Chen et al. 2013) and taken off: (FSC - FSC_r)/(1 - FSC_r).
+
+    Args:
+        a: (ny, nx) or (nz, ny, nx), any sizes.
+        b: the same shape.
+        pixel_size: Å per pixel, the same along all axes.
+        mask: the same shape, values 0 to 1; None for none.
+        seed: of the randomised phases.
+
+    Raises:
+        DataError: the shapes differ, a value is not finite, a map is constant, or the mask is empty.
+    """
+    _check(a, b, mask)
+    shape, spacing = a.shape, (pixel_size,) * a.ndim
+    spectra = _transform(a), _transform(b)
+    plain = _correlate(*spectra, shape)
+    frequency = ring_frequencies(shape, spacing)
+    if mask is None:
+        return ShellCorrelation(frequency, plain, *(_amplitude(spectrum, shape) for spectrum in spectra))
+    masked = _transform(a * mask), _transform(b * mask)
+    below = np.flatnonzero(plain < _RANDOMISE_BELOW)
+    start = int(below[0]) if len(below) else len(plain)
+    generator = np.random.default_rng(seed)
+    shuffled = [_transform(_randomise(spectrum, shape, start, generator) * mask) for spectrum in spectra]
+    correlation, randomised = _correlate(*masked, shape), _correlate(*shuffled, shape)
+    corrected = correlation.copy()
+    # The mask blurs the phases that were kept into the first two shells of the others; RELION skips them too.
+    beyond = slice(start + 2, None)
+    corrected[beyond] = (correlation[beyond] - randomised[beyond]) / np.maximum(1 - randomised[beyond], 1e-6)
+    amplitudes = [_amplitude(spectrum, shape) for spectrum in masked]
+    return ShellCorrelation(
+        frequency,
+        correlation,
+        amplitudes[0],
+        amplitudes[1],
+        unmasked=plain,
+        randomised=randomised,
+        corrected=corrected,
+        randomised_from=start / (min(shape) * pixel_size),
+    )
+
+
+def crossing(frequency: np.ndarray, curve: np.ndarray, threshold: float) -> float | None:
+    """Return the frequency where a curve first falls below a threshold, interpolated linearly.
+
+    The zero frequency is left out. A curve that starts below the threshold crosses it at its first frequency.
+
+    Args:
+        frequency: (shells,) 1/Å, rising from 0.
+        curve: (shells,).
+        threshold: the value to fall below.
+
+    Returns:
+        the frequency, or None where the curve stays above.
+    """
+    below = np.flatnonzero(curve[1:] < threshold) + 1
+    if not len(below):
+        return None
+    shell = int(below[0])
+    if shell == 1:
+        return float(frequency[1])
+    before, after = float(curve[shell - 1]), float(curve[shell])
+    part = (before - threshold) / (before - after)
+    return float(frequency[shell - 1] + part * (frequency[shell] - frequency[shell - 1]))
+
+
+def _check(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None) -> None:
+    for name, array in (("second map", b), ("mask", mask)):
+        if array is not None and array.shape != a.shape:
+            raise DataError(
+                f"the {name}'s box is {_box(array)}, the first map's is {_box(a)}; expected the same"
+            )
+    for name, array in (("first map", a), ("second map", b), ("mask", mask)):
+        if array is None:
+            continue
+        low, high = float(array.min()), float(array.max())
+        if not np.isfinite(low) or not np.isfinite(high):
+            raise DataError(f"the {name} has values that are not finite (NaN or infinite); expected numbers")
+        if name == "mask" and high <= 0:
+            raise DataError("the mask is empty: it has no value above 0")
+        if name != "mask" and low == high:
+            raise DataError(f"the {name} is constant ({low:g} everywhere); it has no signal to correlate")
+
+
+def _box(array: np.ndarray) -> str:
+    return "x".join(str(n) for n in reversed(array.shape))
+
+
+def _transform(array: np.ndarray) -> np.ndarray:
+    spectrum: np.ndarray = scipy.fft.rfftn(array.astype(np.float32, copy=False), workers=fft_workers())
+    return spectrum
+
+
+def _correlate(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    cross = ring_sums(a * np.conj(b), shape, stored_half=True)
+    power = ring_sums(_power(a), shape, stored_half=True) * ring_sums(_power(b), shape, stored_half=True)
+    curve: np.ndarray = np.divide(cross, np.sqrt(power), out=np.zeros_like(cross), where=power > 0)
+    return curve
+
+
+def _power(spectrum: np.ndarray) -> np.ndarray:
+    return spectrum.real**2 + spectrum.imag**2
+
+
+def _amplitude(spectrum: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    average: np.ndarray = ring_means(np.abs(spectrum), shape) / np.prod(shape)
+    return average
+
+
+def _randomise(
+    spectrum: np.ndarray, shape: tuple[int, ...], start: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Return the map with the phases of shells from `start` on replaced by random ones, amplitudes kept."""
+    phases = generator.uniform(0, 2 * np.pi, spectrum.shape).astype(np.float32)
+    turned = np.where(ring_index(shape) < start, spectrum, np.abs(spectrum) * np.exp(1j * phases))
+    image: np.ndarray = scipy.fft.irfftn(turned.astype(np.complex64), s=shape, workers=fft_workers())
+    return image
