@@ -102,7 +102,7 @@ class UpBlock(nn.Module):
 
 
 class Network(nn.Module):
-    """The denoiser f of eq. 7: (n, 1, h, w) → (n, 1, h, w), h and w multiples of 8, images with mean 0, std 1.
+    """The denoiser f of eq. 7: (n, 1, h, w) → (n, 1, h, w), h and w multiples of 8, mean 0, std 1 per image.
 
     Attributes:
         checkpointing: recompute each block's activations in the backward pass instead of keeping them (S2.3):

@@ -1,0 +1,120 @@
+"""What a training leaves: `model.pt`, the network to export, and `state.pt`, from which it goes on."""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from n2n_deploy.errors import DataError
+from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.recipe import Recipe
+from n2n_deploy.train.config import TrainConfig
+from n2n_deploy.train.model import Network, build, fold_weight_norm
+
+MODEL_FORMAT = 1
+STATE_FORMAT = 1
+
+
+@dataclass
+class Checkpoint:
+    """A trained network and where it comes from.
+
+    Attributes:
+        preset: the network's name in `PRESETS`.
+        recipe: how its training patches were made.
+        weights: the state dict of the plain network (weight normalisation folded), float32 on the CPU.
+        step: steps trained.
+        summary: losses, duration, data set and versions, for people.
+    """
+
+    preset: str
+    recipe: Recipe
+    weights: dict[str, torch.Tensor]
+    step: int
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    def network(self) -> Network:
+        """Build the network with these weights, in evaluation mode."""
+        network = build(self.preset)
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+
+def save_model(
+    path: Path, network: nn.Module, config: TrainConfig, step: int, summary: dict[str, Any]
+) -> None:
+    """Write `model.pt`, complete or not at all: plain types and tensors, loadable with `weights_only=True`.
+
+    Args:
+        path: the file.
+        network: the network in training; it stays as it is.
+        config: of the run.
+        step: steps trained.
+        summary: strings, numbers, lists and dicts.
+    """
+    plain = copy.deepcopy(network).cpu()
+    fold_weight_norm(plain)
+    content = {
+        "format": MODEL_FORMAT,
+        "preset": config.preset,
+        "recipe": config.recipe.model_dump(),
+        "weights": {name: value.detach().contiguous() for name, value in plain.state_dict().items()},
+        "step": step,
+        "summary": summary,
+    }
+    with atomic_write(path) as stream:
+        torch.save(content, stream)
+
+
+def load_model(path: Path) -> Checkpoint:
+    """Read `model.pt`.
+
+    Raises:
+        DataError: the file is missing, damaged, of a newer format, or not such a file.
+    """
+    content = _load(path, "model", MODEL_FORMAT, {"preset", "recipe", "weights", "step"})
+    return Checkpoint(
+        preset=content["preset"],
+        recipe=Recipe(**content["recipe"]),
+        weights=content["weights"],
+        step=content["step"],
+        summary=content.get("summary", {}),
+    )
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write `state.pt`, complete or not at all."""
+    with atomic_write(path) as stream:
+        torch.save({"format": STATE_FORMAT, **state}, stream)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read `state.pt`: config, step, seconds, network, optimiser and history.
+
+    Raises:
+        DataError: the file is missing, damaged, of a newer format, or not such a file.
+    """
+    return _load(path, "training state", STATE_FORMAT, {"config", "step", "seconds", "network", "optimiser"})
+
+
+def _load(path: Path, what: str, newest: int, needed: set[str]) -> dict[str, Any]:
+    """Read a dict that `torch.save` wrote, without running any code in it."""
+    if not path.is_file():
+        raise DataError(f"{path}: there is no such {what} file; `n2n-deploy train` makes it")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the damaged bytes lead it to
+        raise DataError(f"{path}: no readable {what} file ({type(error).__name__}); train again") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(found, int) or not needed <= content.keys():
+        raise DataError(
+            f"{path}: not a {what} file of n2n-deploy; give the one that `n2n-deploy train` wrote"
+        )
+    if found > newest:
+        raise DataError(
+            f"{path}: {what} format {found}, newer than this version's {newest}; update n2n-deploy"
+        )
+    return dict(content)

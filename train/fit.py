@@ -1,0 +1,198 @@
+"""The training loop (S2.3): Adam on the mean squared error between f(one half) and the other half (eq. 7)."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from n2n_deploy.errors import DataError, HostError
+from n2n_deploy.train.config import TrainConfig
+from n2n_deploy.train.loader import Batches, split
+from n2n_deploy.train.patches import PatchStore
+from n2n_deploy.train.run import start
+
+_VALIDATION_PAIRS = 32
+_SAVE_EVERY = 120.0  # seconds of work that a kill may cost
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        step: steps trained.
+        done: fraction of the run that is over.
+        seconds: of optimisation so far.
+        remaining: seconds to the end, by what was done in this session.
+        learning_rate: of the last step.
+        loss: mean squared error of the last step.
+        validation_loss: the latest on held-out patches; NaN before the first.
+    """
+
+    step: int
+    done: float
+    seconds: float
+    remaining: float
+    learning_rate: float
+    loss: float
+    validation_loss: float
+
+
+def fit(
+    store: PatchStore,
+    out: Path,
+    config: TrainConfig,
+    *,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    facts: dict[str, Any] | None = None,
+) -> Path:
+    """Train a network on a patch store.
+
+    Ended by SIGINT, SIGTERM or `max_minutes`, a run leaves a usable `model.pt`, and a `state.pt` from which
+    `resume` goes on as if nothing had happened: on a CPU to the same bits. A kill costs two minutes of work
+    at most.
+
+    Args:
+        store: the patches.
+        out: folder for `model.pt`, `state.pt`, `curves.csv`, `curves.png` and `validation.png`.
+        config: of the run.
+        resume: go on with the run in `out`, where there is one.
+        progress: called after each step.
+        facts: about the data, for the model's summary; plain types.
+
+    Returns:
+        The path of `model.pt`, whose summary says how the run ended: "complete", "time" or "interrupted".
+
+    Raises:
+        UsageError: `out` holds a run already, or a resumed run's configuration is another's.
+        DataError: too few patches.
+        HostError: the device is not there, or its memory is too small.
+        N2NError: the loss is no longer finite.
+    """
+    device = find_device(config.device)
+    training, held = split(store.counts, config.validation, config.seed)
+    if len(training) == 0:
+        raise DataError(
+            f"{len(store)} patches are too few to train on; give more micrographs or smaller patches"
+        )
+    chosen = np.linspace(0, len(held) - 1, min(len(held), _VALIDATION_PAIRS)).astype(int)
+    side = config.recipe.patch_size
+    validation = store.read(held[chosen]) if len(held) else np.empty((0, 2, side, side), np.float32)
+
+    run = start(out, config, device, resume=resume, facts=facts or {})
+    network: Callable[[torch.Tensor], torch.Tensor] = (
+        torch.compile(run.network) if config.compile else run.network
+    )
+    rows = 100 if config.max_minutes is None else 20
+    done_before, seconds_before = run.done, run.seconds
+    began = time.monotonic()
+    with (
+        stop_on_signals() as stopped,
+        Batches(store, training, config, run.step, pin=device.type == "cuda") as batches,
+        explained_memory_errors(),
+    ):
+        run.network.train()
+        for noisy, target in batches:
+            done = run.done
+            if done >= 1 or stopped.is_set():
+                break
+            rate = run.set_rate()
+            noisy = noisy.to(device, memory_format=torch.channels_last, non_blocking=True)
+            target = target.to(device, non_blocking=True)
+            with run.autocast():
+                loss = nn.functional.mse_loss(network(noisy).float(), target)
+            run.record(loss.item())
+            run.optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            run.optimiser.step()
+            run.step += 1
+            run.seconds = seconds_before + time.monotonic() - began
+
+            if int(rows * run.done) > int(rows * done):
+                run.report(validation)
+            if time.monotonic() - run.saved > _SAVE_EVERY:
+                run.save(validation)
+            if progress is not None:
+                share = (1 - run.done) / (run.done - done_before)
+                progress(
+                    Progress(
+                        step=run.step,
+                        done=run.done,
+                        seconds=run.seconds,
+                        remaining=share * (run.seconds - seconds_before),
+                        learning_rate=rate,
+                        loss=run.recent[-1] if run.recent else run.history[-1].loss,
+                        validation_loss=run.history[-1].validation_loss if run.history else float("nan"),
+                    )
+                )
+    if run.done < 1:
+        return run.save(validation, "interrupted")
+    return run.save(validation, "complete" if run.step >= config.steps else "time")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name; "auto" is a GPU where there is one.
+
+    Raises:
+        HostError: it is not there. A GPU that was asked for is never replaced by the CPU.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise HostError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise HostError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise HostError(
+            f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs; "
+            "use --device cpu, or install a torch with CUDA"
+        )
+    return device
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """Let SIGINT and SIGTERM set an event, so that no step is cut in two; a second signal acts as usual.
+
+    Outside the main thread, where Python takes no signals, the event stays unset.
+    """
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, _: FrameType | None) -> None:
+        stopped.set()
+        signal.signal(number, usual[signal.Signals(number)])
+
+    for number in usual:
+        signal.signal(number, stop)
+    try:
+        yield stopped
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def explained_memory_errors() -> Iterator[None]:
+    """Say what helps when the GPU's memory is full."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise HostError(
+            "the GPU's memory is too small for this batch; take a smaller --batch-size, or --checkpointing"
+        ) from error

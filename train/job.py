@@ -1,0 +1,111 @@
+"""A whole training: from a micrograph table to `model.pt`."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from n2n_deploy.errors import DataError
+from n2n_deploy.io.star import read_micrographs
+from n2n_deploy.train.config import TrainConfig
+from n2n_deploy.train.fit import Progress, fit
+from n2n_deploy.train.patches import PatchStore, Preparation, prepare_patches
+
+_MINIMUM_PATCHES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """How far the making of patches is, in micrographs."""
+
+    finished: int
+    total: int
+
+
+def train(
+    table_path: Path | str,
+    out: Path | str,
+    config: TrainConfig | None = None,
+    *,
+    resume: bool = False,
+    patches: Path | str | None = None,
+    project: Path | str | None = None,
+    suffixes: tuple[str, str, str] | None = None,
+    even_template: str | None = None,
+    odd_template: str | None = None,
+    workers: int | None = None,
+    progress: Callable[[Preparing | Progress], None] | None = None,
+    prepared: Callable[[Preparation], None] | None = None,
+) -> Path:
+    """Train a denoiser on the even and odd halves of a table's micrographs.
+
+    Args:
+        table_path: a micrograph STAR file, or what else `read_micrographs` takes.
+        out: folder of the run: `model.pt`, `state.pt`, the curves and the validation image.
+        config: how to train; None for the paper's way.
+        resume: go on with the run in `out`, where there is one; patches that are there are used either way.
+        patches: folder of the patch store; None for `out/patches`.
+        project: folder that the table's paths are relative to, where it is not found by itself.
+        suffixes: of the whole, even and odd sums' names, such as ("DW", "EVN", "ODD").
+        even_template: name of the even half, from the whole sum's; see `read_micrographs`.
+        odd_template: the same for the odd half.
+        workers: micrographs prepared at once; None for one per processor, at most 4 for the sake of memory.
+        progress: called with a `Preparing` after each micrograph and a `Progress` after each step.
+        prepared: called with what became of the micrographs, before the training starts.
+
+    Returns:
+        The path of `out/model.pt`.
+
+    Raises:
+        UsageError: options that do not go together, or `out` holds a run and `resume` is off.
+        DataError: the table cannot be read, or too few of its micrographs can be used.
+        HostError: device, memory, room or rights are missing.
+        N2NError: the training diverged.
+    """
+    config = config or TrainConfig()
+    out = Path(out)
+    table = read_micrographs(
+        Path(table_path),
+        project=Path(project) if project is not None else None,
+        suffixes=suffixes,
+        even_template=even_template,
+        odd_template=odd_template,
+        need_ctf=config.recipe.phase_flip,
+        need_halves=True,
+    )
+    result = prepare_patches(
+        table.micrographs,
+        config.recipe,
+        Path(patches) if patches is not None else out / "patches",
+        workers=workers or min(4, os.cpu_count() or 1),
+        progress=None if progress is None else lambda finished, total: progress(Preparing(finished, total)),
+    )
+    if prepared is not None:
+        prepared(result)
+    store = PatchStore(result.files)
+    try:
+        if len(store) < _MINIMUM_PATCHES:
+            raise DataError(_too_few(table_path, len(store), result))
+        facts = {
+            "data_set": str(table_path),
+            "micrographs": len(result.files),
+            "micrographs_refused": len(result.refused),
+            "patches": len(store),
+        }
+        return fit(store, out, config, resume=resume, progress=progress, facts=facts)
+    finally:
+        store.close()
+
+
+def _too_few(table_path: Path | str, patches: int, result: Preparation) -> str:
+    """Why the training cannot start, with the first refusal as the likely cause."""
+    refused = f"{len(result.refused)} of {len(result.refused) + len(result.files)} micrographs were refused"
+    first = next(iter(result.refused.values()), None)
+    return (
+        f"{table_path}: {patches} patches are too few to train on, at least {_MINIMUM_PATCHES} are needed; "
+        + (
+            f"{refused}, the first because {first}"
+            if first
+            else "give more micrographs or a smaller --patch-size"
+        )
+    )

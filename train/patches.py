@@ -1,0 +1,250 @@
+"""The patch store: normalised pairs of patches on disk, one HDF5 file per micrograph.
+
+A file takes its name only when it is complete, so a kill costs the micrographs in progress and nothing else;
+what is there is not made again. The store may be larger than memory: a batch reads just its own patches, each
+one chunk.
+"""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n_deploy.errors import DataError
+from n2n_deploy.io.atomic import atomic_write, remove_stale_temporaries
+from n2n_deploy.io.records import Micrograph
+from n2n_deploy.recipe import Recipe
+from n2n_deploy.train.pairs import prepare_pair
+
+STORE_FORMAT = 1
+
+_OPEN_FILES = 64
+
+
+@dataclass
+class Preparation:
+    """What became of each micrograph: paths of the files with its patches, or the reason for its refusal."""
+
+    files: list[Path] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    reused: int = 0
+
+
+def prepare_patches(
+    micrographs: Sequence[Micrograph],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Preparation:
+    """Cut micrographs' halves into pairs of patches in `folder`; go on where an earlier call was stopped.
+
+    Args:
+        micrographs: with even and odd halves.
+        recipe: how they become patches.
+        folder: of the store; made where it is missing.
+        workers: micrographs prepared at once, in threads.
+        progress: called with (micrographs finished, all of them).
+
+    Returns:
+        The files, in the order of the table, and the refusals.
+
+    Raises:
+        DataError: the folder holds patches of another recipe.
+        HostError: the folder cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_stale_temporaries(folder)
+    _refuse_other_recipe(folder, recipe)
+    files: dict[int, Path] = {}
+    result = Preparation()
+
+    def prepare(micrograph: Micrograph) -> tuple[Path, bool]:
+        path = folder / f"{_fingerprint(micrograph, recipe)}.h5"
+        if _complete(path):
+            return path, True
+        even, odd = prepare_pair(micrograph, recipe)
+        write_patches(path, cut_pairs(even, odd, recipe.patch_size), micrograph.name, recipe)
+        return path, False
+
+    queue = list(enumerate(micrographs))[::-1]
+    running: dict[Future[tuple[Path, bool]], int] = {}
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        try:
+            while queue or running:
+                while queue and len(running) < workers:
+                    index, micrograph = queue.pop()
+                    running[pool.submit(prepare, micrograph)] = index
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    index = running.pop(future)
+                    try:
+                        files[index], reused = future.result()
+                        result.reused += reused
+                    except DataError as error:
+                        result.refused[micrographs[index].name] = str(error)
+                    if progress is not None:
+                        progress(len(micrographs) - len(queue) - len(running), len(micrographs))
+        except BaseException:
+            queue.clear()
+            raise
+    result.files = [files[index] for index in sorted(files)]
+    return result
+
+
+def cut_pairs(even: NDArray[np.float32], odd: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Cut two images into the same patches, on a grid that covers them, each patch normalised (S2.1).
+
+    Args:
+        even: (h, w).
+        odd: (h, w).
+        side: pixels.
+
+    Returns:
+        (n, 2, side, side), mean 0 and standard deviation 1 each. The grid is even and its first and last
+        patches touch the edges, so that neighbours overlap a little where the image is not a multiple of the
+        patch.
+
+    Raises:
+        DataError: the image is smaller than a patch, or every patch is constant.
+    """
+    if min(even.shape) < side:
+        raise DataError(
+            f"the micrograph has {even.shape[1]}×{even.shape[0]} pixels at the recipe's resolution, fewer "
+            f"than a patch of {side}; take a smaller --patch-size or a finer --max-resolution"
+        )
+    rows, columns = (
+        np.linspace(0, length - side, -(-length // side)).round().astype(int) for length in even.shape
+    )
+    pairs: NDArray[np.float32] = np.stack(
+        [np.stack([half[y : y + side, x : x + side] for half in (even, odd)]) for y in rows for x in columns]
+    )
+    std = pairs.std(axis=(2, 3), dtype=np.float64, keepdims=True)
+    signal = (std > 1e-3).all(
+        axis=(1, 2, 3)
+    )  # the whole image has 1; a masked corner has nothing to learn from
+    if not signal.any():
+        raise DataError("no patch has any signal")
+    pairs, std = pairs[signal], std[signal]
+    pairs -= pairs.mean(axis=(2, 3), dtype=np.float64, keepdims=True)
+    pairs /= std
+    return pairs
+
+
+def write_patches(path: Path, pairs: NDArray[np.float32], name: str, recipe: Recipe) -> None:
+    """Write one micrograph's pairs (n, 2, side, side).
+
+    float16 halves the disk space and the reading; its rounding, 3e-4 of the noise, drowns in the noise.
+    Compression would gain nothing on noise. A pair is a chunk, so a random batch reads no byte too many.
+    """
+    with atomic_write(path) as stream, h5py.File(stream, "w") as file:
+        data = pairs.astype(np.float16)
+        file.create_dataset("pairs", data=data, chunks=(1, *data.shape[1:]))
+        file.attrs["format"] = STORE_FORMAT
+        file.attrs["recipe"] = recipe.model_dump_json()
+        file.attrs["micrograph"] = name
+
+
+class PatchStore:
+    """Pairs of patches, numbered through all files of a store, read as they are needed.
+
+    Args:
+        files: what `prepare_patches` returned.
+
+    Raises:
+        DataError: a file is damaged, or of a newer format.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+        self._open: OrderedDict[int, h5py.File] = OrderedDict()
+        self.counts = np.array([self._file(index)["pairs"].shape[0] for index in range(len(self.files))], int)
+        self._ends = np.cumsum(self.counts)
+
+    def __len__(self) -> int:
+        return int(self.counts.sum())
+
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Pairs (n, 2, side, side) float32 with these numbers, in this order."""
+        pairs = []
+        for index in indices:
+            number = int(np.searchsorted(self._ends, index, side="right"))
+            start = self._ends[number] - self.counts[number]
+            try:
+                pairs.append(self._file(number)["pairs"][index - start])
+            except OSError as error:
+                raise _damaged(self.files[number], error) from error
+        return np.stack(pairs).astype(np.float32)
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _file(self, number: int) -> h5py.File:
+        """The file, kept open with the others that were used last."""
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        try:
+            file = h5py.File(self.files[number], "r")
+        except OSError as error:
+            raise _damaged(self.files[number], error) from error
+        if file.attrs.get("format", STORE_FORMAT + 1) > STORE_FORMAT:
+            raise DataError(f"{self.files[number]}: patches of a newer format; update n2n-deploy")
+        self._open[number] = file
+        if len(self._open) > _OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
+        return file
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path}: damaged patch file ({error}); delete it and train again, only this micrograph is made anew"
+    )
+
+
+def _complete(path: Path) -> bool:
+    """Whether the file is there and opens; a damaged one is removed, to be made again."""
+    if not path.exists():
+        return False
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file["pairs"].shape[0] > 0)
+    except (OSError, KeyError):
+        path.unlink()
+        return False
+
+
+def _fingerprint(micrograph: Micrograph, recipe: Recipe) -> str:
+    """Name for a micrograph's patches: of its row, its halves' sizes and dates, its CTF and the recipe."""
+    facts: list[object] = [micrograph.name, asdict(micrograph.optics), recipe.model_dump()]
+    facts.append(asdict(micrograph.ctf) if micrograph.ctf is not None and recipe.phase_flip else None)
+    for half in (micrograph.even, micrograph.odd):
+        with suppress(OSError):
+            facts.append(
+                (str(half), half.stat().st_size, half.stat().st_mtime_ns) if half is not None else None
+            )
+    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    return f"{Path(micrograph.name).stem[:100]}-{digest}"
+
+
+def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
+    """Keep one recipe to a folder; another run may be reading what is there."""
+    for path in folder.glob("*.h5"):
+        with suppress(OSError, KeyError, ValueError), h5py.File(path, "r") as file:
+            found = Recipe.model_validate_json(file.attrs["recipe"])
+            if found != recipe:
+                raise DataError(
+                    f"{folder}: holds patches of another recipe ({found}), this run has ({recipe}); "
+                    "name another folder with --patches, or delete this one"
+                )
+            return

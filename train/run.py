@@ -1,0 +1,192 @@
+"""The state of a training: what the loop changes, what is saved, and from what it goes on."""
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from n2n_deploy.errors import N2NError, UsageError
+from n2n_deploy.train.checkpoint import load_state, save_model, save_state
+from n2n_deploy.train.config import RESUMABLE, TrainConfig
+from n2n_deploy.train.curves import Row, draw_curves, draw_validation, tensorboard_writer, write_csv
+from n2n_deploy.train.model import Network, add_weight_norm, build
+
+
+@dataclass
+class Run:
+    """A network in training, with its place in the course of the run.
+
+    Attributes:
+        config: of the run.
+        out: its folder.
+        device: where the network is.
+        network: weight-normalised.
+        optimiser: its Adam.
+        facts: about the data, for the model's summary.
+        step: steps trained.
+        seconds: of optimisation, in all sessions of the run.
+        recent: losses since the last row.
+        history: the curves.
+    """
+
+    config: TrainConfig
+    out: Path
+    device: torch.device
+    network: Network
+    optimiser: torch.optim.Adam
+    facts: dict[str, Any]
+    step: int = 0
+    seconds: float = 0.0
+    recent: list[float] = field(default_factory=list)
+    history: list[Row] = field(default_factory=list)
+    saved: float = field(default_factory=time.monotonic)
+
+    @property
+    def model_path(self) -> Path:
+        """The network to export."""
+        return self.out / "model.pt"
+
+    @property
+    def done(self) -> float:
+        """Fraction of the run that is over."""
+        return self.config.done(self.step, self.seconds)
+
+    def set_rate(self) -> float:
+        """Give the optimiser the learning rate of this moment, and return it."""
+        rate = self.config.rate(self.done)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def record(self, loss: float) -> None:
+        """Take note of a step's loss.
+
+        Raises:
+            N2NError: it is not finite. The weights are those of the step before; what was saved stays.
+        """
+        if not math.isfinite(loss):
+            kept = (
+                f"{self.model_path} holds an earlier state"
+                if self.model_path.exists()
+                else "nothing was saved yet"
+            )
+            raise N2NError(
+                f"the loss became {loss} at step {self.step + 1}; {kept}; "
+                f"train with a lower --learning-rate than {self.config.rate(0):g}"
+            )
+        self.recent.append(loss)
+
+    def report(self, validation: NDArray[np.float32]) -> None:
+        """Add a row to the curves, with the loss on held-out pairs."""
+        loss = float(np.mean(self.recent)) if self.recent else math.nan
+        self.recent.clear()
+        row = Row(self.step, self.seconds, self.config.rate(self.done), loss, self.validate(validation))
+        self.history.append(row)
+        write_csv(self.out / "curves.csv", self.history)
+        if (writer := tensorboard_writer(self.out / "tensorboard", self.step)) is not None:
+            for name, value in asdict(row).items():
+                writer.add_scalar(name, value, self.step)
+            writer.close()
+
+    def denoise(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run images (n, side, side) through the network as it is now."""
+        self.network.eval()
+        with torch.inference_mode(), self.autocast():
+            results = [
+                self.network(torch.from_numpy(batch[:, None]).to(self.device)).float().cpu().numpy()[:, 0]
+                for batch in np.array_split(images, -(-len(images) // self.config.batch_size))
+            ]
+        self.network.train()
+        return np.concatenate(results)
+
+    def validate(self, pairs: NDArray[np.float32]) -> float:
+        """Mean squared error on pairs (n, 2, side, side); NaN without any."""
+        if len(pairs) == 0:
+            return math.nan
+        return float(np.mean((self.denoise(pairs[:, 0]) - pairs[:, 1]) ** 2, dtype=np.float64))
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 where that is safe, on a GPU."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.config.bf16 and self.device.type == "cuda"
+        )
+
+    def save(self, validation: NDArray[np.float32], ended: str = "running") -> Path:
+        """Write model, state and pictures; each file is complete or is the one before."""
+        last = self.history[-1] if self.history else None
+        summary = {
+            **self.facts,
+            "config": self.config.model_dump(),
+            "ended": ended,
+            "seconds": self.seconds,
+            "device": self.device.type,
+            "torch": str(torch.__version__),
+            "loss": last.loss if last else None,
+            "validation_loss": last.validation_loss if last else None,
+        }
+        save_model(self.model_path, self.network, self.config, self.step, summary)
+        save_state(
+            self.out / "state.pt",
+            {
+                "config": self.config.model_dump(),
+                "step": self.step,
+                "seconds": self.seconds,
+                "recent": self.recent,
+                "history": [asdict(row) for row in self.history],
+                "network": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+            },
+        )
+        if self.history:
+            draw_curves(self.out / "curves.png", self.history)
+        if len(validation):
+            draw_validation(self.out / "validation.png", validation, self.denoise(validation[:, 0]))
+        self.saved = time.monotonic()
+        return self.model_path
+
+
+def start(
+    out: Path, config: TrainConfig, device: torch.device, *, resume: bool, facts: dict[str, Any]
+) -> Run:
+    """Begin a run in `out`, or take up the one that is there.
+
+    Raises:
+        UsageError: there is a run and `resume` is off, or that run's configuration is another.
+        DataError: its state cannot be read.
+    """
+    state_path = out / "state.pt"
+    if not resume and (state_path.exists() or (out / "model.pt").exists()):
+        raise UsageError(f"{out}: holds a training already; --resume goes on with it, or name another folder")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = build(config.preset)
+    add_weight_norm(network)
+    network.checkpointing = config.checkpointing
+    network.to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # β₂ is the published program's; Adam's usual 0.999 remembers for longer than a short run lasts.
+    run = Run(config, out, device, network, torch.optim.Adam(network.parameters(), betas=(0.9, 0.99)), facts)
+    if resume and state_path.exists():
+        state = load_state(state_path)
+        refuse_other_run(TrainConfig(**state["config"]), config, state_path)
+        network.load_state_dict(state["network"])
+        run.optimiser.load_state_dict(state["optimiser"])
+        run.step, run.seconds = state["step"], state["seconds"]
+        run.recent, run.history = state["recent"], [Row(**row) for row in state["history"]]
+    return run
+
+
+def refuse_other_run(earlier: TrainConfig, now: TrainConfig, path: Path) -> None:
+    """Raise UsageError where a resumed run's configuration differs in what makes the run."""
+    for name in TrainConfig.model_fields.keys() - RESUMABLE:
+        before, after = getattr(earlier, name), getattr(now, name)
+        if before != after:
+            raise UsageError(
+                f"{path}: the run to resume has {name} = {before}, asked for is {after}; leave it as "
+                "it was, or train in another folder"
+            )
