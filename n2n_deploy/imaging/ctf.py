@@ -1,6 +1,13 @@
 """The contrast transfer function, in RELION's conventions."""
 
+import math
 from dataclasses import dataclass
+from types import ModuleType
+
+import numpy
+
+from n2n_deploy.errors import DataError
+from n2n_deploy.imaging.arrays import Array, array_module, row_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +42,137 @@ class CTFParameters:
     defocus_v: float
     defocus_angle: float = 0.0
     phase_shift: float = 0.0
+
+
+def wavelength(voltage: float) -> float:
+    """Return the relativistic electron wavelength in Å for `voltage` in kV."""
+    volts = voltage * 1e3
+    return 12.2643247 / math.sqrt(volts * (1.0 + 0.978466e-6 * volts))
+
+
+def ctf(
+    shape: tuple[int, int],
+    spacing: tuple[float, float],
+    optics: Optics,
+    parameters: CTFParameters,
+    xp: ModuleType = numpy,
+) -> Array:
+    """Return the contrast transfer function sin γ on the rfft grid of an image.
+
+    γ(s, θ) = π λ Δz(θ) s² − ½ π Cs λ³ s⁴ + phase shift + asin(amplitude contrast), with
+    Δz(θ) = ½[(U + V) + (U − V) cos 2(θ − defocus angle)], θ from the x axis. It is positive at low frequency
+    for underfocus. These are RELION's conventions (`relion_ctf_toolbox --simulate`).
+
+    Args:
+        shape: (ny, nx) of the image in real space.
+        spacing: Å per pixel along (y, x); the two differ a little on a Fourier-cropped grid.
+        optics: voltage, spherical aberration and amplitude contrast must be known.
+        parameters: the micrograph's fit.
+        xp: numpy or cupy.
+
+    Returns:
+        (ny, nx//2+1) float32.
+
+    Raises:
+        DataError: the voltage, spherical aberration or amplitude contrast is unknown.
+    """
+    aberration = _Aberration(shape, spacing, optics, parameters, xp)
+    values = xp.empty((shape[0], shape[1] // 2 + 1), dtype=xp.float32)
+    for rows in row_blocks(values.shape, xp):
+        half_turns = aberration(rows)
+        half_turns *= math.pi
+        values[rows] = xp.sin(half_turns)
+    return values
+
+
+def ctf_sign(
+    shape: tuple[int, int],
+    spacing: tuple[float, float],
+    optics: Optics,
+    parameters: CTFParameters,
+    xp: ModuleType = numpy,
+) -> Array:
+    """Return the sign of `ctf`, ±1 with sign(0) = +1, as (ny, nx//2+1) float32; same arguments and errors."""
+    signs = xp.ones((shape[0], shape[1] // 2 + 1), dtype=xp.float32)
+    flip_phases(signs, shape, spacing, optics, parameters)
+    return signs
+
+
+def flip_phases(
+    spectrum: Array,
+    shape: tuple[int, int],
+    spacing: tuple[float, float],
+    optics: Optics,
+    parameters: CTFParameters,
+) -> None:
+    """Multiply a spectrum, (ny, nx//2+1) of an image of `shape`, by the sign of its CTF in place (S2.1).
+
+    Doing it twice undoes it. Arguments and errors as for `ctf`.
+    """
+    xp = array_module(spectrum)
+    aberration = _Aberration(shape, spacing, optics, parameters, xp)
+    for rows in row_blocks(spectrum.shape, xp):
+        # sin γ < 0 exactly where γ/π rounds down to an odd number, which costs less than a sine.
+        odd = xp.floor(aberration(rows)).astype(xp.int64)
+        odd &= 1
+        odd *= -2
+        odd += 1
+        spectrum[rows] *= odd.astype(xp.float32)
+
+
+class _Aberration:
+    """γ/π on blocks of rows of an rfft grid.
+
+    γ reaches hundreds of radians and its sign changes are sharp, so this is float64. For a given row it is a
+    polynomial in the frequency along x: c₄x⁴ + c₂x² + c₁x + c₀.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        spacing: tuple[float, float],
+        optics: Optics,
+        parameters: CTFParameters,
+        xp: ModuleType,
+    ) -> None:
+        voltage, cs_mm, contrast = _required(optics)
+        lam = wavelength(voltage)
+        spherical = -0.5 * cs_mm * 1e7 * lam**3
+        mean = 0.5 * lam * (parameters.defocus_u + parameters.defocus_v)
+        difference = 0.5 * lam * (parameters.defocus_u - parameters.defocus_v)
+        angle = 2.0 * math.radians(parameters.defocus_angle)
+        constant = parameters.phase_shift / 180.0 + math.asin(contrast) / math.pi
+        if not all(map(math.isfinite, (spherical, mean, difference, angle, constant))):
+            raise DataError(f"the CTF parameters must be finite numbers, not {parameters} with {optics}")
+        y = xp.fft.fftfreq(shape[0], spacing[0]).astype(xp.float64)[:, None]
+        self.x = xp.fft.rfftfreq(shape[1], spacing[1]).astype(xp.float64)[None, :]
+        self.x_squared = self.x**2
+        self.fourth = spherical * self.x_squared + (mean + difference * math.cos(angle))
+        self.second = 2.0 * spherical * y**2
+        self.first = 2.0 * difference * math.sin(angle) * y
+        self.zeroth = (mean - difference * math.cos(angle)) * y**2 + spherical * y**4 + constant
+        self.astigmatic = difference != 0.0
+
+    def __call__(self, rows: slice) -> Array:
+        values = self.fourth + self.second[rows]
+        values *= self.x_squared
+        if self.astigmatic:
+            values += self.first[rows] * self.x
+        values += self.zeroth[rows]
+        return values
+
+
+def _required(optics: Optics) -> tuple[float, float, float]:
+    """Return voltage, Cs and amplitude contrast, or say which of them the CTF lacks."""
+    voltage, cs_mm, contrast = optics.voltage, optics.spherical_aberration, optics.amplitude_contrast
+    if voltage is None or cs_mm is None or contrast is None:
+        named = {"voltage": voltage, "spherical aberration": cs_mm, "amplitude contrast": contrast}
+        missing = " and ".join(name for name, value in named.items() if value is None)
+        raise DataError(
+            f"the CTF needs the {missing}, which the table does not give: add it, or use a model with phase_flip off"
+        )
+    if not voltage > 0 or not 0 <= contrast <= 1:
+        raise DataError(
+            f"the CTF needs a voltage above 0 kV and an amplitude contrast of 0 to 1, not {voltage} and {contrast}"
+        )
+    return voltage, cs_mm, contrast

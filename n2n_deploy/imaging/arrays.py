@@ -1,0 +1,125 @@
+"""NumPy or CuPy: which module an array belongs to, its Fourier transforms, and a bounded cache for grids."""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy
+import scipy.fft
+
+Array = Any
+"""A NumPy or CuPy array; every function returns arrays of the module whose arrays it was given."""
+
+_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def array_module(array: Array) -> ModuleType:
+    """Return the module, numpy or cupy, that `array` belongs to."""
+    if type(array).__module__.partition(".")[0] == "cupy":
+        import cupy
+
+        return cupy  # type: ignore[no-any-return]
+    return numpy
+
+
+def to_numpy(array: Array) -> Array:
+    """Return `array` in host memory: itself if it is a NumPy array, a copy if it lives on a GPU."""
+    return array if array_module(array) is numpy else array.get()
+
+
+def set_fft_workers(workers: int) -> None:
+    """Set how many threads one Fourier transform on the CPU uses (at first: all CPUs this process may use).
+
+    Lanes that denoise several micrographs at once share the CPUs, so each of them should use few.
+    """
+    global _workers
+    _workers = max(1, int(workers))
+
+
+def fft_workers() -> int:
+    """Return how many threads one Fourier transform on the CPU uses."""
+    return _workers
+
+
+def _transform(name: str, array: Array, **options: Any) -> Array:
+    if array_module(array) is numpy:
+        return getattr(scipy.fft, name)(array, workers=_workers, **options)
+    import cupyx.scipy.fft
+
+    return getattr(cupyx.scipy.fft, name)(array, **options)
+
+
+def rfft(array: Array, axis: int = -1) -> Array:
+    """Real transform along one axis; float32 gives complex64."""
+    return _transform("rfft", array, axis=axis)
+
+
+def irfft(array: Array, n: int, axis: int = -1) -> Array:
+    """Inverse of `rfft` to `n` samples; missing high frequencies are taken as zero."""
+    return _transform("irfft", array, n=n, axis=axis)
+
+
+def fft(array: Array, axis: int, *, overwrite: bool = False) -> Array:
+    """Complex transform along one axis; with `overwrite` the input may be used up."""
+    return _transform("fft", array, axis=axis, overwrite_x=overwrite)
+
+
+def ifft(array: Array, axis: int, *, overwrite: bool = False) -> Array:
+    """Inverse of `fft`; with `overwrite` the input may be used up."""
+    return _transform("ifft", array, axis=axis, overwrite_x=overwrite)
+
+
+def rfft2(array: Array) -> Array:
+    """Real 2-D transform, unnormalised; (ny, nx) float32 gives (ny, nx//2+1) complex64."""
+    return _transform("rfft2", array)
+
+
+def irfft2(array: Array, shape: tuple[int, int]) -> Array:
+    """Inverse of `rfft2` to the real-space `shape`; complex64 gives float32."""
+    return _transform("irfft2", array, s=shape)
+
+
+def row_blocks(shape: tuple[int, ...], xp: ModuleType, values: int = 1 << 17) -> Iterator[slice]:
+    """Yield slices of rows with about `values` values each: elementwise chains then stay in the CPU's cache.
+
+    On a GPU, where every launch costs and nothing is gained, one slice covers all rows.
+    """
+    rows = shape[0] if xp is not numpy else max(1, values // max(1, shape[1]))
+    for start in range(0, shape[0], rows):
+        yield slice(start, min(start + rows, shape[0]))
+
+
+class GridCache:
+    """A least-recently-used cache of arrays, bounded in bytes and shared by all threads.
+
+    Arrays are kept per array module and device, and NumPy's are made read-only: callers share them.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._arrays: OrderedDict[Hashable, Array] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, xp: ModuleType, make: Callable[[], Array]) -> Array:
+        """Return the array kept under `key` on the current device of `xp`, made by `make` if there is none."""
+        place = (key, xp.__name__, None if xp is numpy else xp.cuda.Device().id)
+        with self._lock:
+            if place in self._arrays:
+                self._arrays.move_to_end(place)
+                return self._arrays[place]
+        # Two threads may both make it; that costs time once, and holding the lock would cost it always.
+        array = make()
+        if xp is numpy:
+            array.flags.writeable = False
+        with self._lock:
+            array = self._arrays.setdefault(place, array)
+            while len(self._arrays) > 1 and sum(kept.nbytes for kept in self._arrays.values()) > self.limit:
+                self._arrays.popitem(last=False)
+        return array
+
+
+grid_cache = GridCache(limit=256 << 20)
+"""Filters and frequency grids, per shape, spacing and recipe."""

@@ -1,0 +1,187 @@
+"""Fourier cropping and padding: between a micrograph's grid and the network's, through the columns that matter."""
+
+import math
+from types import ModuleType
+
+import numpy
+
+from n2n_deploy.errors import DataError
+from n2n_deploy.imaging.arrays import Array, array_module, fft, grid_cache, ifft, irfft, rfft, row_blocks
+
+MULTIPLE = 8
+"""The network halves three times, so its sides are multiples of this."""
+
+SMALLEST = 32
+"""Pixels; a network image with a smaller side has nothing to denoise in it."""
+
+_BLOCK = 1 << 20
+
+
+def effective_resolution(pixel_size: float, max_resolution: float) -> float:
+    """Return the resolution in Å that the network sees: `max_resolution`, or Nyquist where that is coarser.
+
+    Raises:
+        DataError: the pixel size is not a positive number.
+    """
+    if not (math.isfinite(pixel_size) and pixel_size > 0):
+        raise DataError(
+            f"the pixel size must be a positive number of Å, not {pixel_size}: correct it in the table"
+        )
+    return max(max_resolution, 2.0 * pixel_size)
+
+
+def network_shape(shape: tuple[int, int], pixel_size: float, max_resolution: float) -> tuple[int, int]:
+    """Return the (height, width) at which the network sees an image of `shape` (S2.1).
+
+    On each axis the smallest multiple of 8 that is ≥ n · pixel_size / (max_resolution / 2), so that Nyquist
+    lies at `max_resolution` or just beyond. Where `max_resolution` (Å) is finer than the image's own Nyquist
+    (`effective_resolution` tells), that is used instead, and the axis may grow to the next multiple of 8.
+
+    Raises:
+        DataError: the pixel size is not a positive number, or the image is too small.
+    """
+    resolution = effective_resolution(pixel_size, max_resolution)
+
+    def side(n: int) -> int:
+        # The tolerance keeps a ratio that is whole in exact arithmetic from growing by rounding.
+        return math.ceil(n * pixel_size / (resolution / 2.0) / MULTIPLE - 1e-9) * MULTIPLE
+
+    height, width = side(shape[0]), side(shape[1])
+    if min(height, width) < SMALLEST:
+        raise DataError(
+            f"an image of {shape[0]}×{shape[1]} pixels of {pixel_size:g} Å is {height}×{width} at {resolution:g} Å: "
+            f"too small, the network needs {SMALLEST} pixels a side"
+        )
+    return height, width
+
+
+def grid_spacing(
+    shape: tuple[int, int], pixel_size: float, new_shape: tuple[int, int]
+) -> tuple[float, float]:
+    """Return Å per pixel along (y, x) after resampling an image of `shape` to `new_shape`: same field of view."""
+    return shape[0] * pixel_size / new_shape[0], shape[1] * pixel_size / new_shape[1]
+
+
+def nyquist(spacing: tuple[float, float]) -> float:
+    """Return the lower of the two axes' Nyquist frequencies in 1/Å."""
+    return 0.5 / max(spacing)
+
+
+def frequencies(shape: tuple[int, int], spacing: tuple[float, float], xp: ModuleType = numpy) -> Array:
+    """Return |s| in 1/Å on the rfft grid of an image of `shape`: (ny, nx//2+1) float32, read-only and cached.
+
+    `spacing` is Å per pixel along (y, x).
+    """
+
+    def make() -> Array:
+        y = xp.fft.fftfreq(shape[0], spacing[0])[:, None]
+        x = xp.fft.rfftfreq(shape[1], spacing[1])[None, :]
+        return xp.hypot(y, x).astype(xp.float32)
+
+    return grid_cache.get(("frequencies", shape, spacing), xp, make)
+
+
+def resize_spectrum(spectrum: Array, shape: tuple[int, int], new_shape: tuple[int, int]) -> Array:
+    """Crop or zero-pad each axis of a spectrum: sinc resampling of the image to `new_shape`.
+
+    Cropping to an even size adds up the components at +Nyquist and −Nyquist, padding from one halves and
+    spreads them, so that a crop undoes a pad exactly and real images stay real. The mean is preserved.
+
+    Args:
+        spectrum: (ny, nx//2+1) complex64, unnormalised; columns beyond those of the smaller of the two widths
+            are not looked at and may be missing.
+        shape: (ny, nx), the image's shape in real space.
+        new_shape: (height, width) wanted.
+
+    Returns:
+        (height, width//2+1) complex64, a new array.
+    """
+    rows = _resize_rows(spectrum[:, : common_columns(shape, new_shape)], shape[0], new_shape[0])
+    resized = _resize_columns(rows, shape[1], new_shape[1])
+    resized *= numpy.float32(math.prod(new_shape) / math.prod(shape))
+    return resized
+
+
+def common_columns(shape: tuple[int, int], new_shape: tuple[int, int]) -> int:
+    """Return how many columns of the rfft grid two real-space shapes share."""
+    return min(shape[1], new_shape[1]) // 2 + 1
+
+
+def _resize_rows(spectrum: Array, n: int, new_n: int) -> Array:
+    """Crop or pad axis 0 of a spectrum; always a new array."""
+    if n == new_n:
+        return spectrum.copy()
+    smaller = min(n, new_n)
+    positive, negative = (smaller + 1) // 2, (smaller - 1) // 2
+    resized = array_module(spectrum).zeros((new_n, spectrum.shape[1]), dtype=spectrum.dtype)
+    resized[:positive] = spectrum[:positive]
+    resized[new_n - negative :] = spectrum[n - negative :]
+    half = smaller // 2
+    if smaller % 2 == 0 and new_n < n:
+        resized[half] = spectrum[half] + spectrum[n - half]
+    elif smaller % 2 == 0:
+        resized[half] = 0.5 * spectrum[half]
+        # Grown by one row there is no component at −Nyquist apart from the one at +Nyquist's mirror.
+        resized[new_n - half] = resized[half]
+    return resized
+
+
+def _resize_columns(spectrum: Array, n: int, new_n: int) -> Array:
+    """Crop or pad axis 1, the half axis, of a spectrum with at least the common columns; in place if cropped."""
+    smaller = min(n, new_n)
+    common = smaller // 2 + 1
+    if n == new_n:
+        return spectrum[:, :common]
+    xp = array_module(spectrum)
+    if new_n < n:
+        if new_n % 2 == 0:
+            column = spectrum[:, common - 1]
+            # The component at −Nyquist in x is the conjugate of the one at +Nyquist and −y.
+            spectrum[:, common - 1] = column + xp.roll(column[::-1], 1).conj()
+        return spectrum[:, :common]
+    resized = xp.zeros((spectrum.shape[0], new_n // 2 + 1), dtype=spectrum.dtype)
+    resized[:, :common] = spectrum[:, :common]
+    if n % 2 == 0:
+        resized[:, common - 1] *= 0.5
+    return resized
+
+
+def partial_rfft2(image: Array, mean: float, columns: int) -> Array:
+    """Return the first `columns` columns of rfft2(image − mean): (ny, columns) complex64.
+
+    The transform along y, half of the work, is done for these columns only. Taking the mean away first keeps
+    float32's rounding error relative to the contrast, not to the grey level.
+    """
+    xp = array_module(image)
+    spectrum = xp.empty((image.shape[0], columns), dtype=xp.complex64)
+    offset = numpy.float32(mean)
+    for rows in row_blocks(image.shape, xp, _BLOCK):
+        spectrum[rows] = rfft(image[rows] - offset, axis=1)[:, :columns]
+    return fft(spectrum, axis=0, overwrite=True)
+
+
+def partial_irfft2(spectrum: Array, shape: tuple[int, int], mean: float) -> Array:
+    """Return irfft2(spectrum) + mean at `shape`, (ny, nx) float32, for a spectrum whose last columns are missing.
+
+    Args:
+        spectrum: (ny, columns) complex64 with columns ≤ nx//2+1, the missing ones zero. It is used up.
+        shape: (ny, nx), the real-space shape.
+        mean: grey level to add.
+    """
+    xp = array_module(spectrum)
+    spectrum = ifft(spectrum, axis=0, overwrite=True)
+    image = xp.empty(shape, dtype=xp.float32)
+    offset = numpy.float32(mean)
+    for rows in row_blocks(shape, xp, _BLOCK):
+        xp.add(irfft(spectrum[rows], n=shape[1], axis=1), offset, out=image[rows])
+    return image
+
+
+def pad_rows(spectrum: Array, shape: tuple[int, int], new_shape: tuple[int, int]) -> Array:
+    """Resize a spectrum like `resize_spectrum`, but leave columns that would be zero away, for `partial_irfft2`."""
+    narrow = resize_spectrum(spectrum, shape, (new_shape[0], min(shape[1], new_shape[1])))
+    if shape[1] < new_shape[1]:
+        if shape[1] % 2 == 0:
+            narrow[:, shape[1] // 2] *= 0.5
+        narrow *= numpy.float32(new_shape[1] / shape[1])
+    return narrow

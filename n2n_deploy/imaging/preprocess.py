@@ -1,0 +1,116 @@
+"""From a micrograph to network input (S2.1): repair, Fourier crop, band-pass, phase flip, normalise."""
+
+from dataclasses import dataclass
+
+import numpy
+
+from n2n_deploy.errors import DataError
+from n2n_deploy.imaging.arrays import Array, array_module, irfft2
+from n2n_deploy.imaging.ctf import CTFParameters, Optics, flip_phases
+from n2n_deploy.imaging.filters import bandpass
+from n2n_deploy.imaging.fourier import (
+    common_columns,
+    effective_resolution,
+    grid_spacing,
+    network_shape,
+    partial_rfft2,
+    resize_spectrum,
+)
+from n2n_deploy.imaging.pixels import PixelReport, repair_pixels
+from n2n_deploy.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A micrograph as the network sees it, and what is needed to make its output a micrograph again.
+
+    Attributes:
+        image: (height, width) float32, mean 0 and standard deviation 1, sides multiples of 8.
+        mean: grey level of the raw image.
+        std: standard deviation of the Fourier-cropped, band-passed image, in raw grey levels.
+        shape: (ny, nx) of the raw image.
+        pixel_size: Å per pixel of the raw image.
+        spacing: Å per pixel of `image` along (y, x).
+        resolution: Å; the recipe's max_resolution, or the raw image's Nyquist where that is coarser.
+        recipe: the recipe followed.
+        optics: the optics given.
+        ctf: the CTF parameters given.
+        pixels: what was repaired.
+        spectrum: the raw image's whole spectrum, (ny, nx//2+1) complex64 without its mean, for merging; or None.
+    """
+
+    image: Array
+    mean: float
+    std: float
+    shape: tuple[int, int]
+    pixel_size: float
+    spacing: tuple[float, float]
+    resolution: float
+    recipe: Recipe
+    optics: Optics
+    ctf: CTFParameters | None
+    pixels: PixelReport
+    spectrum: Array | None = None
+
+    @property
+    def limited_by_pixels(self) -> bool:
+        """Whether the raw image does not reach the recipe's max_resolution, so that its Nyquist was used."""
+        return self.resolution > self.recipe.max_resolution
+
+
+def preprocess(
+    image: Array, optics: Optics, ctf: CTFParameters | None, recipe: Recipe, *, keep_spectrum: bool = False
+) -> Prepared:
+    """Make a micrograph network input (S2.1).
+
+    Args:
+        image: (ny, nx), any real type, NumPy or CuPy; it is not changed.
+        optics: its pixel size, and what the CTF needs where the recipe flips phases.
+        ctf: its CTF parameters; None is allowed where the recipe does not flip phases.
+        recipe: the model's recipe.
+        keep_spectrum: keep the raw spectrum, which `restore` needs for merging.
+
+    Raises:
+        DataError: no signal, too many defective pixels, a pixel size that is not positive, an image too small, or
+            phase flipping without CTF.
+    """
+    shape = (int(image.shape[0]), int(image.shape[1])) if image.ndim == 2 else (0, 0)
+    if recipe.phase_flip and ctf is None:
+        raise DataError(
+            "the model flips phases and the table gives no CTF for this micrograph: "
+            "estimate it first, or use a model with phase_flip off"
+        )
+    image, pixels = repair_pixels(image)
+    pixel_size = optics.pixel_size
+    size = network_shape(shape, pixel_size, recipe.max_resolution)
+    spacing = grid_spacing(shape, pixel_size, size)
+    columns = shape[1] // 2 + 1 if keep_spectrum else common_columns(shape, size)
+    raw = partial_rfft2(image, pixels.mean, columns)
+    cropped = resize_spectrum(raw, shape, size)
+    if not keep_spectrum:
+        raw = None
+    cropped *= bandpass(size, spacing, recipe, array_module(image))
+    if recipe.phase_flip and ctf is not None:
+        flip_phases(cropped, size, spacing, optics, ctf)
+    small = irfft2(cropped, size)
+    std = float(small.std(dtype=numpy.float64))
+    if not std > 1e-6 * pixels.std:
+        raise DataError(
+            f"no signal between {recipe.highpass:g} and {recipe.max_resolution:g} Å: the standard deviation there is "
+            f"{std:g}, that of the image {pixels.std:g}"
+        )
+    small *= numpy.float32(1.0 / std)
+    return Prepared(
+        image=small,
+        mean=pixels.mean,
+        std=std,
+        shape=shape,
+        pixel_size=pixel_size,
+        spacing=spacing,
+        resolution=effective_resolution(pixel_size, recipe.max_resolution),
+        recipe=recipe,
+        optics=optics,
+        ctf=ctf,
+        pixels=pixels,
+        spectrum=raw,
+    )
