@@ -80,27 +80,26 @@ def shell_correlation(
     """
     _check(a, b, mask)
     shape, spacing = a.shape, (pixel_size,) * a.ndim
-    spectra = _transform(a), _transform(b)
-    plain = _correlate(*spectra, shape)
+    fa, fb = _transform(a), _transform(b)
+    plain = _correlate(fa, fb, shape)
     frequency = ring_frequencies(shape, spacing)
     if mask is None:
-        return ShellCorrelation(frequency, plain, *(_amplitude(spectrum, shape) for spectrum in spectra))
-    masked = _transform(a * mask), _transform(b * mask)
-    below = np.flatnonzero(plain < _RANDOMISE_BELOW)
+        return ShellCorrelation(frequency, plain, _amplitude(fa, shape), _amplitude(fb, shape))
+    below = np.flatnonzero(plain[1:] < _RANDOMISE_BELOW) + 1
     start = int(below[0]) if len(below) else len(plain)
     generator = np.random.default_rng(seed)
-    shuffled = [_transform(_randomise(spectrum, shape, start, generator) * mask) for spectrum in spectra]
-    correlation, randomised = _correlate(*masked, shape), _correlate(*shuffled, shape)
+    random_a, random_b = (_transform(_randomise(f, shape, start, generator) * mask) for f in (fa, fb))
+    fa, fb = _transform(a * mask), _transform(b * mask)
+    correlation, randomised = _correlate(fa, fb, shape), _correlate(random_a, random_b, shape)
     corrected = correlation.copy()
     # The mask blurs the phases that were kept into the first two shells of the others; RELION skips them too.
     beyond = slice(start + 2, None)
     corrected[beyond] = (correlation[beyond] - randomised[beyond]) / np.maximum(1 - randomised[beyond], 1e-6)
-    amplitudes = [_amplitude(spectrum, shape) for spectrum in masked]
     return ShellCorrelation(
         frequency,
         correlation,
-        amplitudes[0],
-        amplitudes[1],
+        _amplitude(fa, shape),
+        _amplitude(fb, shape),
         unmasked=plain,
         randomised=randomised,
         corrected=corrected,
@@ -167,7 +166,8 @@ def _correlate(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
 
 
 def _power(spectrum: np.ndarray) -> np.ndarray:
-    return spectrum.real**2 + spectrum.imag**2
+    power: np.ndarray = spectrum.real**2 + spectrum.imag**2
+    return power
 
 
 def _amplitude(spectrum: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,0 +1,53 @@
+"""`n2n-deploy fsc`: how far two maps, or two images, agree."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from n2n_deploy.cli.common import ConfigOption, JsonOption, out, print_json, save_config
+
+
+def fsc_command(
+    ctx: typer.Context,
+    first: Annotated[Path, typer.Argument(metavar="A.mrc", help="A map, half map or image.")],
+    second: Annotated[Path, typer.Argument(metavar="B.mrc", help="The other half, or a model's map.")],
+    mask: Annotated[
+        Path | None, typer.Option("--mask", help="Mask (0 to 1) to multiply both maps by.")
+    ] = None,
+    model: Annotated[
+        bool, typer.Option("--model", help="B is a model's map: report the 0.5 crossing, not the 0.143 one.")
+    ] = False,
+    pixel_size: Annotated[
+        float | None, typer.Option("--pixel-size", metavar="Å", help="In place of the headers' pixel size.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for fsc.csv, fsc.json and fsc.png.", file_okay=False),
+    ] = None,
+    json_output: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Fourier shell correlation of two maps, or ring correlation of two images.
+
+    With a mask, the correlation that the mask itself brings is measured by phase randomisation and taken off.
+    """
+    del config
+    from n2n_deploy.quality.map_comparison import compare_maps
+
+    comparison = compare_maps(first, second, mask=mask, model=model, pixel_size=pixel_size)
+    if output is not None:
+        comparison.write(output)
+        save_config(ctx, output)
+    summary = comparison.summary()
+    if json_output:
+        print_json(summary)
+        return
+    kind = f"{summary['curve']} against the {summary['against']}"
+    box = " x ".join(map(str, summary["box"]))
+    out.print(f"{kind}, box {box}, {summary['pixel_size']:.4g} Å/px{', masked' if mask else ''}")
+    for level, resolution in summary["resolution_at"].items():
+        value = (
+            f"{resolution:.2f} Å" if resolution else f"beyond Nyquist ({summary['nyquist_resolution']:.2f} Å)"
+        )
+        out.print(f"{level:>6}  {value}{'  ←' if float(level) == summary['threshold'] else ''}")

@@ -1,0 +1,192 @@
+"""Two map files compared by Fourier shell correlation: reading them, and the table, figure and summary."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.io.mrc import read_mrc
+from n2n_deploy.quality.figures import BLUE, GREY, RED, figure, resolution_axis, write_csv
+from n2n_deploy.quality.fsc import HALF_MAPS, MODEL, ShellCorrelation, shell_correlation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SAME_PIXEL = 1e-3
+"""Relative difference up to which two pixel sizes are one: headers hold them as rounded cell lengths."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapComparison:
+    """Two maps and the curve between them.
+
+    Attributes:
+        first: the first map's file.
+        second: the second map's file, a half map or a model's map.
+        mask: the mask's file, if there was one.
+        pixel_size: Å per pixel.
+        shape: the box.
+        model: the second map was computed from a model, so 0.5 is the threshold to report.
+        shells: the curve.
+    """
+
+    first: Path
+    second: Path
+    mask: Path | None
+    pixel_size: float
+    shape: tuple[int, ...]
+    model: bool
+    shells: ShellCorrelation
+
+    @property
+    def threshold(self) -> float:
+        """The threshold that the reported resolution is read at."""
+        return MODEL if self.model else HALF_MAPS
+
+    @property
+    def curve_name(self) -> str:
+        """What the curve is called: FRC of images, FSC of maps."""
+        return "FRC" if len(self.shape) == 2 else "FSC"
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a program may read. A crossing that never happens is null: better than Nyquist."""
+        shells = self.shells
+        return {
+            "curve": self.curve_name,
+            "against": "model" if self.model else "half map",
+            "box": list(reversed(self.shape)),
+            "pixel_size": self.pixel_size,
+            "nyquist_resolution": 1 / float(shells.frequency[-1]),
+            "masked": self.mask is not None,
+            "threshold": self.threshold,
+            "resolution": shells.resolution(self.threshold),
+            "resolution_at": {f"{level:g}": shells.resolution(level) for level in (HALF_MAPS, MODEL)},
+            "phases_randomised_from": None if not shells.randomised_from else 1 / shells.randomised_from,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write fsc.csv (one shell a row), fsc.json (the summary) and fsc.png (curves and amplitudes)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        shells = self.shells
+        columns = {
+            "frequency_per_angstrom": shells.frequency,
+            "correlation": shells.correlation,
+            "unmasked": shells.unmasked,
+            "randomised": shells.randomised,
+            "corrected": shells.corrected,
+            "amplitude_first": shells.amplitude_a,
+            "amplitude_second": shells.amplitude_b,
+        }
+        kept = {name: values.tolist() for name, values in columns.items() if values is not None}
+        write_csv(folder / "fsc.csv", list(kept), zip(*kept.values(), strict=True))
+        with atomic_write(folder / "fsc.json") as stream:
+            stream.write(json.dumps(self.summary(), indent=2).encode() + b"\n")
+        with figure(folder / "fsc.png", panels=2) as (correlation, amplitudes):
+            self._draw_correlation(correlation)
+            self._draw_amplitudes(amplitudes)
+
+    def _draw_correlation(self, axes: "Axes") -> None:
+        shells = self.shells
+        if shells.unmasked is not None and shells.randomised is not None:
+            axes.plot(shells.frequency, shells.unmasked, color=GREY, linewidth=1, label="unmasked")
+            axes.plot(
+                shells.frequency, shells.randomised, color=RED, linewidth=1, label="mask, phases random"
+            )
+        label = "corrected for the mask" if shells.corrected is not None else self.curve_name
+        axes.plot(shells.frequency, shells.best, color=BLUE, label=label)
+        resolution = shells.resolution(self.threshold)
+        axes.axhline(self.threshold, color=GREY, linestyle=(0, (4, 3)), linewidth=0.9)
+        if resolution is not None:
+            text = f"{resolution:.2f} Å at {self.threshold:g}"
+            axes.annotate(text, (1 / resolution, self.threshold), (6, 8), textcoords="offset points")
+            axes.plot([1 / resolution], [self.threshold], "o", color=BLUE, markersize=4)
+        axes.axhline(0, color="black", linewidth=0.7)
+        axes.set_ylim(min(-0.05, float(shells.best.min()) * 1.05), 1.02)
+        axes.set_ylabel(f"{self.curve_name} against the {'model' if self.model else 'other half'}")
+        resolution_axis(axes, float(shells.frequency[-1]))
+        if shells.unmasked is not None:
+            axes.legend()
+
+    def _draw_amplitudes(self, axes: "Axes") -> None:
+        shells = self.shells
+        lines = (
+            (shells.amplitude_a, BLUE, "-", self.first.name),
+            (shells.amplitude_b, RED, (0, (5, 2)), self.second.name),
+        )
+        for amplitude, colour, dashes, label in lines:
+            axes.plot(shells.frequency[1:], amplitude[1:], color=colour, linestyle=dashes, label=label)
+        axes.set_yscale("log")
+        axes.set_ylabel("Fourier amplitude, rotational average")
+        resolution_axis(axes, float(shells.frequency[-1]))
+        axes.legend()
+
+
+def compare_maps(
+    first: Path,
+    second: Path,
+    *,
+    mask: Path | None = None,
+    model: bool = False,
+    pixel_size: float | None = None,
+) -> MapComparison:
+    """Correlate two map or image files shell by shell.
+
+    Args:
+        first: an MRC file, a volume or an image.
+        second: another of the same box and pixel size.
+        mask: a third, with values 0 to 1.
+        model: the second is a model's map, so the 0.5 threshold is the one to report.
+        pixel_size: Å per pixel, in place of what the headers say.
+
+    Raises:
+        DataError: a file cannot be read, or boxes or pixel sizes differ, or a map or mask has no content.
+        UsageError: no header holds a pixel size and none was given.
+    """
+    maps = {path: _read(path) for path in (first, second, *([mask] if mask else []))}
+    box = maps[first][0].shape
+    for path, (data, _) in maps.items():
+        if data.shape != box:
+            raise DataError(
+                f"{path}: its box is {_box(data.shape)} and that of {first} is {_box(box)}; expected the"
+                " same, so crop, pad or rescale one"
+            )
+    if pixel_size is None:
+        pixel_size = _pixel_size(first, maps[first][1], second, maps[second][1])
+    elif not pixel_size > 0:
+        raise UsageError(f"--pixel-size {pixel_size:g}: expected Å per pixel, above 0")
+    weights = None if mask is None else maps[mask][0]
+    shells = shell_correlation(maps[first][0], maps[second][0], pixel_size, weights)
+    return MapComparison(first, second, mask, pixel_size, box, model, shells)
+
+
+def _read(path: Path) -> tuple[np.ndarray, float | None]:
+    """Read a volume (nz, ny, nx), or an image (ny, nx) where there is one section, and its pixel size."""
+    if path.suffix == ".mrcs":
+        raise DataError(
+            f"{path}: a stack of images; expected a map or one image, so take one out of it first"
+        )
+    image = read_mrc(path, ndim=3)
+    data = image.data[0] if len(image.data) == 1 else image.data
+    return data.astype(np.float32, copy=False), image.pixel_size
+
+
+def _pixel_size(first: Path, a: float | None, second: Path, b: float | None) -> float:
+    known = a or b
+    if not known:
+        raise UsageError(
+            f"{first}: neither its header nor that of {second} has a pixel size; give --pixel-size"
+        )
+    if a and b and abs(a - b) > _SAME_PIXEL * a:
+        raise DataError(
+            f"{second}: its pixel size is {b:g} Å and that of {first} is {a:g} Å; expected the same, so"
+            " rescale one or, if the header is wrong, give --pixel-size"
+        )
+    return known
+
+
+def _box(shape: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in reversed(shape))
