@@ -1,0 +1,141 @@
+"""What goes into a written MRC file: pixels in their stored type, and a header that is true of them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mrcfile.dtypes import HEADER_DTYPE
+
+from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.io.mrc_header import MRCHeader, label_bytes
+
+_MODES = {"float32": 2, "float16": 12}
+_LABELS, _LABEL_LENGTH = 10, 80
+_CHUNK = 1 << 16
+_MACHINE_STAMP = {"little": (0x44, 0x44, 0, 0), "big": (0x11, 0x11, 0, 0)}
+
+
+def as_stored(path: Path, image: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
+    """The image, C-contiguous, in the type that the file will have.
+
+    Args:
+        path: named in messages.
+        image: (ny, nx) or (nz, ny, nx).
+        dtype: "float32" or "float16".
+
+    Raises:
+        DataError: values that are not finite, or that float16 cannot hold.
+        UsageError: another number of dimensions or another type.
+    """
+    array = np.asarray(image)
+    if dtype not in _MODES:
+        raise UsageError(f"{path}: outputs are float32 or float16, not {dtype}")
+    if array.ndim not in (2, 3) or not array.size:
+        raise UsageError(
+            f"{path}: only images (ny, nx) and volumes (nz, ny, nx) can be written, not {array.shape}"
+        )
+    low, high = float(array.min()), float(array.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DataError(f"{path}: the image to write has values that are not finite; it was not written")
+    largest = max(abs(low), abs(high))
+    with np.errstate(over="ignore"):
+        limit = np.dtype(dtype).type(largest)
+    if not np.isfinite(limit):
+        advice = "write float32" if dtype == "float16" else "rescale the input"
+        raise DataError(f"{path}: the largest value, {largest:g}, is beyond what {dtype} holds; {advice}")
+    if dtype == "float16" and 0 < largest < np.finfo(np.float16).tiny:
+        raise DataError(f"{path}: the largest value, {largest:g}, is too small for float16; write float32")
+    return np.ascontiguousarray(array, dtype)
+
+
+def compose_header(
+    stored: npt.NDArray[Any],
+    like: MRCHeader | None,
+    extended_bytes: int,
+    label: str,
+    pixel_size: float | None,
+) -> np.ndarray[Any, Any]:
+    """All fields of the header (0-dimensional `HEADER_DTYPE`), statistics in float64.
+
+    Args:
+        stored: the pixels as `as_stored` gave them.
+        like: where voxel size, origin, start and labels come from.
+        extended_bytes: size of the extended header that follows; 0 for none.
+        label: provenance, at most 80 characters.
+        pixel_size: Å; wins over that of `like`.
+    """
+    if len(label) > _LABEL_LENGTH:
+        raise ValueError(f"an MRC label has at most {_LABEL_LENGTH} characters, not {len(label)}: {label}")
+    fields = np.zeros((), HEADER_DTYPE)
+    if like is not None:
+        fields[...] = like.fields
+        if not like.native:
+            # Their meaning and byte order belong to the program that wrote them.
+            fields["extra1"] = fields["extra2"] = b""
+    nz, ny, nx = (1, *stored.shape)[-3:]
+    fields["nx"], fields["ny"], fields["nz"], fields["mode"] = nx, ny, nz, _MODES[stored.dtype.name]
+    fields["ispg"] = 1 if stored.ndim == 3 else 0
+    _set_cell(fields, (nz, ny, nx), like, pixel_size)
+    if sorted((int(fields["mapc"]), int(fields["mapr"]), int(fields["maps"]))) != [1, 2, 3]:
+        fields["mapc"], fields["mapr"], fields["maps"] = 1, 2, 3
+    if not all(float(fields["cellb"][angle]) > 0 for angle in ("alpha", "beta", "gamma")):
+        fields["cellb"] = (90, 90, 90)
+    fields["dmin"], fields["dmax"], fields["dmean"], fields["rms"] = statistics(stored)
+    fields["nsymbt"] = extended_bytes
+    if not extended_bytes:
+        fields["exttyp"] = b""
+    fields["nversion"] = 20141
+    fields["map"] = b"MAP "
+    fields["machst"] = _MACHINE_STAMP["little" if np.little_endian else "big"]
+    _set_labels(fields, label)
+    return fields
+
+
+def statistics(pixels: npt.NDArray[Any]) -> tuple[float, float, float, float]:
+    """Minimum, maximum, mean and standard deviation, computed in float64 in one pass over memory."""
+    flat = pixels.reshape(-1)
+    # The variance is summed about a value near the mean, or it would drown when the mean is large.
+    about = float(flat[:_CHUNK].mean(dtype=np.float64))
+    total = squares = 0.0
+    low, high = np.inf, -np.inf
+    chunk = np.empty(min(_CHUNK, flat.size), np.float64)
+    for start in range(0, flat.size, _CHUNK):
+        part = flat[start : start + _CHUNK]
+        values = np.subtract(part, about, out=chunk[: part.size], dtype=np.float64)
+        total += float(values.sum())
+        squares += float(values @ values)
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+    mean = total / flat.size
+    return low, high, about + mean, float(np.sqrt(max(squares / flat.size - mean**2, 0.0)))
+
+
+def _set_cell(
+    fields: np.ndarray[Any, Any],
+    shape: tuple[int, int, int],
+    like: MRCHeader | None,
+    pixel_size: float | None,
+) -> None:
+    """Cell and sampling, such that the voxel size is the one asked for, or else exactly that of `like`."""
+    if like is not None and pixel_size is None and like.pixel_size is not None:
+        sampling = (int(fields["mz"]), int(fields["my"]), int(fields["mx"]))
+        if sampling == shape and _valid_cell(fields):
+            return
+        pixel_size = like.pixel_size
+    nz, ny, nx = shape
+    fields["mx"], fields["my"], fields["mz"] = nx, ny, nz
+    size = pixel_size or 0.0
+    fields["cella"] = (size * nx, size * ny, size * nz)
+
+
+def _valid_cell(fields: np.ndarray[Any, Any]) -> bool:
+    sides = [float(fields["cella"][axis]) for axis in "xyz"]
+    return all(np.isfinite(side) and side > 0 for side in sides)
+
+
+def _set_labels(fields: np.ndarray[Any, Any], label: str) -> None:
+    """Close the gaps between the labels, add one, and let the oldest go where there are too many."""
+    labels = [old.decode("ascii", "replace").replace("�", "?").encode() for old in label_bytes(fields)]
+    labels = [*labels, label.encode("ascii", "replace")][-_LABELS:]
+    fields["label"] = labels + [b""] * (_LABELS - len(labels))
+    fields["nlabl"] = len(labels)
