@@ -1,6 +1,7 @@
 """What a batch leaves behind beside the images: a line per file, the tables, and a summary."""
 
 import json
+import signal
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ class Summary:
         kept: outputs of other work that were left in place.
         failures: reason by micrograph name, of those refused and those that failed.
         notes: what to know of micrographs that were done, by name.
-        interrupted: micrographs not begun because the run was told to stop.
+        not_begun: micrographs that were left because the run was told to stop.
+        stopped_by: number of the signal that told it to, None where none did.
         seconds: wall time of the run.
         stage_seconds: time by stage, summed over the micrographs of all lanes.
         megapixels: raw pixels denoised in this run, in millions.
@@ -39,7 +41,8 @@ class Summary:
     kept: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    interrupted: int = 0
+    not_begun: int = 0
+    stopped_by: int | None = None
     seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
     megapixels: float = 0.0
@@ -47,8 +50,10 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 where every micrograph has its output, otherwise 1."""
-        return 1 if self.failures or self.interrupted else 0
+        """0 where every micrograph has its output; 128 + the signal of a run cut short; otherwise 1."""
+        if self.not_begun and self.stopped_by is not None:
+            return 128 + self.stopped_by
+        return 1 if self.failures or self.not_begun else 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -59,7 +64,8 @@ class Summary:
             "already_done": self.already_done,
             "kept": self.kept,
             "failed": len(self.failures),
-            "not_begun": self.interrupted,
+            "not_begun": self.not_begun,
+            "stopped_by": signal.Signals(self.stopped_by).name if self.stopped_by is not None else None,
             "seconds": round(self.seconds, 3),
             "megapixels": round(self.megapixels, 3),
             "megapixels_per_second": round(self.megapixels / self.seconds, 3) if self.seconds else None,
@@ -123,16 +129,17 @@ class Results:
             }
         )
 
-    def finish(self, seconds: float, run: Mapping[str, Any]) -> Summary:
+    def finish(self, seconds: float, run: Mapping[str, Any], stopped_by: int | None = None) -> Summary:
         """Write `denoised.star`, `failed.star` and `summary.json`, each complete or not at all."""
         summary = self.summary
         summary.seconds = seconds
         summary.stage_seconds = dict(self._stages)
         summary.run = dict(run)
+        summary.stopped_by = stopped_by
         jobs = self._plan.jobs
         finished = [job for job in jobs if job.micrograph.row in self._finished]
         failed = [job for job in jobs if job.micrograph.name in summary.failures]
-        summary.interrupted = len(jobs) - len(finished) - len(failed)
+        summary.not_begun = len(jobs) - len(finished) - len(failed)
         self._write_table("failed.star", {job.micrograph.row: job.micrograph.name for job in failed}, None)
         names = {job.micrograph.row: self._table.name_of(job.output) for job in finished}
         summary.table = self._write_table("denoised.star", names, self._phase_flipped)

@@ -99,9 +99,7 @@ def denoise(
             if progress:
                 progress(Progress(plan, finished, outcome))
         run = describe_run(bundle, denoiser.session.name, options)
-        if stopping.signal is not None:
-            run["stopped_by"] = signal.Signals(stopping.signal).name
-        return results.finish(time.perf_counter() - start, run)
+        return results.finish(time.perf_counter() - start, run, stopping.signal)
 
 
 def describe_run(bundle: Bundle, session: str, options: DenoiseOptions) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _print_summary(summary: "Summary") -> None:
         ("done before", summary.already_done),
         ("kept, of other work", summary.kept),
         ("failed", len(summary.failures)),
-        ("not begun", summary.interrupted),
+        ("not begun", summary.not_begun),
     ):
         if count:
             table.add_row(label, str(count))

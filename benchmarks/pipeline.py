@@ -1,0 +1,119 @@
+"""Seconds per megapixel by stage and peak memory of denoising one large micrograph on this machine's CPU.
+
+    python -m benchmarks.pipeline [--presets fast,paper] [--memory 3GB,default] [--repeats 3]
+
+A 4096×4096 micrograph of Poisson counts at 0.66 Å/px, max_resolution 3.4 Å, goes through `n2n_deploy.batch`'s own lane:
+read, preprocess, network, restore, write. Each case runs in a process of its own, so that its peak memory is its own.
+The networks have random weights: neither time nor memory depends on them.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import describe, write_json
+
+SIDE, PIXEL_SIZE, MAX_RESOLUTION = 4096, 0.66, 3.4
+STAGES = ("read", "preprocess", "network", "restore", "write")
+
+
+def main() -> None:
+    """Measure every case and print a table; `--out` writes JSON too."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--presets", default="fast,paper")
+    parser.add_argument("--memory", default="default,3GB", help="limits; default is what the command line does")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--case", nargs=3, metavar=("BUNDLE", "FOLDER", "MEMORY"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        run_case(Path(options.case[0]), Path(options.case[1]), options.case[2], options.repeats)
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_micrograph(folder / "mic.mrc")
+        for preset in options.presets.split(","):
+            bundle = make_bundle(folder / f"{preset}.n2n", preset)
+            for memory in options.memory.split(","):
+                command = [sys.executable, "-m", "benchmarks.pipeline", "--repeats", str(options.repeats)]
+                done = subprocess.run(
+                    [*command, "--case", str(bundle), name, memory], capture_output=True, text=True, check=True
+                )
+                rows.append({"preset": preset, "memory": memory, **json.loads(done.stdout.splitlines()[-1])})
+                print_row(rows[-1])
+    report = {"machine": describe(), "side": SIDE, "pixel_size": PIXEL_SIZE, "max_resolution": MAX_RESOLUTION}
+    print(json.dumps(report["machine"]))
+    if options.out:
+        write_json(options.out, report | {"rows": rows})
+
+
+def make_micrograph(path: Path) -> None:
+    """Poisson counts of 30 electrons a pixel over a slow gradient."""
+    from n2n_deploy.io.mrc import write_mrc
+
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
+    counts = np.random.default_rng(0).poisson(30 + 3 * x + 2 * y)
+    write_mrc(path, counts.astype(np.float32), pixel_size=PIXEL_SIZE, label="benchmark")
+
+
+def make_bundle(path: Path, preset: str) -> Path:
+    """Export a network of this preset with random weights."""
+    from n2n_deploy.export import export_bundle
+    from n2n_deploy.recipe import Recipe
+    from n2n_deploy.train.checkpoint import save_model
+    from n2n_deploy.train.config import TrainConfig
+    from n2n_deploy.train.model import build
+
+    config = TrainConfig(preset=preset, recipe=Recipe(max_resolution=MAX_RESOLUTION))
+    checkpoint = path.with_suffix(".pt")
+    save_model(checkpoint, build(preset), config, 0, {})
+    return export_bundle(checkpoint, path)
+
+
+def run_case(bundle: Path, folder: Path, memory: str, repeats: int) -> None:
+    """One case, in this process: one warm-up, then `repeats` micrographs; prints one line of JSON."""
+    from n2n_deploy.batch.lanes import denoise_one
+    from n2n_deploy.batch.options import DenoiseOptions
+    from n2n_deploy.batch.plan import Job, Status
+    from n2n_deploy.denoiser import Denoiser
+    from n2n_deploy.imaging.ctf import CTFParameters, Optics
+    from n2n_deploy.io.records import Micrograph
+    from n2n_deploy.memory import parse_bytes
+
+    optics = Optics(PIXEL_SIZE, 300.0, 2.7, 0.1)
+    micrograph = Micrograph("mic.mrc", folder / "mic.mrc", optics, CTFParameters(12000.0, 11500.0, 30.0))
+    job = Job(micrograph, folder / "out" / "mic.mrc", "benchmark", Status.TODO)
+    limit = None if memory == "default" else parse_bytes(memory)
+    with Denoiser(bundle, memory=limit) as denoiser:
+        outcomes = [denoise_one(job, denoiser, DenoiseOptions()) for _ in range(1 + repeats)][1:]
+    seconds: dict[str, Any] = {
+        stage: statistics.median(outcome.seconds[stage] for outcome in outcomes) for stage in STAGES
+    }
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds, "tiles": outcomes[0].tiles, "peak_bytes": peak, "limit_bytes": limit}))
+
+
+def print_row(row: dict[str, Any]) -> None:
+    """One case in words."""
+    seconds, megapixels = row["seconds"], SIDE * SIDE / 1e6
+    total = sum(seconds.values())
+    stages = ", ".join(f"{stage} {1e3 * value / megapixels:.1f}" for stage, value in seconds.items())
+    print(
+        f"{row['preset']}, memory {row['memory']}: {total:.2f} s, {total / megapixels:.3f} s/Mpx "
+        f"(ms/Mpx: {stages}), all but the network {1 - seconds['network'] / total:.1%}, "
+        f"{row['tiles']} tiles, peak {row['peak_bytes'] / 1e9:.2f} GB",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
