@@ -21,6 +21,8 @@ COMMANDS = {
     "inspect": "n2n_deploy.cli.bundle",
     "verify": "n2n_deploy.cli.bundle",
     "denoise": "n2n_deploy.cli.denoise",
+    "angles": "n2n_deploy.cli.angles",
+    "fsc": "n2n_deploy.cli.fsc",
     "demo": "n2n_deploy.cli.demo",
 }
 """Command name → the module that defines a function `<name>_command` for it."""
