@@ -1,7 +1,7 @@
 """The contrast transfer function, in RELION's conventions."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from types import ModuleType
 
 import numpy
@@ -120,6 +120,38 @@ def flip_phases(
         spectrum[rows] *= odd.astype(xp.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class AberrationTerms:
+    """γ/π = fourth·s⁴ + (mean + difference·cos(2θ − angle))·s² + constant; s in 1/Å, angle in radians."""
+
+    fourth: float
+    mean: float
+    difference: float
+    angle: float
+    constant: float
+
+
+def aberration_terms(optics: Optics, parameters: CTFParameters) -> AberrationTerms:
+    """Return the numbers that γ of `ctf` is made of.
+
+    Raises:
+        DataError: the voltage, spherical aberration or amplitude contrast is unknown, or a number is not
+            finite.
+    """
+    voltage, cs_mm, contrast = _required(optics)
+    lam = wavelength(voltage)
+    terms = AberrationTerms(
+        fourth=-0.5 * cs_mm * 1e7 * lam**3,
+        mean=0.5 * lam * (parameters.defocus_u + parameters.defocus_v),
+        difference=0.5 * lam * (parameters.defocus_u - parameters.defocus_v),
+        angle=2.0 * math.radians(parameters.defocus_angle),
+        constant=parameters.phase_shift / 180.0 + math.asin(contrast) / math.pi,
+    )
+    if not all(map(math.isfinite, astuple(terms))):
+        raise DataError(f"the CTF parameters must be finite numbers, not {parameters} with {optics}")
+    return terms
+
+
 class _Aberration:
     """γ/π on blocks of rows of an rfft grid.
 
@@ -135,22 +167,15 @@ class _Aberration:
         parameters: CTFParameters,
         xp: ModuleType,
     ) -> None:
-        voltage, cs_mm, contrast = _required(optics)
-        lam = wavelength(voltage)
-        spherical = -0.5 * cs_mm * 1e7 * lam**3
-        mean = 0.5 * lam * (parameters.defocus_u + parameters.defocus_v)
-        difference = 0.5 * lam * (parameters.defocus_u - parameters.defocus_v)
-        angle = 2.0 * math.radians(parameters.defocus_angle)
-        constant = parameters.phase_shift / 180.0 + math.asin(contrast) / math.pi
-        if not all(map(math.isfinite, (spherical, mean, difference, angle, constant))):
-            raise DataError(f"the CTF parameters must be finite numbers, not {parameters} with {optics}")
+        terms = aberration_terms(optics, parameters)
+        spherical, mean, difference, angle = terms.fourth, terms.mean, terms.difference, terms.angle
         y = xp.fft.fftfreq(shape[0], spacing[0]).astype(xp.float64)[:, None]
         self.x = xp.fft.rfftfreq(shape[1], spacing[1]).astype(xp.float64)[None, :]
         self.x_squared = self.x**2
         self.fourth = spherical * self.x_squared + (mean + difference * math.cos(angle))
         self.second = 2.0 * spherical * y**2
         self.first = 2.0 * difference * math.sin(angle) * y
-        self.zeroth = (mean - difference * math.cos(angle)) * y**2 + spherical * y**4 + constant
+        self.zeroth = (mean - difference * math.cos(angle)) * y**2 + spherical * y**4 + terms.constant
         self.astigmatic = difference != 0.0
 
     def __call__(self, rows: slice) -> Array:
@@ -169,10 +194,11 @@ def _required(optics: Optics) -> tuple[float, float, float]:
         named = {"voltage": voltage, "spherical aberration": cs_mm, "amplitude contrast": contrast}
         missing = " and ".join(name for name, value in named.items() if value is None)
         raise DataError(
-            f"the CTF needs the {missing}, which the table does not give: add it, or use a model with phase_flip off"
+            f"the CTF needs the {missing}, unknown here: add it to the table, or use a model with phase_flip off"
         )
     if not voltage > 0 or not 0 <= contrast <= 1:
         raise DataError(
-            f"the CTF needs a voltage above 0 kV and an amplitude contrast of 0 to 1, not {voltage} and {contrast}"
+            f"the CTF needs a voltage above 0 kV and an amplitude contrast of 0 to 1, "
+            f"not {voltage:g} and {contrast:g}"
         )
     return voltage, cs_mm, contrast

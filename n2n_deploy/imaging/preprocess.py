@@ -1,10 +1,12 @@
 """From a micrograph to network input (S2.1): repair, Fourier crop, band-pass, phase flip, normalise."""
 
+import math
 from dataclasses import dataclass
 
 import numpy
 
 from n2n_deploy.errors import DataError
+from n2n_deploy.imaging import kernels
 from n2n_deploy.imaging.arrays import Array, array_module, irfft2
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, flip_phases
 from n2n_deploy.imaging.filters import bandpass
@@ -36,7 +38,7 @@ class Prepared:
         optics: the optics given.
         ctf: the CTF parameters given.
         pixels: what was repaired.
-        spectrum: the raw image's whole spectrum, (ny, nx//2+1) complex64 without its mean, for merging; or None.
+        spectrum: the raw image's whole spectrum, (ny, nx//2+1) complex64 without its mean, or None.
     """
 
     image: Array
@@ -71,8 +73,8 @@ def preprocess(
         keep_spectrum: keep the raw spectrum, which `restore` needs for merging.
 
     Raises:
-        DataError: no signal, too many defective pixels, a pixel size that is not positive, an image too small, or
-            phase flipping without CTF.
+        DataError: no signal, too many defective pixels, a pixel size that is not positive, an image too small,
+            or phase flipping without CTF.
     """
     shape = (int(image.shape[0]), int(image.shape[1])) if image.ndim == 2 else (0, 0)
     if recipe.phase_flip and ctf is None:
@@ -86,18 +88,22 @@ def preprocess(
     spacing = grid_spacing(shape, pixel_size, size)
     columns = shape[1] // 2 + 1 if keep_spectrum else common_columns(shape, size)
     raw = partial_rfft2(image, pixels.mean, columns)
-    cropped = resize_spectrum(raw, shape, size)
+    flip = (optics, ctf) if recipe.phase_flip and ctf is not None else None
+    if array_module(image) is numpy:
+        cropped = resize_spectrum(raw, shape, size)
+        cropped *= bandpass(size, spacing, recipe)
+        if flip is not None:
+            flip_phases(cropped, size, spacing, *flip)
+    else:
+        cropped = kernels.crop(raw, shape, pixel_size, size, recipe, flip)
     if not keep_spectrum:
         raw = None
-    cropped *= bandpass(size, spacing, recipe, array_module(image))
-    if recipe.phase_flip and ctf is not None:
-        flip_phases(cropped, size, spacing, optics, ctf)
     small = irfft2(cropped, size)
     std = float(small.std(dtype=numpy.float64))
     if not std > 1e-6 * pixels.std:
         raise DataError(
-            f"no signal between {recipe.highpass:g} and {recipe.max_resolution:g} Å: the standard deviation there is "
-            f"{std:g}, that of the image {pixels.std:g}"
+            f"no signal between {recipe.highpass:g} and {recipe.max_resolution:g} Å: the standard deviation "
+            f"there is {std:g}, that of the image {pixels.std:g}"
         )
     small *= numpy.float32(1.0 / std)
     return Prepared(
@@ -114,3 +120,21 @@ def preprocess(
         pixels=pixels,
         spectrum=raw,
     )
+
+
+def working_memory(shape: tuple[int, int], pixel_size: float, recipe: Recipe, merge: bool = False) -> int:
+    """Return the peak bytes that `preprocess` and then `restore` need for one micrograph beyond its own pixels.
+
+    Counts the float32 copy of an image of another type, the spectra, the network's input and output, the
+    filters that the cache keeps, and the result; not what the network needs inside.
+    """
+    height, width = network_shape(shape, pixel_size, recipe.max_resolution)
+    raw, small = 4 * math.prod(shape), 4 * height * width
+    columns = shape[1] // 2 + 1 if merge else common_columns(shape, (height, width))
+    spectrum = 8 * shape[0] * columns
+    filters = 3 * small
+    if merge:
+        # In `restore`, beside the kept spectrum: its merged copy, and that copy's result.
+        return 2 * spectrum + raw + 4 * small + filters
+    # In `preprocess` a copy of the pixels and the spectrum; in `restore` the spectrum and the result.
+    return raw + spectrum + 4 * small + filters

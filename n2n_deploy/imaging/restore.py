@@ -1,16 +1,23 @@
-"""From network output to a micrograph again (S2.3, S2.4): grey levels, full size, merging with the noisy image."""
+"""From network output to a micrograph again (S2.3, S2.4): grey levels, full size, merging with the noise."""
 
+import math
 from dataclasses import dataclass
 
 import numpy
 
 from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.imaging import kernels
 from n2n_deploy.imaging.arrays import Array, array_module, rfft2
 from n2n_deploy.imaging.ctf import flip_phases
 from n2n_deploy.imaging.filters import soft_lowpass
-from n2n_deploy.imaging.fourier import network_shape, nyquist, pad_rows, partial_irfft2
+from n2n_deploy.imaging.fourier import (
+    common_columns,
+    nyquist,
+    partial_irfft2,
+    resize_occupied,
+    shared_rows,
+)
 from n2n_deploy.imaging.preprocess import Prepared
-from n2n_deploy.recipe import Recipe
 
 EDGE = 0.1
 """Width of the low-passes' cosine edges as a fraction of their frequency."""
@@ -53,102 +60,116 @@ def restore(
 ) -> Array:
     """Return the denoised micrograph at the input's size and grey levels (S2.3).
 
-    The output is denoised × std + mean, zero-padded in Fourier space behind a soft low-pass whose cosine edge ends at
-    the Nyquist frequency of the network's grid.
+    The output is denoised × std + mean, zero-padded in Fourier space behind a soft low-pass whose cosine edge
+    ends at the Nyquist frequency of the network's grid (or of the raw image, where that is lower).
 
     Args:
         denoised: (height, width) float32, the network's output for `prepared.image`.
         prepared: what `preprocess` returned.
-        merge: replace the high frequencies by the noisy image's: F = s·D·L + N·(1 − L), on complex values. s makes
-            the standard deviation of the amplitudes |D| in the band 0 < L < 1 equal that of |N|. N is phase-flipped
-            where D is. Needs `preprocess(..., keep_spectrum=True)`.
-        flip_back: multiply by the sign of the CTF again, so that phases are those of the raw image; without effect
-            where the recipe does not flip them.
+        merge: take the high frequencies from the noisy image: F = s·D·L + N·(1 − L), on complex values. s makes
+            the standard deviation of the amplitudes |D| in the band 0 < L < 1 equal that of |N|. N is
+            phase-flipped where D is. Needs `preprocess(..., keep_spectrum=True)`.
+        flip_back: multiply by the sign of the CTF again, so that phases are those of the raw image; without
+            effect where the recipe does not flip them.
         lowpass: Å; a further soft low-pass on the result, half-way down its edge at 1/lowpass.
 
     Returns:
         (ny, nx) float32, pixel size that of the input.
 
     Raises:
-        UsageError: the merge band reaches beyond the network's Nyquist frequency, or the low-pass is not positive.
+        UsageError: the merge band reaches beyond the network's Nyquist frequency, the noisy spectrum was not
+            kept, or the low-pass is not positive.
         DataError: `denoised` has another shape than `prepared.image`, or is not finite.
     """
     size = tuple(prepared.image.shape)
     if tuple(denoised.shape) != size:
         raise DataError(
-            f"expected a denoised image of {size}, the network's input, found {tuple(denoised.shape)}"
+            f"expected a denoised image of {size}, like the network's input, not {tuple(denoised.shape)}"
         )
     if lowpass is not None and not lowpass > 0:
         raise UsageError(f"a low-pass needs a resolution above 0 Å, not {lowpass:g}")
     xp = array_module(denoised)
-    end = nyquist(prepared.spacing)
-    if merge is not None and (prepared.spectrum is None or merge.band[1] > end):
+    end = min(nyquist(prepared.spacing), 0.5 / prepared.pixel_size)
+    if merge is not None and merge.band[1] > end:
         raise UsageError(
-            f"cannot merge at {merge.resolution:g} ± {merge.width / 2:g} Å: the denoised image ends at {1 / end:.3g} Å, "
-            "and preprocess must keep the spectrum"
+            f"cannot merge from {1 / merge.band[0]:.3g} to {1 / merge.band[1]:.3g} Å: the denoised image ends at "
+            f"{1 / end:.3g} Å; choose a coarser resolution or a smaller width"
         )
+    if merge is not None and prepared.spectrum is None:
+        raise UsageError("merging needs the noisy spectrum: preprocess with keep_spectrum=True")
     spectrum = rfft2(denoised.astype(xp.float32, copy=False))
     if not bool(xp.isfinite(spectrum[0, 0])):
         raise DataError("the network's output is not finite: use the fp32 model, and check the micrograph")
+    if xp is not numpy:
+        return _with_kernels(spectrum, prepared, merge, flip_back, lowpass)
     spectrum *= numpy.float32(prepared.std)
     if flip_back and prepared.recipe.phase_flip and prepared.ctf is not None:
         flip_phases(spectrum, size, prepared.spacing, prepared.optics, prepared.ctf)
     if merge is not None:
         return _merged(spectrum, prepared, merge, flip_back, lowpass)
-    spectrum *= soft_lowpass(size, prepared.spacing, (1.0 - EDGE) * end, end, xp)
+    spectrum *= soft_lowpass(size, prepared.spacing, (1.0 - EDGE) * end, end)
     if lowpass is not None:
-        spectrum *= soft_lowpass(size, prepared.spacing, *_edge(lowpass), xp)
-    return partial_irfft2(pad_rows(spectrum, size, prepared.shape), prepared.shape, prepared.mean)
+        spectrum *= soft_lowpass(size, prepared.spacing, *_edge(lowpass))
+    return partial_irfft2(resize_occupied(spectrum, size, prepared.shape), prepared.shape, prepared.mean)
 
 
 def _edge(resolution: float) -> tuple[float, float]:
     return (1.0 - EDGE / 2) / resolution, (1.0 + EDGE / 2) / resolution
 
 
+def _with_kernels(
+    denoised: Array, prepared: Prepared, merge: Merge | None, flip_back: bool, lowpass: float | None
+) -> Array:
+    """Filter, flip, pad and merge a spectrum on a GPU, fused."""
+    end = min(nyquist(prepared.spacing), 0.5 / prepared.pixel_size)
+    flip = None if prepared.ctf is None or not prepared.recipe.phase_flip else (prepared.optics, prepared.ctf)
+    padded = kernels.pad(
+        denoised,
+        tuple(prepared.image.shape),
+        prepared.shape,
+        prepared.pixel_size,
+        prepared.std,
+        ((1.0 - EDGE) * end, end) if merge is None else merge.band,
+        noisy=None if merge is None else prepared.spectrum,
+        denoised_flip=flip if flip_back else None,
+        noisy_flip=None if flip_back else flip,
+        extra_edge=(0.0, 0.0) if lowpass is None else _edge(lowpass),
+    )
+    return partial_irfft2(padded, prepared.shape, prepared.mean)
+
+
 def _merged(
     denoised: Array, prepared: Prepared, merge: Merge, flip_back: bool, lowpass: float | None
 ) -> Array:
-    """S2.4: the noisy image, phase-flipped like the denoised one, above the band; the denoised one below it."""
+    """S2.4: the noisy image, phase-flipped like the denoised one, above the band; the denoised one below."""
     xp = array_module(denoised)
-    size, shape, pixel = (
-        tuple(prepared.image.shape),
-        prepared.shape,
-        (prepared.pixel_size, prepared.pixel_size),
-    )
-    assert prepared.spectrum is not None
+    size, shape = tuple(prepared.image.shape), prepared.shape
+    pixel = (prepared.pixel_size, prepared.pixel_size)
     merged = prepared.spectrum.copy()
     if prepared.recipe.phase_flip and prepared.ctf is not None and not flip_back:
         flip_phases(merged, shape, pixel, prepared.optics, prepared.ctf)
-    padded = pad_rows(denoised, size, shape)
-    columns = padded.shape[1]
-    weight = soft_lowpass(shape, pixel, *merge.band, xp)[:, :columns]
-    noisy = merged[:, :columns]
-    band = (weight > 0) & (weight < 1)
-    padded *= numpy.float32(_amplitude_std(noisy[band]) / _amplitude_std(padded[band]))
-    padded -= noisy
-    padded *= weight
-    noisy += padded
+    denoised *= numpy.float32(math.prod(shape) / math.prod(size))
+    weight = soft_lowpass(size, prepared.spacing, *merge.band, xp)
+    columns = common_columns(size, shape)
+    parts = [
+        (merged[rows, :columns], denoised[small_rows, :columns], weight[small_rows, :columns])
+        for rows, small_rows in shared_rows(shape[0], size[0])
+    ]
+    noisy_std = _amplitude_std([noisy[(part > 0) & (part < 1)] for noisy, _, part in parts])
+    denoised_std = _amplitude_std([own[(part > 0) & (part < 1)] for _, own, part in parts])
+    scale = noisy_std / denoised_std if denoised_std > 0 else 1.0
+    for noisy, own, part in parts:
+        noisy *= 1.0 - part
+        own *= part
+        own *= numpy.float32(scale)
+        noisy += own
     if lowpass is not None:
         merged *= soft_lowpass(shape, pixel, *_edge(lowpass), xp)
     return partial_irfft2(merged, shape, prepared.mean)
 
 
-def _amplitude_std(band: Array) -> float:
-    xp = array_module(band)
-    return float(xp.abs(band).std(dtype=xp.float64))
-
-
-def working_memory(shape: tuple[int, int], pixel_size: float, recipe: Recipe, merge: bool = False) -> int:
-    """Return the peak bytes that `preprocess` and `restore` need for one micrograph beyond its own pixels.
-
-    Counts the float32 copy of an image of another type, the result of `restore`, the spectra and the filters
-    that the cache keeps; not the network.
-    """
-    height, width = network_shape(shape, pixel_size, recipe.max_resolution)
-    raw, full = 4 * shape[0] * shape[1], 8 * shape[0] * (shape[1] // 2 + 1)
-    partial = 8 * shape[0] * (min(shape[1], width) // 2 + 1)
-    small = 4 * height * width
-    filters = 4 * small // 2
-    if merge:
-        return raw + 3 * full + partial + full // 2 + 2 * small + filters
-    return 2 * raw + 2 * partial + 3 * small + filters
+def _amplitude_std(components: list[Array]) -> float:
+    """Standard deviation of the amplitudes of all these components; 0 of none."""
+    xp = array_module(components[0])
+    amplitudes = xp.abs(xp.concatenate(components))
+    return float(amplitudes.std(dtype=xp.float64)) if amplitudes.size else 0.0
