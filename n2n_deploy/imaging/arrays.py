@@ -104,7 +104,7 @@ class GridCache:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, xp: ModuleType, make: Callable[[], Array]) -> Array:
-        """Return the array kept under `key` on the current device of `xp`, made by `make` if there is none."""
+        """Return the array kept under `key` for the current device of `xp`, made by `make` the first time."""
         place = (key, xp.__name__, None if xp is numpy else xp.cuda.Device().id)
         with self._lock:
             if place in self._arrays:

@@ -194,7 +194,7 @@ def _required(optics: Optics) -> tuple[float, float, float]:
         named = {"voltage": voltage, "spherical aberration": cs_mm, "amplitude contrast": contrast}
         missing = " and ".join(name for name, value in named.items() if value is None)
         raise DataError(
-            f"the CTF needs the {missing}, unknown here: add it to the table, or use a model with phase_flip off"
+            f"the CTF needs the {missing}: add it to the table, or use a model with phase_flip off"
         )
     if not voltage > 0 or not 0 <= contrast <= 1:
         raise DataError(

@@ -1,12 +1,13 @@
 """Radial Fourier filters: the band-pass of S2.1 and soft low-passes."""
 
 import math
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy
 
-from n2n_deploy.imaging.arrays import Array, grid_cache
-from n2n_deploy.imaging.fourier import frequencies, nyquist
+from n2n_deploy.imaging.arrays import Array, grid_cache, row_blocks
+from n2n_deploy.imaging.fourier import nyquist
 from n2n_deploy.recipe import Recipe
 
 HIGHPASS_ORDER = 4
@@ -20,7 +21,7 @@ def bandpass(
     """Return the band-pass of S2.1 on the rfft grid: a Butterworth high-pass times a Butterworth low-pass.
 
     1/√(1 + (f_h/s)^(2·4)) · 1/√(1 + (s/f_l)^(2·16)) with f_h = 1/highpass and f_l = 1/max_resolution, or the
-    grid's Nyquist frequency where that is lower. It is 0 at s = 0, 1/√2 at the two cut-offs, and flat between.
+    grid's Nyquist frequency where that is lower. It is 0 at s = 0, 1/√2 at the cut-offs, and flat between.
 
     Args:
         shape: (ny, nx) in real space.
@@ -31,16 +32,14 @@ def bandpass(
     Returns:
         (ny, nx//2+1) float32, read-only and cached.
     """
+    low_cutoff = min(1.0 / recipe.max_resolution, nyquist(spacing))
 
-    def make() -> Array:
-        s = frequencies(shape, spacing, xp).astype(xp.float64)
+    def profile(s: Array) -> Array:
         high = (s * recipe.highpass) ** HIGHPASS_ORDER
-        values = high / xp.sqrt(1.0 + high * high)
-        low = (s / min(1.0 / recipe.max_resolution, nyquist(spacing))) ** (2 * LOWPASS_ORDER)
-        values /= xp.sqrt(1.0 + low)
-        return values.astype(xp.float32)
+        return high / xp.sqrt((1.0 + high * high) * (1.0 + (s / low_cutoff) ** (2 * LOWPASS_ORDER)))
 
-    return grid_cache.get(("bandpass", shape, spacing, recipe.highpass, recipe.max_resolution), xp, make)
+    key = ("bandpass", shape, spacing, recipe.highpass, recipe.max_resolution)
+    return grid_cache.get(key, xp, lambda: _radial(profile, shape, spacing, xp))
 
 
 def soft_lowpass(
@@ -56,17 +55,29 @@ def soft_lowpass(
         shape: (ny, nx) in real space.
         spacing: Å per pixel along (y, x).
         start: 1/Å, where the edge begins.
-        end: 1/Å, where it ends; at least `start`.
+        end: 1/Å, where it ends, beyond `start`.
         xp: numpy or cupy.
 
     Returns:
         (ny, nx//2+1) float32, read-only and cached.
     """
 
-    def make() -> Array:
-        edge = (frequencies(shape, spacing, xp) - numpy.float32(start)) / numpy.float32(
-            max(end - start, 1e-12)
-        )
-        return 0.5 + 0.5 * xp.cos(math.pi * xp.clip(edge, 0.0, 1.0))
+    def profile(s: Array) -> Array:
+        # Rounding leaves cos a hair above or below its ends, and 0 and 1 are meant exactly there.
+        edge = xp.clip((s - start) / (end - start), 0.0, 1.0)
+        return xp.where(edge < 1.0, 0.5 + 0.5 * xp.cos(math.pi * edge), 0.0)
 
-    return grid_cache.get(("lowpass", shape, spacing, start, end), xp, make)
+    key = ("lowpass", shape, spacing, start, end)
+    return grid_cache.get(key, xp, lambda: _radial(profile, shape, spacing, xp))
+
+
+def _radial(
+    profile: Callable[[Array], Array], shape: tuple[int, int], spacing: tuple[float, float], xp: ModuleType
+) -> Array:
+    """Evaluate a function of |s| on the rfft grid, in float64 but block by block."""
+    y = xp.fft.fftfreq(shape[0], spacing[0])[:, None]
+    x = xp.fft.rfftfreq(shape[1], spacing[1])[None, :]
+    values = xp.empty((shape[0], x.shape[1]), dtype=xp.float32)
+    for rows in row_blocks(values.shape, xp):
+        values[rows] = profile(xp.hypot(y[rows], x))
+    return values

@@ -1,4 +1,4 @@
-"""Fourier cropping and padding: between a micrograph's grid and the network's, through the columns that matter."""
+"""Fourier cropping and padding: from a micrograph's grid to the network's and back."""
 
 import math
 from types import ModuleType
@@ -49,8 +49,8 @@ def network_shape(shape: tuple[int, int], pixel_size: float, max_resolution: flo
     height, width = side(shape[0]), side(shape[1])
     if min(height, width) < SMALLEST:
         raise DataError(
-            f"an image of {shape[0]}×{shape[1]} pixels of {pixel_size:g} Å is {height}×{width} at {resolution:g} Å: "
-            f"too small, the network needs {SMALLEST} pixels a side"
+            f"an image of {shape[0]}×{shape[1]} pixels of {pixel_size:g} Å is {height}×{width} "
+            f"at {resolution:g} Å: too small, the network needs {SMALLEST} pixels a side"
         )
     return height, width
 
@@ -58,7 +58,7 @@ def network_shape(shape: tuple[int, int], pixel_size: float, max_resolution: flo
 def grid_spacing(
     shape: tuple[int, int], pixel_size: float, new_shape: tuple[int, int]
 ) -> tuple[float, float]:
-    """Return Å per pixel along (y, x) after resampling an image of `shape` to `new_shape`: same field of view."""
+    """Return Å per pixel along (y, x) after resampling an image to `new_shape`: the field of view stays."""
     return shape[0] * pixel_size / new_shape[0], shape[1] * pixel_size / new_shape[1]
 
 
@@ -107,27 +107,35 @@ def common_columns(shape: tuple[int, int], new_shape: tuple[int, int]) -> int:
     return min(shape[1], new_shape[1]) // 2 + 1
 
 
+def shared_rows(n: int, new_n: int) -> list[tuple[slice, slice]]:
+    """Return slices of rows of two grids that hold the same frequencies, those below the lower Nyquist."""
+    smaller = min(n, new_n)
+    positive, negative = (smaller + 1) // 2, (smaller - 1) // 2
+    return [
+        (slice(0, positive), slice(0, positive)),
+        (slice(n - negative, n), slice(new_n - negative, new_n)),
+    ]
+
+
 def _resize_rows(spectrum: Array, n: int, new_n: int) -> Array:
     """Crop or pad axis 0 of a spectrum; always a new array."""
     if n == new_n:
         return spectrum.copy()
     smaller = min(n, new_n)
-    positive, negative = (smaller + 1) // 2, (smaller - 1) // 2
     resized = array_module(spectrum).zeros((new_n, spectrum.shape[1]), dtype=spectrum.dtype)
-    resized[:positive] = spectrum[:positive]
-    resized[new_n - negative :] = spectrum[n - negative :]
+    for rows, new_rows in shared_rows(n, new_n):
+        resized[new_rows] = spectrum[rows]
     half = smaller // 2
     if smaller % 2 == 0 and new_n < n:
         resized[half] = spectrum[half] + spectrum[n - half]
     elif smaller % 2 == 0:
         resized[half] = 0.5 * spectrum[half]
-        # Grown by one row there is no component at −Nyquist apart from the one at +Nyquist's mirror.
         resized[new_n - half] = resized[half]
     return resized
 
 
 def _resize_columns(spectrum: Array, n: int, new_n: int) -> Array:
-    """Crop or pad axis 1, the half axis, of a spectrum with at least the common columns; in place if cropped."""
+    """Crop, in place, or pad axis 1, the half axis, of a spectrum that has at least the common columns."""
     smaller = min(n, new_n)
     common = smaller // 2 + 1
     if n == new_n:
@@ -161,7 +169,7 @@ def partial_rfft2(image: Array, mean: float, columns: int) -> Array:
 
 
 def partial_irfft2(spectrum: Array, shape: tuple[int, int], mean: float) -> Array:
-    """Return irfft2(spectrum) + mean at `shape`, (ny, nx) float32, for a spectrum whose last columns are missing.
+    """Return irfft2(spectrum) + mean for a spectrum whose last columns are missing: (ny, nx) float32.
 
     Args:
         spectrum: (ny, columns) complex64 with columns ≤ nx//2+1, the missing ones zero. It is used up.
@@ -177,11 +185,11 @@ def partial_irfft2(spectrum: Array, shape: tuple[int, int], mean: float) -> Arra
     return image
 
 
-def pad_rows(spectrum: Array, shape: tuple[int, int], new_shape: tuple[int, int]) -> Array:
-    """Resize a spectrum like `resize_spectrum`, but leave columns that would be zero away, for `partial_irfft2`."""
+def resize_occupied(spectrum: Array, shape: tuple[int, int], new_shape: tuple[int, int]) -> Array:
+    """Resize as `resize_spectrum` does, but leave away columns that would be zero: for `partial_irfft2`."""
     narrow = resize_spectrum(spectrum, shape, (new_shape[0], min(shape[1], new_shape[1])))
     if shape[1] < new_shape[1]:
         if shape[1] % 2 == 0:
-            narrow[:, shape[1] // 2] *= 0.5
+            narrow[:, -1] *= 0.5
         narrow *= numpy.float32(new_shape[1] / shape[1])
     return narrow

@@ -1,17 +1,19 @@
 """Pixels that no detector should deliver: NaN, infinite, hot; and images in which there is nothing to see."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy
 
 from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import Array, array_module
+from n2n_deploy.imaging.arrays import Array, array_module, row_blocks
 
 MAX_BAD_FRACTION = 0.01
 """Beyond this share of pixels to replace, an image is refused."""
 
 OUTLIER_SIGMAS = 50.0
-"""Electron counting at 0.1 e/px reaches 25 σ in a whole frame, gold and carbon on ice at most √(counts per pixel)."""
+"""Counting 0.1 e/px reaches 25 σ somewhere in a frame; gold on ice, or a grid bar, √(counts per pixel)."""
 
 _SUSPICIOUS_SIGMAS = 9.0
 _TILE = 32
@@ -39,10 +41,11 @@ class PixelReport:
 def repair_pixels(image: Array) -> tuple[Array, PixelReport]:
     """Return the image as float32 with its defective pixels replaced by the mean of good ones near them.
 
-    Defective are NaN and infinite pixels, and *isolated outliers*: values more than 50 robust standard deviations
-    from the median whose 7×7 neighbourhood holds at most 14 others half as far out (a hot pixel, a small cluster,
-    a hot column or two; not a gold bead, a crystal of ice or a carbon edge). The robust standard deviation is
-    that of the central 98 % of the pixels. Ordinary images cost one pass of statistics and no copy.
+    Defective are NaN and infinite pixels, and *isolated outliers*: values more than 50 robust standard
+    deviations from the median whose 7×7 neighbourhood holds at most 14 others half as far out (a hot pixel,
+    a small cluster, a hot column or two; not a gold bead, a crystal of ice or a carbon edge). The robust
+    standard deviation is that of the central 98 % of the pixels. Ordinary images cost their statistics, in
+    float64, and no copy.
 
     Args:
         image: (ny, nx), any real type; it is not changed.
@@ -51,54 +54,79 @@ def repair_pixels(image: Array) -> tuple[Array, PixelReport]:
         The image, (ny, nx) float32 (the same array if it was float32 and needed no repair), and the report.
 
     Raises:
-        DataError: not a 2-D real image; more than 1 % of the pixels are defective; or no signal: half of the image or
-            more is constant.
+        DataError: not a 2-D real image; more than 1 % of the pixels are defective; or no signal: half of the
+            image or more is constant.
     """
     xp = array_module(image)
     if image.ndim != 2 or image.size == 0 or image.dtype.kind not in "buif":
         raise DataError(
-            f"expected one 2-D image of real numbers, found {image.dtype} with shape {'×'.join(map(str, image.shape))}"
+            f"expected one 2-D image of real numbers, found {image.dtype} with shape {tuple(image.shape)}"
         )
     with numpy.errstate(all="ignore"):
         image = xp.ascontiguousarray(image, dtype=xp.float32)
-        mean, std, low, high = _statistics(image)
-        bad = 0
+        found = _statistics(image)
+        bad = clipped = 0
         defects = None
-        if not numpy.isfinite(mean):
+        if not numpy.isfinite(found.mean):
             defects = ~xp.isfinite(image)
             bad = int(defects.sum())
             _check_fraction(bad, image.size, "NaN or infinite")
             image = _replace(image, defects)
-            mean, std, low, high = _statistics(image)
-        clipped = 0
-        if max(high - mean, mean - low) > _SUSPICIOUS_SIGMAS * std:
+            found = _statistics(image)
+        if max(found.high - found.mean, found.mean - found.low) > _SUSPICIOUS_SIGMAS * found.std:
             outliers = _isolated_outliers(image)
             clipped = int(outliers.sum())
             if clipped:
                 _check_fraction(bad + clipped, image.size, "defective")
                 image = _replace(image, outliers if defects is None else outliers | defects)
-                mean, std, low, high = _statistics(image)
-    constant = _constant_fraction(image)
-    if not std > 0 or constant > 0.45:
+                found = _statistics(image)
+    if not found.std > 0 or found.constant > 0.45:
         raise DataError(
-            f"no signal: {max(constant, float(std == 0)):.0%} of the image is constant "
-            f"(mean {mean:g}, standard deviation {std:g}); expected a micrograph"
+            f"no signal: {found.constant:.0%} of the image holds one value only (mean {found.mean:g}, "
+            f"standard deviation {found.std:g}); expected a micrograph"
         )
-    return image, PixelReport(bad, clipped, mean, std)
+    return image, PixelReport(bad, clipped, found.mean, found.std)
 
 
-def _statistics(image: Array) -> tuple[float, float, float, float]:
-    """Mean, standard deviation, minimum and maximum, accumulated in float64."""
+@dataclass(frozen=True, slots=True)
+class _Statistics:
+    mean: float
+    std: float
+    low: float
+    high: float
+    constant: float
+    """Share of 32×32 tiles that hold one value: black margins, dead quadrants; not sparse electron counts."""
+
+
+def _statistics(image: Array) -> _Statistics:
+    """Mean and standard deviation in float64, the extremes, and how much of the image is constant."""
     xp = array_module(image)
     mean = float(image.mean(dtype=xp.float64))
-    # Around one of the pixels, so that the squares do not lose the contrast of an image with a large grey level.
     square = 0.0
-    rows = max(1, (1 << 17) // image.shape[1]) if xp is numpy else image.shape[0]
-    for start in range(0, image.shape[0], rows):
-        difference = (image[start : start + rows] - numpy.float32(mean)).ravel()
-        square += float(xp.dot(difference, difference))
-    std = float(numpy.sqrt(square / image.size))
-    return mean, std, float(image.min()), float(image.max())
+    for rows in row_blocks(image.shape, xp):
+        difference = xp.subtract(image[rows], mean, dtype=xp.float64)
+        difference *= difference
+        square += float(difference.sum())
+    low, high = _tiles(image, xp.min), _tiles(image, xp.max)
+    return _Statistics(
+        mean=mean,
+        std=math.sqrt(square / image.size),
+        low=float(low.min()),
+        high=float(high.max()),
+        constant=float((low == high).mean()),
+    )
+
+
+def _tiles(image: Array, reduce: Callable[..., Array]) -> Array:
+    """Reduce 32×32 tiles to one value each; the last row and column of tiles overlap those before them."""
+    xp = array_module(image)
+    for _ in range(2):
+        whole = image.shape[0] // _TILE
+        tiles = reduce(image[: whole * _TILE].reshape(whole, _TILE, image.shape[1]), axis=1)
+        if image.shape[0] % _TILE:
+            tiles = xp.concatenate([tiles, reduce(image[-_TILE:], axis=0)[None]])
+        image = xp.ascontiguousarray(tiles.T)
+    return image
 
 
 def _check_fraction(count: int, size: int, kind: str) -> None:
@@ -137,18 +165,18 @@ def _box_sum(mask: Array) -> Array:
 
 
 def _replace(image: Array, defects: Array) -> Array:
-    """Copy of the image with each defect replaced by the mean of the good pixels in the smallest block that has some.
+    """Copy the image with each defect replaced by the mean of the good pixels in a block around it.
 
-    Blocks are 4×4, 8×8, … pixels; one counts if at least a quarter of it is good.
+    Of aligned blocks of 4×4, 8×8, … pixels it is the first of which at least a quarter is good.
     """
     xp = array_module(image)
     repaired = xp.where(defects, numpy.float32(0), image)
     rows, columns = xp.nonzero(defects)
     values = xp.full(rows.shape, xp.nan)
-    total, count, block = repaired.astype(xp.float64), (~defects).astype(xp.float64), 1
+    total, count, block = repaired, (~defects).astype(xp.uint8), 1
     while bool(xp.isnan(values).any()):
         block *= 2
-        total, count = _halve(total), _halve(count)
+        total, count = _halve(total), _halve(count).astype(xp.float32)
         if block == 2:
             continue
         good = count[rows // block, columns // block]
@@ -160,20 +188,9 @@ def _replace(image: Array, defects: Array) -> Array:
 
 
 def _halve(array: Array) -> Array:
-    """Sums over 2×2 blocks, the last row and column padded with zeros."""
+    """Sum over 2×2 blocks, the last row and column padded with zeros."""
     xp = array_module(array)
     ny, nx = array.shape
     array = xp.pad(array, ((0, ny % 2), (0, nx % 2)))
     array = array[::2] + array[1::2]
     return array[:, ::2] + array[:, 1::2]
-
-
-def _constant_fraction(image: Array) -> float:
-    """Share of 32×32 tiles that hold one value only: black margins, dead quadrants; not sparse electron counts."""
-    ny, nx = (max(1, n // _TILE) for n in image.shape)
-    tile_y, tile_x = min(_TILE, image.shape[0]), min(_TILE, image.shape[1])
-    tiled = image[: ny * tile_y, : nx * tile_x]
-    columns = tiled.reshape(ny, tile_y, nx * tile_x)
-    low = columns.min(axis=1).reshape(ny, nx, tile_x).min(axis=2)
-    high = columns.max(axis=1).reshape(ny, nx, tile_x).max(axis=2)
-    return float((low == high).mean())

@@ -73,8 +73,8 @@ def preprocess(
         keep_spectrum: keep the raw spectrum, which `restore` needs for merging.
 
     Raises:
-        DataError: no signal, too many defective pixels, a pixel size that is not positive, an image too small,
-            or phase flipping without CTF.
+        DataError: no signal, too many defective pixels, a pixel size that is not positive, an image too
+            small, or phase flipping without CTF.
     """
     shape = (int(image.shape[0]), int(image.shape[1])) if image.ndim == 2 else (0, 0)
     if recipe.phase_flip and ctf is None:
@@ -123,7 +123,7 @@ def preprocess(
 
 
 def working_memory(shape: tuple[int, int], pixel_size: float, recipe: Recipe, merge: bool = False) -> int:
-    """Return the peak bytes that `preprocess` and then `restore` need for one micrograph beyond its own pixels.
+    """Return the peak bytes that `preprocess` and then `restore` need for one micrograph beyond its pixels.
 
     Counts the float32 copy of an image of another type, the spectra, the network's input and output, the
     filters that the cache keeps, and the result; not what the network needs inside.

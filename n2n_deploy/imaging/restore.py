@@ -66,8 +66,8 @@ def restore(
     Args:
         denoised: (height, width) float32, the network's output for `prepared.image`.
         prepared: what `preprocess` returned.
-        merge: take the high frequencies from the noisy image: F = s·D·L + N·(1 − L), on complex values. s makes
-            the standard deviation of the amplitudes |D| in the band 0 < L < 1 equal that of |N|. N is
+        merge: take the high frequencies from the noisy image: F = s·D·L + N·(1 − L), on complex values. s
+            makes the standard deviation of the amplitudes |D| in the band 0 < L < 1 equal that of |N|. N is
             phase-flipped where D is. Needs `preprocess(..., keep_spectrum=True)`.
         flip_back: multiply by the sign of the CTF again, so that phases are those of the raw image; without
             effect where the recipe does not flip them.
@@ -92,8 +92,8 @@ def restore(
     end = min(nyquist(prepared.spacing), 0.5 / prepared.pixel_size)
     if merge is not None and merge.band[1] > end:
         raise UsageError(
-            f"cannot merge from {1 / merge.band[0]:.3g} to {1 / merge.band[1]:.3g} Å: the denoised image ends at "
-            f"{1 / end:.3g} Å; choose a coarser resolution or a smaller width"
+            f"cannot merge from {1 / merge.band[0]:.3g} to {1 / merge.band[1]:.3g} Å: the denoised image "
+            f"ends at {1 / end:.3g} Å; choose a coarser resolution or a smaller width"
         )
     if merge is not None and prepared.spectrum is None:
         raise UsageError("merging needs the noisy spectrum: preprocess with keep_spectrum=True")
@@ -106,7 +106,7 @@ def restore(
     if flip_back and prepared.recipe.phase_flip and prepared.ctf is not None:
         flip_phases(spectrum, size, prepared.spacing, prepared.optics, prepared.ctf)
     if merge is not None:
-        return _merged(spectrum, prepared, merge, flip_back, lowpass)
+        return _merged(spectrum, prepared.spectrum, prepared, merge, flip_back, lowpass)
     spectrum *= soft_lowpass(size, prepared.spacing, (1.0 - EDGE) * end, end)
     if lowpass is not None:
         spectrum *= soft_lowpass(size, prepared.spacing, *_edge(lowpass))
@@ -139,13 +139,13 @@ def _with_kernels(
 
 
 def _merged(
-    denoised: Array, prepared: Prepared, merge: Merge, flip_back: bool, lowpass: float | None
+    denoised: Array, noisy: Array, prepared: Prepared, merge: Merge, flip_back: bool, lowpass: float | None
 ) -> Array:
     """S2.4: the noisy image, phase-flipped like the denoised one, above the band; the denoised one below."""
     xp = array_module(denoised)
     size, shape = tuple(prepared.image.shape), prepared.shape
     pixel = (prepared.pixel_size, prepared.pixel_size)
-    merged = prepared.spectrum.copy()
+    merged = noisy.copy()
     if prepared.recipe.phase_flip and prepared.ctf is not None and not flip_back:
         flip_phases(merged, shape, pixel, prepared.optics, prepared.ctf)
     denoised *= numpy.float32(math.prod(shape) / math.prod(size))
@@ -155,21 +155,21 @@ def _merged(
         (merged[rows, :columns], denoised[small_rows, :columns], weight[small_rows, :columns])
         for rows, small_rows in shared_rows(shape[0], size[0])
     ]
-    noisy_std = _amplitude_std([noisy[(part > 0) & (part < 1)] for noisy, _, part in parts])
-    denoised_std = _amplitude_std([own[(part > 0) & (part < 1)] for _, own, part in parts])
+    noisy_std = _amplitude_std([target[(low > 0) & (low < 1)] for target, _, low in parts])
+    denoised_std = _amplitude_std([source[(low > 0) & (low < 1)] for _, source, low in parts])
     scale = noisy_std / denoised_std if denoised_std > 0 else 1.0
-    for noisy, own, part in parts:
-        noisy *= 1.0 - part
-        own *= part
-        own *= numpy.float32(scale)
-        noisy += own
+    for target, source, low in parts:
+        target *= 1.0 - low
+        source *= low
+        source *= numpy.float32(scale)
+        target += source
     if lowpass is not None:
         merged *= soft_lowpass(shape, pixel, *_edge(lowpass), xp)
     return partial_irfft2(merged, shape, prepared.mean)
 
 
 def _amplitude_std(components: list[Array]) -> float:
-    """Standard deviation of the amplitudes of all these components; 0 of none."""
+    """Return the standard deviation of the amplitudes of all these components; 0 of none."""
     xp = array_module(components[0])
     amplitudes = xp.abs(xp.concatenate(components))
     return float(amplitudes.std(dtype=xp.float64)) if amplitudes.size else 0.0
