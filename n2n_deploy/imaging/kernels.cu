@@ -158,7 +158,7 @@ BOTH bool band_amplitudes(const complex32* denoised, const complex32* noisy, con
 BOTH float amplitude_ratio(const double* sums) {
     double denoised = sums[2] / sums[0] - (sums[1] / sums[0]) * (sums[1] / sums[0]);
     double noisy = sums[4] / sums[0] - (sums[3] / sums[0]) * (sums[3] / sums[0]);
-    return (float)sqrt(noisy / denoised);
+    return denoised > 0.0 ? (float)sqrt(noisy / denoised) : 1.0f;
 }
 
 // noisy is null where nothing is merged.
