@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, out, print_json, save_config
 
@@ -50,9 +51,11 @@ def angles_command(
         f"{summary['matched']} particles, matched by {summary['matched_by']}, symmetry {summary['symmetry']}"
     )
     if sum(distances.unmatched):
-        out.print(
-            f"[yellow]{distances.unmatched[0]} only in {first}, {distances.unmatched[1]} only in {second}[/]"
-        )
+        only = [
+            f"{count} only in {path}"
+            for count, path in zip(distances.unmatched, (first, second), strict=True)
+        ]
+        out.print(f"[yellow]{escape(', '.join(only))}[/]")
     out.print(f"rotation angle      median {summary['median_deg']:.3f}°  mean {summary['mean_deg']:.3f}°")
     out.print(
         f"arccos|<q1,q2>|     median {quaternion['median_deg']:.3f}°  mean {quaternion['mean_deg']:.3f}°"
