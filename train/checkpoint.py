@@ -1,6 +1,5 @@
 """What a training leaves: `model.pt`, the network to export, and `state.pt`, from which it goes on."""
 
-import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from n2n_deploy.errors import DataError
 from n2n_deploy.io.atomic import atomic_write
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.model import Network, build, fold_weight_norm
+from n2n_deploy.train.model import Network, build, plain_weights
 
 MODEL_FORMAT = 1
 STATE_FORMAT = 1
@@ -55,13 +54,11 @@ def save_model(
         step: steps trained.
         summary: strings, numbers, lists and dicts.
     """
-    plain = copy.deepcopy(network).cpu()
-    fold_weight_norm(plain)
     content = {
         "format": MODEL_FORMAT,
         "preset": config.preset,
         "recipe": config.recipe.model_dump(),
-        "weights": {name: value.detach().contiguous() for name, value in plain.state_dict().items()},
+        "weights": plain_weights(network),
         "step": step,
         "summary": summary,
     }

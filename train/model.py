@@ -192,7 +192,21 @@ def add_weight_norm(network: nn.Module) -> None:
 
 
 def fold_weight_norm(network: nn.Module) -> None:
-    """Undo `add_weight_norm` in place: the same function, with plain kernels."""
+    """Undo `add_weight_norm` in place: the same function, with plain kernels.
+
+    Not for a deep copy: PyTorch lets it share a class with its original, which would lose its kernels.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+
+def plain_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Copy the weights to the CPU as the state dict of the network without weight normalisation."""
+    weights: dict[str, Tensor] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            for part in ("weight", "bias"):
+                value = getattr(module, part).detach().to("cpu", copy=True)
+                weights[f"{name}.{part}"] = value.contiguous()
+    return weights

@@ -5,8 +5,6 @@ import copy
 import torch
 from torch import nn
 
-from n2n_deploy.train.model import fold_weight_norm
-
 
 def receptive_field(network: nn.Module, stride: int = 8) -> int:
     """Halo in pixels that a tile needs on each side for an exact result, measured on the network itself.
@@ -32,13 +30,9 @@ def extent(network: nn.Module, axis: int, stride: int = 8) -> tuple[int, int]:
     zero is out of reach. A strip as narrow as the stride suffices: every layer passes on its own position.
     """
     probe = copy.deepcopy(network).double().eval()
-    fold_weight_norm(probe)
     with torch.no_grad():
-        for module in probe.modules():
-            if isinstance(module, nn.Conv2d):
-                module.weight.fill_(1 / module.weight[0].numel())
-                if module.bias is not None:
-                    module.bias.zero_()
+        for name, parameter in probe.named_parameters():
+            parameter.fill_(0.0 if name.endswith("bias") else 1 / parameter[0].numel())
     length = 48 * stride
     while True:
         impulses = torch.zeros(stride, 1, length, stride, dtype=torch.float64)
