@@ -1,0 +1,203 @@
+"""A simulated data set on disk: even and odd halves, their sum, the noiseless truth, and RELION's tables."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from n2n_deploy.data import Atoms, proteasome
+from n2n_deploy.errors import UsageError
+from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.io.mrc import write_mrc
+from n2n_deploy.simulate.exposure import Exposure, expected_electrons, margin_pixels
+from n2n_deploy.simulate.specimen import Particles, default_number, in_frame, place, radius
+
+SMALLEST_SIDE = 64
+
+_LABEL = "simulated 20S proteasome (PDB 3J9I), electrons per pixel"
+
+
+def simulate(
+    out: Path | str,
+    micrographs: int = 10,
+    size: tuple[int, int] = (2048, 2048),
+    pixel_size: float = 1.0,
+    seed: int = 0,
+    *,
+    particles: int | None = None,
+    dose: float = 40.0,
+    voltage: float = 300.0,
+    spherical_aberration: float = 2.7,
+    amplitude_contrast: float = 0.1,
+    defocus: tuple[float, float] = (8000.0, 25000.0),
+    astigmatism: float = 500.0,
+    phase_shift: float = 0.0,
+    b_factor: float = 120.0,
+    ice_gradient: float = 0.1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Simulate micrographs of the 20S proteasome in ice, with shot noise in each half, and their truth.
+
+    Particles have random orientations and positions and do not overlap. Each half's pixels are
+    Poisson-distributed about half the expected electrons, and DW is the sum of the halves. Micrograph k
+    depends on the seed, on k and on the other options, not on how many there are.
+
+    Args:
+        out: folder to write to: `micrographs.star`, `micrographs/mic_0001_{DW,EVN,ODD}.mrc`,
+            `truth/mic_0001.mrc` (the expected electrons of DW) and `truth/particles.star` (positions in
+            pixels of the micrograph, and RELION's Euler angles). Files of the same names are replaced.
+        micrographs: how many.
+        size: (ny, nx) pixels.
+        pixel_size: Å.
+        seed: the same seed gives the same bytes.
+        particles: with their centre on each micrograph; by default they cover three tenths of it.
+        dose: electrons per Å² of DW.
+        voltage: kV.
+        spherical_aberration: mm.
+        amplitude_contrast: fraction.
+        defocus: Å, lowest and highest; drawn evenly for each micrograph.
+        astigmatism: Å, the largest difference between the two defocus values.
+        phase_shift: degrees, of a phase plate.
+        b_factor: Å² of the envelope exp(−B s²/4).
+        ice_gradient: relative difference in intensity between the thin and the thick side, at most.
+        progress: called with (micrographs done, micrographs in all).
+
+    Returns:
+        `out/micrographs.star`, a RELION 3.1 table with columns for the even and the odd half.
+
+    Raises:
+        UsageError: a number is out of range, or the particles do not fit.
+        HostError: the folder cannot be written to.
+    """
+    _check(micrographs, size, pixel_size, seed, particles, dose, voltage, defocus, astigmatism, ice_gradient)
+    out = Path(out)
+    atoms = proteasome()
+    optics = Optics(pixel_size, voltage, spherical_aberration, amplitude_contrast)
+    if particles is None:
+        particles = default_number(size, pixel_size, atoms)
+    images: list[tuple[object, ...]] = []
+    poses: list[tuple[object, ...]] = []
+    for index, stream in enumerate(np.random.SeedSequence(seed).spawn(micrographs), start=1):
+        rng = np.random.default_rng(stream)
+        ctf = _draw_ctf(rng, defocus, astigmatism, phase_shift)
+        exposure = Exposure(dose, b_factor, rng.uniform(0.0, ice_gradient), rng.uniform(0.0, 360.0))
+        distance = 2 * radius(atoms) / pixel_size
+        placed = place(size, margin_pixels(pixel_size), particles, distance, rng)
+        names = _write_images(out, f"mic_{index:04d}", placed, atoms, size, optics, ctf, exposure, rng)
+        fit = (ctf.defocus_u, ctf.defocus_v, ctf.defocus_angle, ctf.phase_shift)
+        images.append((*names, 1, *fit))
+        inside = in_frame(placed.centres, size)
+        poses.extend(
+            (names[0], x, y, *euler, 0, 0, 1, *fit)
+            for (y, x), euler in zip(
+                placed.centres[inside], placed.rotations.as_euler("ZYZ", degrees=True)[inside], strict=True
+            )
+        )
+        if progress is not None:
+            progress(index, micrographs)
+    _write_star(out / "truth" / "particles.star", optics, "particles", _PARTICLE_COLUMNS, poses)
+    return _write_star(out / "micrographs.star", optics, "micrographs", _MICROGRAPH_COLUMNS, images)
+
+
+def _write_images(
+    out: Path,
+    stem: str,
+    particles: Particles,
+    atoms: Atoms,
+    size: tuple[int, int],
+    optics: Optics,
+    ctf: CTFParameters,
+    exposure: Exposure,
+    rng: np.random.Generator,
+) -> list[str]:
+    """Expose one micrograph and write it; returns the names of DW, EVN and ODD relative to `out`."""
+    expected = expected_electrons(particles, atoms, size, optics, ctf, exposure)
+    even, odd = (rng.poisson(expected / 2).astype(np.float32) for _ in range(2))
+    names = []
+    for suffix, image in (("DW", even + odd), ("EVN", even), ("ODD", odd)):
+        names.append(f"micrographs/{stem}_{suffix}.mrc")
+        write_mrc(out / names[-1], image, label=_LABEL, pixel_size=optics.pixel_size)
+    write_mrc(
+        out / "truth" / f"{stem}.mrc", expected, label=f"{_LABEL}, noiseless", pixel_size=optics.pixel_size
+    )
+    return names
+
+
+def _draw_ctf(
+    rng: np.random.Generator, defocus: tuple[float, float], astigmatism: float, phase_shift: float
+) -> CTFParameters:
+    """Draw one micrograph's defocus, rounded as tables write it, so that table and image agree exactly."""
+    mean, half_difference = rng.uniform(*defocus), rng.uniform(0.0, astigmatism) / 2
+    u, v, angle = (
+        round(x, 2) for x in (mean + half_difference, mean - half_difference, rng.uniform(0.0, 180.0))
+    )
+    return CTFParameters(u, v, angle, phase_shift)
+
+
+_FIT_COLUMNS = ("rlnOpticsGroup", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")
+_MICROGRAPH_COLUMNS = ("rlnMicrographName", "rlnMicrographNameEven", "rlnMicrographNameOdd", *_FIT_COLUMNS)
+_PARTICLE_COLUMNS = (
+    *("rlnMicrographName", "rlnCoordinateX", "rlnCoordinateY", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"),
+    *("rlnOriginXAngst", "rlnOriginYAngst", *_FIT_COLUMNS),
+)
+_OPTICS_COLUMNS = (
+    *("rlnOpticsGroupName", "rlnOpticsGroup", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"),
+    *("rlnMicrographOriginalPixelSize", "rlnMicrographPixelSize"),
+)
+
+
+def _write_star(
+    path: Path, optics: Optics, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> Path:
+    """Write a RELION 3.1 table with its one optics group."""
+    group = ("simulated", 1, optics.voltage, optics.spherical_aberration, optics.amplitude_contrast)
+    tables = (
+        ("optics", _OPTICS_COLUMNS, [(*group, optics.pixel_size, optics.pixel_size)]),
+        (name, columns, rows),
+    )
+    with atomic_write(path) as stream:
+        for title, labels, values in tables:
+            header = "".join(f"_{label} #{number}\n" for number, label in enumerate(labels, start=1))
+            body = "".join(" ".join(map(_cell, row)) + "\n" for row in values)
+            stream.write(f"\n# version 30001\n\ndata_{title}\n\nloop_\n{header}{body}\n".encode())
+    return path
+
+
+def _cell(value: object) -> str:
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def _check(
+    micrographs: int,
+    size: tuple[int, int],
+    pixel_size: float,
+    seed: int,
+    particles: int | None,
+    dose: float,
+    voltage: float,
+    defocus: tuple[float, float],
+    astigmatism: float,
+    ice_gradient: float,
+) -> None:
+    """Refuse numbers that make no sense, by name."""
+    low, high = defocus
+    for name, value, valid, expected in (
+        ("number of micrographs", micrographs, micrographs >= 1, "at least 1"),
+        ("size", size, min(size) >= SMALLEST_SIDE, f"at least {SMALLEST_SIDE} pixels a side"),
+        ("pixel size", pixel_size, 0.1 <= pixel_size <= 20, "0.1 to 20 Å"),
+        ("seed", seed, seed >= 0, "0 or more"),
+        ("number of particles", particles, particles is None or particles >= 0, "0 or more"),
+        ("dose", dose, 0 < dose < np.inf, "more than 0 electrons per Å²"),
+        ("voltage", voltage, 10 <= voltage <= 3000, "10 to 3000 kV"),
+        (
+            "defocus range",
+            defocus,
+            -np.inf < low <= high < np.inf,
+            "the lowest first, then the highest, in Å",
+        ),
+        ("astigmatism", astigmatism, 0 <= astigmatism < np.inf, "0 Å or more"),
+        ("ice gradient", ice_gradient, 0 <= ice_gradient <= 1, "0 to 1"),
+    ):
+        if not valid:
+            raise UsageError(f"simulate: the {name} is {value}, expected {expected}")

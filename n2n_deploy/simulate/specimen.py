@@ -1,0 +1,148 @@
+"""The specimen: where the particles lie, how they are turned, and the phase that they give the wave."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from n2n_deploy.data import Atoms
+from n2n_deploy.errors import UsageError
+from n2n_deploy.imaging.arrays import grid_cache, rfft2
+from n2n_deploy.imaging.fourier import frequencies
+from n2n_deploy.simulate.potential import contrast_factor, phase_per_scattering
+
+COVERAGE = 0.3
+"""Share of the area under particles if their number is not given; random placing jams at 0.547."""
+
+_TRIES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Particles:
+    """Particles of one micrograph.
+
+    Attributes:
+        centres: (n, 2) float64 y, x in pixels from the middle of pixel (0, 0).
+        rotations: n rotations that take a particle's view (x, y, and z along the beam) to the model's frame.
+            Their "ZYZ" Euler angles are RELION's rot, tilt and psi.
+    """
+
+    centres: NDArray[np.float64]
+    rotations: Rotation
+
+
+def radius(atoms: Atoms) -> float:
+    """Radius in Å of the sphere about the origin that holds all atoms."""
+    return float(np.linalg.norm(atoms.positions, axis=1).max())
+
+
+def default_number(shape: tuple[int, int], pixel_size: float, atoms: Atoms) -> int:
+    """Count the particles that cover the usual share of an image of `shape`."""
+    area = shape[0] * shape[1] * pixel_size**2
+    return round(COVERAGE * area / (np.pi * radius(atoms) ** 2))
+
+
+def place(
+    shape: tuple[int, int], margin: int, number: int, distance: float, rng: np.random.Generator
+) -> Particles:
+    """Throw particles at random until `number` of them lie in the frame, none too near another.
+
+    Args:
+        shape: (ny, nx) of the frame.
+        margin: pixels around the frame where particles lie too, at the same density. They come in the result,
+            with centres outside the frame.
+        number: particles with their centre in the frame.
+        distance: pixels between centres, at least.
+        rng: source of all randomness here.
+
+    Raises:
+        UsageError: so many particles do not fit.
+    """
+    low, high = np.array([-0.5 - margin] * 2), np.array(shape) - 0.5 + margin
+    centres = np.empty((0, 2))
+    inside = failures = 0
+    while inside < number:
+        centre = rng.uniform(low, high)
+        if len(centres) and np.min(np.sum((centres - centre) ** 2, axis=1)) < distance**2:
+            failures += 1
+            if failures > _TRIES:
+                raise UsageError(
+                    f"{number} particles of {distance:.0f} pixels do not fit into {shape[0]}×{shape[1]} "
+                    f"pixels at random, {inside} did; ask for fewer or for larger micrographs"
+                )
+            continue
+        failures = 0
+        centres = np.vstack([centres, centre])
+        inside += in_frame(centre, shape).item()
+    return Particles(centres, Rotation.random(len(centres), rng))
+
+
+def in_frame(centres: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell which centres, (…, 2), lie on pixels of an image of `shape`."""
+    inside: NDArray[np.bool_] = np.all((centres >= -0.5) & (centres < np.array(shape) - 0.5), axis=-1)
+    return inside
+
+
+def phase_spectrum(
+    particles: Particles, atoms: Atoms, shape: tuple[int, int], pixel_size: float, voltage: float
+) -> NDArray[np.complex64]:
+    """Transform of the phase shift (rad) that the particles cause, projected along the beam.
+
+    Atoms are spread on the grid by cubic B-splines, one grid for each element; in Fourier space the spline is
+    divided out and the element's scattering factor multiplied in. The image is periodic, and larger than a
+    particle.
+
+    Args:
+        particles: their centres count from pixel (0, 0) of this image.
+        atoms: of one particle.
+        shape: (ny, nx).
+        pixel_size: Å.
+        voltage: kV.
+
+    Returns:
+        (ny, nx//2+1) complex64, rfft2 of the phase image.
+    """
+    reach = int(np.ceil(radius(atoms) / pixel_size)) + 3
+    elements, classes = np.unique(atoms.elements, return_inverse=True)
+    grids = np.zeros((len(elements), *shape), np.float32)
+    for centre, rotation in zip(particles.centres, particles.rotations, strict=True):
+        corner = np.floor(centre).astype(int) - reach
+        view = rotation.inv().apply(atoms.positions)[:, 1::-1]
+        patch = _spread(view / pixel_size + (centre - corner), classes, len(elements), 2 * reach + 1)
+        rows, columns = ((corner[axis] + np.arange(2 * reach + 1)) % shape[axis] for axis in (0, 1))
+        grids[:, rows[:, None], columns] += patch
+    total = np.zeros((shape[0], shape[1] // 2 + 1), np.complex64)
+    for element, grid in zip(elements, grids, strict=True):
+        total += rfft2(grid) * _element_filter(int(element), shape, pixel_size)
+    total *= np.float32(phase_per_scattering(voltage) / pixel_size**2)
+    return total
+
+
+def _element_filter(element: int, shape: tuple[int, int], pixel_size: float) -> NDArray[np.float32]:
+    """Contrast factor of an element over the transfer of the cubic B-spline, on the rfft grid; cached."""
+
+    def make() -> NDArray[np.float32]:
+        s = frequencies(shape, (pixel_size, pixel_size))
+        spline = np.outer(np.sinc(np.fft.fftfreq(shape[0])), np.sinc(np.fft.rfftfreq(shape[1]))) ** 4
+        factor: NDArray[np.float32] = (contrast_factor(element, s) / spline).astype(np.float32)
+        return factor
+
+    kept: NDArray[np.float32] = grid_cache.get(("element", element, shape, pixel_size), np, make)
+    return kept
+
+
+def _spread(
+    positions: NDArray[np.floating], classes: NDArray[np.integer], count: int, side: int
+) -> NDArray[np.float64]:
+    """Spread atoms at (n, 2) y, x pixels by cubic B-splines on a square grid for each of `count` classes."""
+    base = np.floor(positions).astype(np.intp)
+    t = positions - base
+    weights = ((1 - t) ** 3, 4 - 6 * t**2 + 3 * t**3, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3)
+    first = classes * side**2 + (base[:, 0] - 1) * side + base[:, 1] - 1
+    total = np.zeros(count * side**2)
+    for j, along_y in enumerate(weights):
+        for i, along_x in enumerate(weights):
+            weight = along_y[:, 0] * along_x[:, 1] / 36
+            total += np.bincount(first + j * side + i, weights=weight, minlength=total.size)
+    return total.reshape(count, side, side)
