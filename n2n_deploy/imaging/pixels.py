@@ -16,7 +16,10 @@ OUTLIER_SIGMAS = 50.0
 """Counting 0.1 e/px reaches 25 σ somewhere in a frame; gold on ice, or a grid bar, √(counts per pixel)."""
 
 _SUSPICIOUS_SIGMAS = 9.0
-_TILE = 32
+_TILE = 16
+_MAX_CONSTANT = 0.42
+"""Just under one half, because tiles across the border of a black half do not count."""
+
 _NEIGHBOURHOOD = 7
 _MAX_CROWD = 14
 
@@ -80,7 +83,7 @@ def repair_pixels(image: Array) -> tuple[Array, PixelReport]:
                 _check_fraction(bad + clipped, image.size, "defective")
                 image = _replace(image, outliers if defects is None else outliers | defects)
                 found = _statistics(image)
-    if not found.std > 0 or found.constant > 0.45:
+    if not found.std > 0 or found.constant > _MAX_CONSTANT:
         raise DataError(
             f"no signal: {found.constant:.0%} of the image holds one value only (mean {found.mean:g}, "
             f"standard deviation {found.std:g}); expected a micrograph"
@@ -95,7 +98,7 @@ class _Statistics:
     low: float
     high: float
     constant: float
-    """Share of 32×32 tiles that hold one value: black margins, dead quadrants; not sparse electron counts."""
+    """Share of 16×16 tiles that hold one value: black margins, dead quadrants; not sparse electron counts."""
 
 
 def _statistics(image: Array) -> _Statistics:
@@ -118,7 +121,7 @@ def _statistics(image: Array) -> _Statistics:
 
 
 def _tiles(image: Array, reduce: Callable[..., Array]) -> Array:
-    """Reduce 32×32 tiles to one value each; the last row and column of tiles overlap those before them."""
+    """Reduce 16×16 tiles to one value each; the last row and column of tiles overlap those before them."""
     xp = array_module(image)
     for _ in range(2):
         whole = image.shape[0] // _TILE
