@@ -1,1 +1,29 @@
 """Training: from the halves of micrographs to a network (S2.1 to S2.3). Needs torch, h5py and matplotlib."""
+
+from n2n_deploy.train.checkpoint import Checkpoint, load_model
+from n2n_deploy.train.config import TrainConfig
+from n2n_deploy.train.fit import Progress, fit
+from n2n_deploy.train.job import Preparing, train
+from n2n_deploy.train.model import PRESETS, Network, Preset, add_weight_norm, build, fold_weight_norm
+from n2n_deploy.train.patches import PatchStore, Preparation, prepare_patches
+from n2n_deploy.train.receptive_field import receptive_field
+
+__all__ = [
+    "PRESETS",
+    "Checkpoint",
+    "Network",
+    "PatchStore",
+    "Preparation",
+    "Preparing",
+    "Preset",
+    "Progress",
+    "TrainConfig",
+    "add_weight_norm",
+    "build",
+    "fit",
+    "fold_weight_norm",
+    "load_model",
+    "prepare_patches",
+    "receptive_field",
+    "train",
+]

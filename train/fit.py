@@ -80,7 +80,7 @@ def fit(
         N2NError: the loss is no longer finite.
     """
     device = find_device(config.device)
-    training, held = split(store.counts, config.validation, config.seed)
+    training, held = split(store.counts, config.validation_fraction, config.seed)
     if len(training) == 0:
         raise DataError(
             f"{len(store)} patches are too few to train on; give more micrographs or smaller patches"

@@ -74,12 +74,14 @@ def train(
         need_halves=True,
     )
     result = prepare_patches(
-        table.micrographs,
+        [micrograph for micrograph in table.micrographs if micrograph.row not in table.problems],
         config.recipe,
         Path(patches) if patches is not None else out / "patches",
         workers=workers or min(4, os.cpu_count() or 1),
         progress=None if progress is None else lambda finished, total: progress(Preparing(finished, total)),
     )
+    problems = {table.micrographs[row].name: reason for row, reason in table.problems.items()}
+    result.refused = problems | result.refused
     if prepared is not None:
         prepared(result)
     store = PatchStore(result.files)

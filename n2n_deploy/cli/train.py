@@ -1,0 +1,353 @@
+"""`n2n-deploy train`: the even and odd halves of a data set's micrographs in, a trained network out."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from pydantic import ValidationError
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
+from n2n_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from n2n_deploy.train import Checkpoint, Preparation, TrainConfig
+
+_RECIPE, _COURSE, _FILES, _MACHINE = "What the network sees", "The course of the training", "Files", "Machine"
+
+RECIPE_OPTIONS = ("max_resolution", "highpass", "phase_flip", "patch_size")
+CONFIG_OPTIONS = {
+    "preset": "preset",
+    "epochs": "epochs",
+    "batches": "batches_per_epoch",
+    "batch_size": "batch_size",
+    "learning_rate": "learning_rate",
+    "schedule": "schedule",
+    "max_minutes": "max_minutes",
+    "augment": "augment",
+    "validation": "validation_fraction",
+    "seed": "seed",
+    "checkpointing": "checkpointing",
+    "device": "device",
+    "compile_network": "compile",
+    "bf16": "bf16",
+}
+"""Parameter of the command → field of `TrainConfig`."""
+
+
+def train_command(
+    ctx: typer.Context,
+    table: Annotated[
+        Path,
+        typer.Argument(
+            help="Micrograph STAR file with CTF (RELION 3 to 5); the even and odd sums are needed."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the run; the network becomes model.pt in it.")
+    ],
+    preset: Annotated[
+        str,
+        typer.Option(
+            "--preset",
+            help="paper: the published network. fast: 3×3 kernels, less work and better on GPUs. small: half "
+            "as wide, for CPUs and short runs.",
+        ),
+    ] = "paper",
+    max_resolution: Annotated[
+        float,
+        typer.Option(
+            "--max-resolution",
+            metavar="Å",
+            help="Resolution kept: micrographs are shrunk to a pixel of half this. Finer costs time, and "
+            "beyond what the data hold there is nothing to learn; 4.5 suits most data sets, 8 a quick look.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = 4.5,
+    highpass: Annotated[
+        float,
+        typer.Option(
+            "--highpass",
+            metavar="Å",
+            help="Remove coarser features, such as ice gradients.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = 200.0,
+    phase_flip: Annotated[
+        bool,
+        typer.Option(
+            "--phase-flip/--no-phase-flip",
+            help="Multiply by the sign of the CTF; needs a table with CTF. The model remembers it.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = True,
+    patch_size: Annotated[
+        int,
+        typer.Option(
+            "--patch-size",
+            metavar="PIXELS",
+            help="Side of the training patches, a multiple of 8.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = 192,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--max-minutes",
+            help="Train no longer than this, patches not counted; the learning rate falls to zero by then.",
+            rich_help_panel=_COURSE,
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", help="Epochs to train.", rich_help_panel=_COURSE)] = 100,
+    batches: Annotated[
+        int, typer.Option("--batches", help="Batches in an epoch.", rich_help_panel=_COURSE)
+    ] = 500,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Pairs of patches in a batch.", rich_help_panel=_COURSE)
+    ] = 10,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            help="Adam's, at the start. By default 1e-4 with the paper's schedule, 1e-3 with the others.",
+            rich_help_panel=_COURSE,
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            "--schedule",
+            help="paper: down by a quarter of the first rate in each quarter of the run. linear, cosine: to "
+            "zero. By default linear with --max-minutes, else paper.",
+            rich_help_panel=_COURSE,
+        ),
+    ] = None,
+    augment: Annotated[
+        bool,
+        typer.Option(
+            "--augment/--no-augment",
+            help="Swap even and odd, turn and mirror at random.",
+            rich_help_panel=_COURSE,
+        ),
+    ] = True,
+    validation: Annotated[
+        float,
+        typer.Option(
+            "--validation", help="Fraction of the patches held out to watch.", rich_help_panel=_COURSE
+        ),
+    ] = 0.05,
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed", help="Of the first weights and the choice of patches.", rich_help_panel=_COURSE
+        ),
+    ] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in the output folder, with its options; begin where there is none.",
+            rich_help_panel=_COURSE,
+        ),
+    ] = False,
+    suffixes: Annotated[
+        str | None,
+        typer.Option(
+            "--suffixes",
+            metavar="DW,EVN,ODD",
+            help="How the names of whole, even and odd sums end, where the table does not name the halves.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    even: Annotated[
+        str | None,
+        typer.Option(
+            "--even",
+            metavar="TEMPLATE",
+            help="Name of the even half, such as '{folder}/{stem}_EVN.mrc' from the whole sum's.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    odd: Annotated[
+        str | None,
+        typer.Option("--odd", metavar="TEMPLATE", help="Name of the odd half.", rich_help_panel=_FILES),
+    ] = None,
+    project: Annotated[
+        Path | None,
+        typer.Option("--project", help="Folder the table's relative paths start at.", rich_help_panel=_FILES),
+    ] = None,
+    patches: Annotated[
+        Path | None,
+        typer.Option(
+            "--patches",
+            help="Folder of the patches, to share them between runs of one recipe. Default: OUTPUT/patches.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=_MACHINE)
+    ] = "auto",
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing",
+            help="Trade time for GPU memory: activations are computed twice.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = False,
+    bf16: Annotated[
+        bool,
+        typer.Option(
+            "--bf16/--no-bf16", help="On a GPU, compute in bfloat16 where safe.", rich_help_panel=_MACHINE
+        ),
+    ] = True,
+    compile_network: Annotated[
+        bool, typer.Option("--compile", help="On a GPU, compile the network first.", rich_help_panel=_MACHINE)
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Micrographs prepared at once.", rich_help_panel=_MACHINE),
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a denoiser on the even and odd halves of your micrographs (noise2noise).
+
+    [bold]n2n-deploy train micrographs.star -o Run --suffixes DW,EVN,ODD[/]
+
+    The network learns to predict one half of a micrograph's frames from the other: noise cannot be predicted,
+    the specimen can. A few hundred micrographs are enough. Make the halves in motion correction (MotionCor2:
+    -SplitSum 1; RELION: --even_odd_split).
+
+    Writes into the output folder [bold]model.pt[/] (for n2n-deploy export), curves.png and curves.csv,
+    validation.png (held-out patches before and after), state.pt (for --resume) and the patches. Ctrl-C or
+    --max-minutes end it early with a usable model. Without a GPU, try --preset small --max-resolution 8
+    --patch-size 96 --max-minutes 10.
+    """
+    del (
+        config,
+        preset,
+        epochs,
+        batches,
+        batch_size,
+        learning_rate,
+        schedule,
+        max_minutes,
+        augment,
+        validation,
+        seed,
+    )
+    del checkpointing, device, compile_network, bf16, max_resolution, highpass, phase_flip, patch_size
+    from n2n_deploy.train import load_model, train
+
+    with training_progress(quiet=as_json) as bar:
+        path = train(
+            table,
+            output,
+            _train_config(ctx, output / "state.pt" if resume else None),
+            resume=resume,
+            patches=patches,
+            project=project,
+            suffixes=_suffixes(suffixes),
+            even_template=even,
+            odd_template=odd,
+            workers=workers,
+            progress=bar,
+            prepared=_report_refusals,
+        )
+    save_config(ctx, output)
+    model = load_model(path)
+    if as_json:
+        print_json({"model": str(path), "step": model.step, **model.summary})
+    else:
+        _print_result(path, model)
+    if model.summary["ended"] == "interrupted":
+        raise typer.Exit(130)
+
+
+@contextmanager
+def training_progress(*, quiet: bool = False) -> Iterator[Callable[[Any], None]]:
+    """Show a bar with the time left; what is yielded takes `n2n_deploy.train.train`'s `progress` calls."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
+    bars = Progress(
+        *columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err, disable=quiet
+    )
+    patches = bars.add_task("patches", note="", visible=False, total=1)
+    steps = bars.add_task("training", note="", visible=False, total=1)
+
+    def update(event: Any) -> None:
+        if hasattr(event, "finished"):
+            bars.update(patches, completed=event.finished, total=event.total, visible=True)
+            return
+        if not bars.tasks[steps].visible:
+            bars.reset(steps, visible=True)
+        note = f"step {event.step}  loss {event.loss:.4f}  held out {event.validation_loss:.4f}"
+        bars.update(steps, completed=event.done, note=note)
+
+    with bars:
+        yield update
+
+
+def _train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
+    """The options as a TrainConfig; where a run is resumed, its own, with the options given now on top."""
+    from n2n_deploy.train import TrainConfig
+    from n2n_deploy.train.checkpoint import load_state
+
+    resumed = state is not None and state.exists()
+    values: dict[str, Any] = load_state(state)["config"] if state is not None and resumed else {}
+    recipe: dict[str, Any] = dict(values.get("recipe", {}))
+
+    def given(name: str) -> bool:
+        return not resumed or ctx.get_parameter_source(name) != click.core.ParameterSource.DEFAULT
+
+    recipe |= {name: ctx.params[name] for name in RECIPE_OPTIONS if given(name)}
+    values |= {field: ctx.params[name] for name, field in CONFIG_OPTIONS.items() if given(name)}
+    try:
+        return TrainConfig.model_validate({**values, "recipe": recipe})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = str(first["loc"][-1])
+        option = next((name for name, field in CONFIG_OPTIONS.items() if field == option), option)
+        raise UsageError(f"--{option.replace('_', '-')} {first['input']}: {first['msg']}") from error
+
+
+def _suffixes(text: str | None) -> tuple[str, str, str] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 3:
+        raise UsageError(
+            f"--suffixes {text}: expected three, of the whole, even and odd sums, such as DW,EVN,ODD"
+        )
+    return parts[0], parts[1], parts[2]
+
+
+def _report_refusals(result: "Preparation") -> None:
+    """Name the micrographs that are not trained on, above the bar."""
+    for name, reason in result.refused.items():
+        err.print(f"[red]refused:[/] {escape(name)}: {escape(reason)}", soft_wrap=True)
+
+
+def _print_result(path: Path, model: "Checkpoint") -> None:
+    """Say what was made, and what to do next."""
+    summary = model.summary
+    ended = {"complete": "complete", "time": "ended by --max-minutes", "interrupted": "interrupted"}[
+        summary["ended"]
+    ]
+    minutes = summary["seconds"] / 60
+    out.print(
+        f"{ended}: {model.step} steps in {minutes:.1f} min on {summary['micrographs']} micrographs, "
+        f"{summary['patches']} patches; {summary['micrographs_refused']} refused",
+        soft_wrap=True,
+    )
+    out.print(
+        f"model    {path}\ncurves   {path.parent / 'curves.png'}\npatches  {path.parent / 'validation.png'}"
+    )
+    if summary["ended"] == "interrupted":
+        out.print("go on with the same command and --resume")
+    else:
+        out.print(f"next: n2n-deploy export {path} -o model.n2n")
