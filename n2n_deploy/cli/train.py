@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from pydantic import ValidationError
 from rich.markup import escape
@@ -302,7 +301,8 @@ def _train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
     recipe: dict[str, Any] = dict(values.get("recipe", {}))
 
     def given(name: str) -> bool:
-        return not resumed or ctx.get_parameter_source(name) != click.core.ParameterSource.DEFAULT
+        source = ctx.get_parameter_source(name)
+        return not resumed or (source is not None and source.name != "DEFAULT")
 
     recipe |= {name: ctx.params[name] for name in RECIPE_OPTIONS if given(name)}
     values |= {field: ctx.params[name] for name, field in CONFIG_OPTIONS.items() if given(name)}
