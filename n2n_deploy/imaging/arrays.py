@@ -120,6 +120,11 @@ class GridCache:
                 self._arrays.popitem(last=False)
         return array
 
+    def clear(self) -> None:
+        """Forget all arrays."""
+        with self._lock:
+            self._arrays.clear()
+
 
 grid_cache = GridCache(limit=256 << 20)
 """Filters and frequency grids, per shape, spacing and recipe."""

@@ -14,7 +14,8 @@ MULTIPLE = 8
 SMALLEST = 32
 """Pixels; a network image with a smaller side has nothing to denoise in it."""
 
-_BLOCK = 1 << 20
+BLOCK = 1 << 20
+"""Values per block of rows that are transformed along x at a time."""
 
 
 def effective_resolution(pixel_size: float, max_resolution: float) -> float:
@@ -163,7 +164,7 @@ def partial_rfft2(image: Array, mean: float, columns: int) -> Array:
     xp = array_module(image)
     spectrum = xp.empty((image.shape[0], columns), dtype=xp.complex64)
     offset = numpy.float32(mean)
-    for rows in row_blocks(image.shape, xp, _BLOCK):
+    for rows in row_blocks(image.shape, xp, BLOCK):
         spectrum[rows] = rfft(image[rows] - offset, axis=1)[:, :columns]
     return fft(spectrum, axis=0, overwrite=True)
 
@@ -180,7 +181,7 @@ def partial_irfft2(spectrum: Array, shape: tuple[int, int], mean: float) -> Arra
     spectrum = ifft(spectrum, axis=0, overwrite=True)
     image = xp.empty(shape, dtype=xp.float32)
     offset = numpy.float32(mean)
-    for rows in row_blocks(shape, xp, _BLOCK):
+    for rows in row_blocks(shape, xp, BLOCK):
         xp.add(irfft(spectrum[rows], n=shape[1], axis=1), offset, out=image[rows])
     return image
 

@@ -11,6 +11,7 @@ from n2n_deploy.imaging.arrays import Array, array_module, irfft2
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, flip_phases
 from n2n_deploy.imaging.filters import bandpass
 from n2n_deploy.imaging.fourier import (
+    BLOCK,
     common_columns,
     effective_resolution,
     grid_spacing,
@@ -132,9 +133,10 @@ def working_memory(shape: tuple[int, int], pixel_size: float, recipe: Recipe, me
     raw, small = 4 * math.prod(shape), 4 * height * width
     columns = shape[1] // 2 + 1 if merge else common_columns(shape, (height, width))
     spectrum = 8 * shape[0] * columns
-    filters = 3 * small
+    # Filters stay in the cache; a block of rows being transformed exists three times.
+    fixed = 3 * small + 12 * BLOCK
     if merge:
         # In `restore`, beside the kept spectrum: its merged copy, and that copy's result.
-        return 2 * spectrum + raw + 4 * small + filters
+        return 2 * spectrum + raw + 4 * small + fixed
     # In `preprocess` a copy of the pixels and the spectrum; in `restore` the spectrum and the result.
-    return raw + spectrum + 4 * small + filters
+    return raw + spectrum + 4 * small + fixed
