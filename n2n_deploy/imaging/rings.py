@@ -88,7 +88,8 @@ def ring_sums(
 def ring_sizes(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None, xp: Any = np) -> Array:
     """Count the components of the full transform in each ring: (rings,) float64."""
     half = (*shape[:-1], shape[-1] // 2 + 1)
-    return ring_sums(xp.ones(half), shape, spacing)
+    key = ("ring sizes", tuple(shape), _spacing(shape, spacing))
+    return grid_cache.get(key, xp, lambda: ring_sums(xp.ones(half), shape, spacing))
 
 
 def ring_means(values: Array, shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Array:
