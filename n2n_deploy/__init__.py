@@ -1,5 +1,34 @@
-"""Noise2noise denoising of cryo-EM micrographs, deployed: Palovcak et al. 2021, and well beyond it."""
+"""Noise2noise denoising of cryo-EM micrographs, deployed: Palovcak et al. 2021, and well beyond it.
+
+`denoise` takes a table of micrographs, `Denoiser` one micrograph as an array.
+"""
 
 from importlib.metadata import version
 
 __version__ = version("n2n-deploy")
+
+from n2n_deploy.batch.options import DenoiseOptions
+from n2n_deploy.batch.run import denoise
+from n2n_deploy.bundle import Bundle
+from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.errors import BundleError, DataError, HostError, N2NError, UsageError
+from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.imaging.restore import Merge
+from n2n_deploy.recipe import Recipe
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "CTFParameters",
+    "DataError",
+    "DenoiseOptions",
+    "Denoiser",
+    "HostError",
+    "Merge",
+    "N2NError",
+    "Optics",
+    "Recipe",
+    "UsageError",
+    "__version__",
+    "denoise",
+]

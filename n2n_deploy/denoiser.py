@@ -12,7 +12,7 @@ from typing import Any, Self
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.engines.select import open_session
 from n2n_deploy.engines.session import Session
-from n2n_deploy.engines.tiling import plan_tiles, run_tiled
+from n2n_deploy.engines.tiling import count_tiles, plan_tiles, run_tiled
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.imaging.preprocess import Prepared, preprocess, working_memory
@@ -111,7 +111,9 @@ class Denoiser:
         with _timed(seconds, "network"):
             denoised, tiles = self._through_network(prepared.image, self.tile(image.shape, optics.pixel_size))
         with _timed(seconds, "restore"):
-            full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
+            full = restore(
+                denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass
+            )
         return Denoised(full, _notes(prepared), tiles, seconds)
 
     def tile(self, shape: tuple[int, int], pixel_size: float) -> tuple[int, int]:
@@ -133,9 +135,9 @@ class Denoiser:
         return self._through_network(image, image.shape)[0]
 
     def _through_network(self, image: Array, tile: tuple[int, int]) -> tuple[Array, int]:
-        tiles = -(-image.shape[0] // tile[0]) * -(-image.shape[1] // tile[1])
+        halo = self.bundle.manifest.halo
         with self._network:
-            return run_tiled(self.session, image, self.bundle.manifest.halo, tile), tiles
+            return run_tiled(self.session, image, halo, tile), count_tiles(image.shape, halo, tile)
 
     def close(self) -> None:
         """Free the network, unless the session was the caller's."""

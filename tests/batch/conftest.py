@@ -29,6 +29,7 @@ def _identity() -> bytes:
         [helper.make_tensor_value_info("denoised", TensorProto.FLOAT, axes)],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"bytes_per_pixel": "8"})
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 

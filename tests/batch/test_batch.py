@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import starfile
 
-from n2n_deploy import DataError, DenoiseOptions, HostError, UsageError, denoise
+from n2n_deploy import DenoiseOptions, HostError, UsageError, denoise
 
 from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited
 
@@ -198,7 +198,7 @@ def test_plain_files_need_a_model_without_phase_flip(
     table()
     pattern = str(tmp_path / "job" / "mics" / "*.mrc")
     assert denoise(pattern, identity_bundle(), tmp_path / "out").denoised == 3
-    with pytest.raises(DataError, match="CTF"):
+    with pytest.raises(UsageError, match="CTF"):
         denoise(pattern, identity_bundle("flip.n2n", phase_flip=True), tmp_path / "flipped")
 
 
