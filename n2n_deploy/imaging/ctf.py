@@ -61,7 +61,8 @@ def ctf(
 
     γ(s, θ) = π λ Δz(θ) s² − ½ π Cs λ³ s⁴ + phase shift + asin(amplitude contrast), with
     Δz(θ) = ½[(U + V) + (U − V) cos 2(θ − defocus angle)], θ from the x axis. It is positive at low frequency
-    for underfocus. These are RELION's conventions (`relion_ctf_toolbox --simulate`).
+    for underfocus. These are RELION's conventions (`relion_ctf_toolbox --simulate`). In the Nyquist column of
+    an even width, where +x and −x are one, y and −y have the same value, as in every real image's spectrum.
 
     Args:
         shape: (ny, nx) of the image in real space.
@@ -157,6 +158,9 @@ class _Aberration:
 
     γ reaches hundreds of radians and its sign changes are sharp, so this is float64. For a given row it is a
     polynomial in the frequency along x: c₄x⁴ + c₂x² + c₁x + c₀.
+
+    A component in the Nyquist column of an even width stands for +x and −x alike, and a real image has
+    conjugate ones at y and −y there. γ is taken for |y|, so that an astigmatic CTF keeps that symmetry.
     """
 
     def __init__(
@@ -174,7 +178,9 @@ class _Aberration:
         self.x_squared = self.x**2
         self.fourth = spherical * self.x_squared + (mean + difference * math.cos(angle))
         self.second = 2.0 * spherical * y**2
-        self.first = 2.0 * difference * math.sin(angle) * y
+        oblique = 2.0 * difference * math.sin(angle)
+        self.first = oblique * y
+        self.at_nyquist = oblique * (xp.abs(y) - y) * (self.x[0, -1] if shape[1] % 2 == 0 else 0.0)
         self.zeroth = (mean - difference * math.cos(angle)) * y**2 + spherical * y**4 + terms.constant
         self.astigmatic = difference != 0.0
 
@@ -183,6 +189,7 @@ class _Aberration:
         values *= self.x_squared
         if self.astigmatic:
             values += self.first[rows] * self.x
+            values[:, -1:] += self.at_nyquist[rows]
         values += self.zeroth[rows]
         return values
 

@@ -52,6 +52,8 @@ BOTH float frequency(const Grid& grid, integer y, integer x) {
 BOTH float ctf_sign(const Aberration& ctf, const Grid& grid, integer y, integer x) {
     if (!ctf.flip) return 1.0f;
     double sy = frequency_y(grid, y), sx = frequency_x(grid, x);
+    // Where +x and −x are one component, y and −y are conjugates in a real image, and must keep one sign.
+    if (2 * x == grid.nx) sy = fabs(sy);
     double s2 = sy * sy + sx * sx;
     double half_turns = ctf.fourth * s2 * s2 + ctf.xx * sx * sx + ctf.xy * sx * sy + ctf.yy * sy * sy + ctf.constant;
     return ((integer)floor(half_turns) & 1) ? -1.0f : 1.0f;

@@ -29,7 +29,7 @@ PAIRS = list(itertools.product(itertools.product(SIZES, SIZES), [(32, 40), (41, 
 
 
 def _waves(shape: tuple[int, int]) -> Image:
-    """The same continuous image, band-limited to 13 waves per side, sampled on any grid."""
+    """Sample one continuous image, band-limited to 13 waves per side, on any grid."""
     y = np.arange(shape[0])[:, None] / shape[0]
     x = np.arange(shape[1])[None, :] / shape[1]
     image = np.full(shape, 7.0)

@@ -141,9 +141,8 @@ def test_refuses_an_image_with_nothing_in_the_band() -> None:
         preprocess(image, Optics(1.0), None, Recipe(max_resolution=10.0, phase_flip=False))
 
 
-def test_many_threads_and_shapes_give_what_one_thread_gives(
-    monkeypatch: pytest.MonkeyPatch, one_worker: None
-) -> None:
+@pytest.mark.usefixtures("one_worker")
+def test_many_threads_and_shapes_give_what_one_thread_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     # A cache too small for all, so that entries come and go all the time.
     monkeypatch.setattr(grid_cache, "limit", 200_000)
     shapes = [(256, 256), (255, 300), (300, 255), (128, 512)]
@@ -160,12 +159,11 @@ def test_many_threads_and_shapes_give_what_one_thread_gives(
             assert np.array_equal(restored, alone[index % 4][1])
 
 
+@pytest.mark.usefixtures("one_worker")
 @pytest.mark.parametrize("merge", [None, Merge(8.0, 2.0)])
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])
 @pytest.mark.parametrize("pixel_size", [0.7, 1.5, 3.0])
-def test_memory_stays_under_the_estimate(
-    merge: Merge | None, dtype: type[Any], pixel_size: float, one_worker: None
-) -> None:
+def test_memory_stays_under_the_estimate(merge: Merge | None, dtype: type[Any], pixel_size: float) -> None:
     image = _noise((2048, 2000)).astype(dtype)
     optics = Optics(pixel_size, 300.0, 2.7, 0.1)
     grid_cache.clear()
