@@ -46,7 +46,10 @@ def main() -> None:
             for memory in options.memory.split(","):
                 command = [sys.executable, "-m", "benchmarks.pipeline", "--repeats", str(options.repeats)]
                 done = subprocess.run(
-                    [*command, "--case", str(bundle), name, memory], capture_output=True, text=True, check=True
+                    [*command, "--case", str(bundle), name, memory],
+                    capture_output=True,
+                    text=True,
+                    check=True,
                 )
                 rows.append({"preset": preset, "memory": memory, **json.loads(done.stdout.splitlines()[-1])})
                 print_row(rows[-1])

@@ -5,7 +5,7 @@
 
 from importlib.metadata import version
 
-__version__ = version("n2n-deploy")
+__version__: str = version("n2n-deploy")
 
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.run import denoise

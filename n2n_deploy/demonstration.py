@@ -4,6 +4,7 @@ Its two halves come from fair coin tosses on the electron counts (see `n2n_deplo
 upper four fifths of the frame; what is measured and the close-up in the picture come from the rest, which it never saw.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,13 +93,13 @@ def run_demonstration(
     *,
     minutes: float = 3.0,
     seed: int = 0,
-    announce: Callable[[str], None] = lambda step: None,
+    announce: Callable[[str], None] = lambda _: None,
     training_progress: Callable[..., None] | None = None,
 ) -> Demonstration:
     """Do the main job in `folder` and measure it.
 
     Args:
-        folder: where everything goes.
+        folder: where everything goes; an earlier demonstration there is replaced.
         minutes: of training.
         seed: of thinning and training.
         announce: told each step as it begins.
@@ -126,12 +127,19 @@ def run_demonstration(
         preset="small",
         recipe=RECIPE,
         batch_size=8,
-        learning_rate=1e-3,
         max_minutes=minutes,
-        validation_fraction=0.05,
         seed=seed,
     )
-    checkpoint = train(table, folder / "run", config, suffixes=("DW", "EVN", "ODD"), progress=training_progress)
+    if (folder / "run").exists():
+        shutil.rmtree(folder / "run")
+    checkpoint = train(
+        table,
+        folder / "run",
+        config,
+        project=folder,
+        suffixes=("DW", "EVN", "ODD"),
+        progress=training_progress,
+    )
     step("train", "exporting the network to a bundle")
     bundle = export_bundle(checkpoint, folder / "model.n2n")
     step("export", "denoising the whole micrograph")
@@ -163,9 +171,7 @@ def _measure(
     return network, estimate(m1, m2, wiener(m1), wiener(m2))
 
 
-def draw_before_after(
-    before: NDArray[Any], after: NDArray[Any], border: int, pixel_size: float, path: Path
-) -> Path:
+def draw_before_after(before: NDArray[Any], after: NDArray[Any], border: int, pixel_size: float, path: Path) -> Path:
     """Whole frame and a close-up of the part not trained on, before and after, as one PNG; returns its path."""
     from matplotlib.figure import Figure
 
@@ -178,7 +184,12 @@ def draw_before_after(
             axes = figure.add_subplot(2, 2, 2 * row + column + 1)
             pixels = _binned(image[part], scale)
             low, high = np.percentile(pixels, (0.5, 99.5))
-            extent = (0.0, pixels.shape[1] * scale * pixel_size / 10, pixels.shape[0] * scale * pixel_size / 10, 0.0)
+            extent = (
+                0.0,
+                pixels.shape[1] * scale * pixel_size / 10,
+                pixels.shape[0] * scale * pixel_size / 10,
+                0.0,
+            )
             axes.imshow(pixels, cmap="gray", vmin=low, vmax=high, extent=extent)
             where = "whole frame" if row == 0 else "close-up, rows not trained on"
             axes.set_title(f"{name}: {where}")
@@ -192,4 +203,5 @@ def draw_before_after(
 def _binned(image: NDArray[Any], factor: int) -> NDArray[Any]:
     """Means of factor × factor pixels, the fairest look at a noisy image at a small size."""
     ny, nx = (side // factor * factor for side in image.shape)
-    return image[:ny, :nx].reshape(ny // factor, factor, nx // factor, factor).mean(axis=(1, 3))
+    blocks = image[:ny, :nx].reshape(ny // factor, factor, nx // factor, factor)
+    return np.asarray(blocks.mean(axis=(1, 3)))

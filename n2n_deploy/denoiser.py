@@ -111,9 +111,7 @@ class Denoiser:
         with _timed(seconds, "network"):
             denoised, tiles = self._through_network(prepared.image, self.tile(image.shape, optics.pixel_size))
         with _timed(seconds, "restore"):
-            full = restore(
-                denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass
-            )
+            full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
         return Denoised(full, _notes(prepared), tiles, seconds)
 
     def tile(self, shape: tuple[int, int], pixel_size: float) -> tuple[int, int]:

@@ -54,7 +54,9 @@ def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions) -> Outcom
     notes = [*source.warnings, *result.notes]
     stated, found = job.micrograph.optics.pixel_size, source.pixel_size
     if found and abs(found / stated - 1) > _PIXEL_SIZE_TOLERANCE:
-        notes.append(f"the table's pixel size is {stated:g} Å, the file's header says {found:g} Å; the table's was used")
+        notes.append(
+            f"the table's pixel size is {stated:g} Å, the file's header says {found:g} Å; the table's was used"
+        )
     return Outcome(job, None, tuple(notes), seconds, result.tiles)
 
 

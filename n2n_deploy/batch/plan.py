@@ -174,7 +174,12 @@ def output_paths(names: Sequence[str], output: Path) -> list[Path]:
 
 
 def provenance_label(
-    model_hash: str, options: DenoiseOptions, recipe: Recipe, micrograph: Micrograph, size: int, modified_ns: int
+    model_hash: str,
+    options: DenoiseOptions,
+    recipe: Recipe,
+    micrograph: Micrograph,
+    size: int,
+    modified_ns: int,
 ) -> str:
     """The MRC label (at most 80 characters) that names the work an output is the result of.
 

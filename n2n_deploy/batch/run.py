@@ -20,7 +20,7 @@ from n2n_deploy.batch.results import Results, Summary
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.io.atomic import atomic_write, remove_stale_temporaries
-from n2n_deploy.io.star import MicrographTable, read_micrographs
+from n2n_deploy.io.star import read_micrographs
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,7 @@ def denoise(
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
     output = Path(output)
     start = time.perf_counter()
-    table = read_micrographs(
-        micrographs, project=Path(project) if project else None, need_ctf=bundle.recipe.phase_flip
-    )
+    table = read_micrographs(micrographs, project=Path(project) if project else None, need_ctf=bundle.recipe.phase_flip)
     plan = make_plan(table.micrographs, table.problems, output, bundle.short_hash, bundle.recipe, options)
     plan.check(output, options.on_exists)
     _make_folder(output)
@@ -91,9 +89,7 @@ def denoise(
         ) as denoiser,
         Results(plan, table, output, phase_flipped=phase_flipped) as results,
     ):
-        for outcome in run_lanes(
-            todo, lambda job: denoise_one(job, denoiser, options), options.lanes, stopping.event
-        ):
+        for outcome in run_lanes(todo, lambda job: denoise_one(job, denoiser, options), options.lanes, stopping.event):
             results.add(outcome)
             finished += 1
             if progress:
@@ -106,9 +102,17 @@ def describe_run(bundle: Bundle, session: str, options: DenoiseOptions) -> dict[
     """Model, versions, hardware and options of a run, for its summary."""
     return {
         "version": n2n_deploy.__version__,
-        "model": {"hash": bundle.short_hash, "preset": bundle.manifest.preset, "recipe": bundle.recipe.model_dump()},
+        "model": {
+            "hash": bundle.short_hash,
+            "preset": bundle.manifest.preset,
+            "recipe": bundle.recipe.model_dump(),
+        },
         "session": session,
-        "host": {"name": platform.node(), "machine": platform.machine(), "cores": len(os.sched_getaffinity(0))},
+        "host": {
+            "name": platform.node(),
+            "machine": platform.machine(),
+            "cores": len(os.sched_getaffinity(0)),
+        },
         "options": options.model_dump(mode="json"),
     }
 
@@ -149,4 +153,3 @@ def _stop_on_signal() -> Iterator[_Stopping]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-

@@ -5,10 +5,8 @@ import os
 import sys
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.markup import escape
-from typer.core import TyperGroup
 
 import n2n_deploy
 from n2n_deploy.cli.common import err
@@ -38,13 +36,13 @@ def build() -> typer.Typer:
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        cls=_InOrder,
     )
 
     @app.callback()
     def options(
         version: Annotated[
-            bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+            bool,
+            typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True),
         ] = False,
         debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     ) -> None:
@@ -58,13 +56,6 @@ def build() -> typer.Typer:
     return app
 
 
-class _InOrder(TyperGroup):
-    """Lists the commands in the order of the work, not of the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in COMMANDS if name in self.commands]
-
-
 def _version(value: bool) -> None:
     if value:
         typer.echo(f"n2n-deploy {n2n_deploy.__version__}")
@@ -74,23 +65,14 @@ def _version(value: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 all done, 1 some failed, 2 usage, 3 environment, 130 interrupted."""
     try:
-        code = build()(arguments, standalone_mode=False)
-    except click.exceptions.Exit as error:
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        err.print("interrupted")
-        code = 130
+        build()(arguments)
     except (N2NError, ModuleNotFoundError) as error:
         if os.environ.get("N2N_DEPLOY_DEBUG"):
             raise
         if isinstance(error, ModuleNotFoundError):
             error = _missing_library(error)
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        code = error.exit_code
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(error.exit_code)
 
 
 def _missing_library(error: ModuleNotFoundError) -> HostError:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 def demo_command(
     ctx: typer.Context,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything the demo makes.")] = Path("demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything the demo makes.")] = Path(
+        "demo"
+    ),
     minutes: Annotated[float, typer.Option("--minutes", min=0.05, help="Minutes of training.")] = 3.0,
     seed: Annotated[int, typer.Option("--seed", help="Of the electron thinning and the training.")] = 0,
     config: ConfigOption = None,

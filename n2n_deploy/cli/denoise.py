@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
@@ -36,7 +43,8 @@ def denoise_command(
         ),
     ] = None,
     merge_width: Annotated[
-        float, typer.Option("--merge-width", metavar="Å", help="Width of the merge band.", rich_help_panel=_PIXELS)
+        float,
+        typer.Option("--merge-width", metavar="Å", help="Width of the merge band.", rich_help_panel=_PIXELS),
     ] = 1.0,
     flip_back: Annotated[
         bool,
@@ -129,7 +137,13 @@ class _Bar:
     """A progress bar with the time left; failures are printed above it as they happen."""
 
     def __init__(self, *, quiet: bool) -> None:
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(TextColumn("denoising"), *columns, console=err, disable=quiet)
         self._task: Any = None
 

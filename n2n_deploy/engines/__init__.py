@@ -1,0 +1,1 @@
+"""Arrays through a network: the `Session` protocol, exact tiling, and which session works here."""

@@ -1,0 +1,1 @@
+"""What users need to trust a denoiser: estimates from halves, angles, FSC, the report."""

@@ -85,9 +85,7 @@ def _black_half() -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", SPOILERS)
-def test_a_bad_file_costs_itself(
-    kind: str, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
-) -> None:
+def test_a_bad_file_costs_itself(kind: str, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source = table()
     spoil, word = SPOILERS[kind]
     spoil(tmp_path / "job" / "mics" / "m1.mrc")
@@ -123,9 +121,7 @@ def test_few_bad_pixels_are_repaired_and_reported(
         assert np.abs(mrc.data - band_limited(1)).std() < 0.1
 
 
-def test_every_micrograph_has_its_own_shape(
-    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
-) -> None:
+def test_every_micrograph_has_its_own_shape(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source = table()
     _rewrite(tmp_path / "job" / "mics" / "m1.mrc", band_limited(1, (201, 171)))
     summary = denoise(source, identity_bundle(), tmp_path / "out")
@@ -157,21 +153,15 @@ def test_outputs_of_other_work_are_not_taken_for_ours(
     denoise(source, bundle, tmp_path / "out")
     with pytest.raises(UsageError, match="3 outputs are already there"):
         denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(lowpass=20.0))
-    summary = denoise(
-        source, bundle, tmp_path / "out", options=DenoiseOptions(lowpass=20.0, on_exists="overwrite")
-    )
+    summary = denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(lowpass=20.0, on_exists="overwrite"))
     assert summary.denoised == 3
     # A changed input is new work, too.
     os.utime(tmp_path / "job" / "mics" / "m0.mrc", ns=(1, 1))
-    summary = denoise(
-        source, bundle, tmp_path / "out", options=DenoiseOptions(lowpass=20.0, on_exists="overwrite")
-    )
+    summary = denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(lowpass=20.0, on_exists="overwrite"))
     assert (summary.denoised, summary.already_done) == (1, 2)
 
 
-def test_the_inputs_are_never_written_over(
-    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
-) -> None:
+def test_the_inputs_are_never_written_over(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one of the inputs"):
         denoise(table(), identity_bundle(), tmp_path)
 
@@ -207,7 +197,18 @@ def test_a_signal_ends_the_run_in_order(
     number: int, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source, bundle = table(200), identity_bundle()
-    command = [sys.executable, "-m", "n2n_deploy", "denoise", source, bundle, "-o", tmp_path / "out", "--lanes", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "n2n_deploy",
+        "denoise",
+        source,
+        bundle,
+        "-o",
+        tmp_path / "out",
+        "--lanes",
+        "1",
+    ]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path)
     mics = tmp_path / "out" / "job" / "mics"
     deadline = time.monotonic() + 60

@@ -55,7 +55,10 @@ def test_configuration_file_gives_defaults_that_flags_override(tmp_path: Path) -
     again = n2n("simulate", "again", "--config", tmp_path / "sim" / "config.toml", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     for path in (tmp_path / "sim" / "micrographs").glob("*.mrc"):
-        with mrcfile.open(path) as first, mrcfile.open(tmp_path / "again" / "micrographs" / path.name) as second:
+        with (
+            mrcfile.open(path) as first,
+            mrcfile.open(tmp_path / "again" / "micrographs" / path.name) as second,
+        ):
             np.testing.assert_array_equal(first.data, second.data)
 
 

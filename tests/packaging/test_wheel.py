@@ -14,7 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_source_file_is_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    for folder, installed in (("n2n_deploy", "n2n_deploy"), ("train", "n2n_deploy/train"), ("export", "n2n_deploy/export")):
+    for folder, installed in (
+        ("n2n_deploy", "n2n_deploy"),
+        ("train", "n2n_deploy/train"),
+        ("export", "n2n_deploy/export"),
+    ):
         tracked = subprocess.run(
             ["git", "ls-files", folder], cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout.split()
