@@ -71,9 +71,7 @@ class Bundle:
                 members = _directory(file)
                 content, signature = _sealed(file, members)
         except _DAMAGE as error:
-            raise BundleError(
-                f"{path}: not a bundle, cut short or damaged ({error}); copy it again"
-            ) from error
+            raise BundleError(f"{path}: not a bundle, cut short or damaged ({error}); copy it again") from error
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
         manifest = parse_manifest(content, str(path))
@@ -83,9 +81,7 @@ class Bundle:
         try:
             return cls(path, manifest, content, signature, Recipe.model_validate_json(recipe), offsets)
         except ValidationError as error:
-            raise BundleError(
-                f"{path}: {RECIPE}: {error.errors()[0]['msg']}; export the model again"
-            ) from error
+            raise BundleError(f"{path}: {RECIPE}: {error.errors()[0]['msg']}; export the model again") from error
 
     @property
     def short_hash(self) -> str:
@@ -102,9 +98,7 @@ class Bundle:
             BundleError: there is no such member, or its bytes are not those that the manifest vouches for.
         """
         if member not in self.manifest.members:
-            raise BundleError(
-                f"{self.path}: has no {member}; it has {', '.join(sorted(self.manifest.members))}"
-            )
+            raise BundleError(f"{self.path}: has no {member}; it has {', '.join(sorted(self.manifest.members))}")
         return _read(self.path, self._offsets[member], member, self.manifest.members[member])
 
     def onnx(self, precision: Precision) -> bytes:
@@ -125,13 +119,9 @@ class Bundle:
             with np.load(io.BytesIO(self.read(GOLDEN)), allow_pickle=False) as arrays:
                 inputs, outputs = arrays["inputs"], arrays["outputs"]
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            raise BundleError(
-                f"{self.path}: {GOLDEN} cannot be read: {error}; export the model again"
-            ) from error
+            raise BundleError(f"{self.path}: {GOLDEN} cannot be read: {error}; export the model again") from error
         if inputs.ndim != 4 or inputs.shape != outputs.shape or not inputs.size:
-            raise BundleError(
-                f"{self.path}: {GOLDEN} holds arrays {inputs.shape} and {outputs.shape}, not two equal"
-            )
+            raise BundleError(f"{self.path}: {GOLDEN} holds arrays {inputs.shape} and {outputs.shape}, not two equal")
         return inputs.astype(np.float32), outputs.astype(np.float32)
 
     def verify_members(self) -> None:
@@ -263,14 +253,10 @@ def _check_members(path: Path, members: Mapping[str, zipfile.ZipInfo], manifest:
     if missing := sorted({*stated, *_REQUIRED} - found.keys()):
         raise BundleError(f"{path}: lacks {', '.join(missing)}; export the model again")
     if unknown := sorted({*found, *_REQUIRED} - stated.keys()):
-        raise BundleError(
-            f"{path}: holds {', '.join(unknown)}, which its manifest does not list; export it again"
-        )
+        raise BundleError(f"{path}: holds {', '.join(unknown)}, which its manifest does not list; export it again")
     for name, size in stated.items():
         if found[name] != size:
-            raise BundleError(
-                f"{path}: {name} has {found[name]} bytes where the manifest says {size}; copy it again"
-            )
+            raise BundleError(f"{path}: {name} has {found[name]} bytes where the manifest says {size}; copy it again")
 
 
 def _read(path: Path, offset: int, name: str, member: Member) -> bytes:
@@ -282,7 +268,5 @@ def _read(path: Path, offset: int, name: str, member: Member) -> bytes:
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(content).hexdigest() != member.sha256:
-        raise BundleError(
-            f"{path}: {name} is damaged or altered (its SHA-256 is not the manifest's); copy it again"
-        )
+        raise BundleError(f"{path}: {name} is damaged or altered (its SHA-256 is not the manifest's); copy it again")
     return content

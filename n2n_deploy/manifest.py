@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from n2n_deploy import __version__
+from n2n_deploy.engine_facts import EngineFacts
 from n2n_deploy.errors import BundleError
 
 FORMAT = 1
@@ -61,11 +62,11 @@ class Manifest(_Part):
         package_version: the n2n-deploy that wrote the bundle.
         created: when, UTC.
         preset: the network's preset.
-        halo: network pixels, a multiple of `stride`; tiles that overlap by this much on every side are exact.
-        stride: network pixels; sides of the network's input, and the starts of tiles, are multiples of it.
+        halo: network pixels, a multiple of 8; tiles that see this much beyond themselves on every side are exact.
         tolerance: per precision, how far the golden outputs may lie from PyTorch's on any machine.
         parity: how far they lay at export.
         training: what the checkpoint tells of its training (steps, losses, …), for people.
+        engines: compiled engines: key → facts; each is the member that `engine_member` names.
         members: name → size and hash of every member but the manifest itself and its signature.
     """
 
@@ -74,12 +75,16 @@ class Manifest(_Part):
     package_version: str = __version__
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     preset: str
-    halo: Annotated[int, Field(ge=0, le=4096)]
-    stride: Annotated[int, Field(ge=1, le=64)] = 8
+    halo: Annotated[int, Field(ge=0, le=4096, multiple_of=8)]
     tolerance: dict[Precision, Deviation]
     parity: tuple[ParityResult, ...] = ()
     training: dict[str, JsonValue] = Field(default_factory=dict)
+    engines: dict[str, EngineFacts] = Field(default_factory=dict)
     members: dict[str, Member] = Field(default_factory=dict)
+
+    def engine_member(self, key: str) -> str:
+        """Name of the member that holds an engine."""
+        return f"engines/{key}.engine"
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""
@@ -104,10 +109,6 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BundleError(
-            f"{name}: manifest.json: {where}: {first['msg']}; export the model again"
-        ) from error
+        raise BundleError(f"{name}: manifest.json: {where}: {first['msg']}; export the model again") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(
-            f"{name}: manifest.json is no manifest of a bundle ({error}); export it again"
-        ) from error
+        raise BundleError(f"{name}: manifest.json is no manifest of a bundle ({error}); export it again") from error

@@ -28,9 +28,7 @@ def _golden() -> bytes:
 
 
 MEMBERS = {"model.fp32.onnx": b"four bytes a weight", "model.fp16.onnx": b"two", "golden.npz": _golden()}
-FACTS = Manifest(
-    preset="small", halo=64, tolerance={"fp32": Deviation(max=1e-3, rms=1e-4)}, training={"steps": 7}
-)
+FACTS = Manifest(preset="small", halo=64, tolerance={"fp32": Deviation(max=1e-3, rms=1e-4)}, training={"steps": 7})
 
 
 @pytest.fixture
@@ -162,9 +160,7 @@ def test_a_newer_format_says_what_to_update_to(bundle: Bundle) -> None:
     assert "7.3" in message
 
 
-@pytest.mark.parametrize(
-    "manifest", [b"", b"[]", b"{}", b"\xff\xfe", b'{"format": 1, "halo": -8}', b'{"format": "x"}']
-)
+@pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b"\xff\xfe", b'{"format": 1, "halo": -8}', b'{"format": "x"}'])
 def test_a_manifest_that_makes_no_sense_is_refused(bundle: Bundle, manifest: bytes) -> None:
     contents = {name: bundle.read(name) for name in bundle.manifest.members}
     assert "manifest.json" in _refused(_sealed(bundle, manifest, contents))
@@ -180,9 +176,7 @@ def test_a_file_altered_after_opening_is_noticed_when_read(bundle: Bundle) -> No
 
 
 def test_adding_members_keeps_the_model_and_its_hash(bundle: Bundle) -> None:
-    more = extend_bundle(
-        bundle, {"engines/a.engine": b"engine"}, facts={"engines": {"a": {"flavour": "rtx"}}}
-    )
+    more = extend_bundle(bundle, {"engines/a.engine": b"engine"}, facts={"engines": {"a": {"flavour": "rtx"}}})
     assert more.read("engines/a.engine") == b"engine"
     assert more.manifest.model_dump()["engines"] == {"a": {"flavour": "rtx"}}
     assert more.short_hash == bundle.short_hash
