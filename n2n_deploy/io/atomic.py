@@ -120,7 +120,5 @@ def _host_error(error: OSError, path: Path, size: int) -> HostError:
             "change the folder's rights or choose another output folder"
         )
     if error.errno in _NO_FOLDER:
-        return HostError(
-            f"{folder}: cannot hold {path.name} ({error.strerror}); choose another output folder or name"
-        )
+        return HostError(f"{folder}: cannot hold {path.name} ({error.strerror}); choose another output folder or name")
     return HostError(f"{folder}: writing {path.name} failed after {size} bytes ({error.strerror or error})")

@@ -158,13 +158,9 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, str | None]]:
             else:
                 yield cast(BinaryIO, file), None
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path}: not found; check the name, and the folder that names are relative to"
-        ) from error
+        raise DataError(f"{path}: not found; check the name, and the folder that names are relative to") from error
     except _UNPACKING_ERRORS as error:
-        raise DataError(
-            f"{path}: the packed file is damaged or cut short ({error}); copy it again"
-        ) from error
+        raise DataError(f"{path}: the packed file is damaged or cut short ({error}); copy it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 

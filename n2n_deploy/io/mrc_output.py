@@ -32,9 +32,7 @@ def as_stored(path: Path, image: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
     if dtype not in _MODES:
         raise UsageError(f"{path}: outputs are float32 or float16, not {dtype}")
     if array.ndim not in (2, 3) or not array.size:
-        raise UsageError(
-            f"{path}: only images (ny, nx) and volumes (nz, ny, nx) can be written, not {array.shape}"
-        )
+        raise UsageError(f"{path}: only images (ny, nx) and volumes (nz, ny, nx) can be written, not {array.shape}")
     low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DataError(f"{path}: the image to write has values that are not finite; it was not written")

@@ -71,6 +71,14 @@ def test_a_folder_without_rights(tmp_path: Path) -> None:
         pass
 
 
+def test_a_file_system_that_takes_no_files() -> None:
+    folder = Path("/proc")
+    if not folder.is_dir():
+        pytest.skip("this system has no /proc, where nobody can make files")
+    with pytest.raises(HostError, match="/proc: .*file.*choose another output folder"), atomic_write(folder / "file"):
+        pass
+
+
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(HostError, match="taken"), atomic_write(tmp_path / "taken" / "file"):

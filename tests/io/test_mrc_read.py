@@ -65,9 +65,7 @@ def test_a_wrong_machine_stamp_is_seen_through(tmp_path: Path) -> None:
     assert "contradicts" in image.warnings[0]
 
 
-@pytest.mark.parametrize(
-    ("pack", "ending"), [(gzip.compress, ".gz"), (bz2.compress, ".bz2"), (gzip.compress, "")]
-)
+@pytest.mark.parametrize(("pack", "ending"), [(gzip.compress, ".gz"), (bz2.compress, ".bz2"), (gzip.compress, "")])
 def test_packed_files(tmp_path: Path, pack: Any, ending: str) -> None:
     data = pixels("float32", (300, 200))
     plain = save(tmp_path / "a.mrc", data)
@@ -112,9 +110,7 @@ def test_no_whole_header(tmp_path: Path, size: int) -> None:
     path = save(tmp_path / "a.mrc", pixels("float32"))
     path.write_bytes(path.read_bytes()[:size])
     for read in (read_mrc, read_header):
-        with pytest.raises(
-            DataError, match=rf"a\.mrc: an MRC file has a header of 1024 bytes, .* after {size};"
-        ):
+        with pytest.raises(DataError, match=rf"a\.mrc: an MRC file has a header of 1024 bytes, .* after {size};"):
             read(path)
 
 
@@ -132,9 +128,7 @@ def test_bytes_beyond_the_end_are_told_of(tmp_path: Path) -> None:
     assert "goes on after" in read_mrc(path).warnings[0]
 
 
-@pytest.mark.parametrize(
-    "content", [b"II*\0" + bytes(4000), b"\x89HDF\r\n\x1a\n" + bytes(4000), b"data_\n" * 900]
-)
+@pytest.mark.parametrize("content", [b"II*\0" + bytes(4000), b"\x89HDF\r\n\x1a\n" + bytes(4000), b"data_\n" * 900])
 def test_other_formats(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.mrc"
     path.write_bytes(content)
@@ -201,7 +195,5 @@ def test_odd_files_match_the_statistics_their_programs_wrote(
 
 def test_a_header_without_pixels(shared_data: Path) -> None:
     for ndim in (2, 3):
-        with pytest.raises(
-            DataError, match=r"header_only\.mrc: holds a header and no pixels.*132096.*found 1024"
-        ):
+        with pytest.raises(DataError, match=r"header_only\.mrc: holds a header and no pixels.*132096.*found 1024"):
             read_mrc(shared_data / "mrc" / "header_only.mrc", ndim=ndim)

@@ -88,10 +88,7 @@ def test_the_extended_header_is_carried(shared_data: Path, tmp_path: Path) -> No
     check(path)
     with mrcfile.open(path) as mrc, mrcfile.open(source.header.path, permissive=True) as before:
         assert mrc.header.exttyp == b"FEI1"
-        assert (
-            mrc.indexed_extended_header["Pixel size X"][0]
-            == before.indexed_extended_header["Pixel size X"][0]
-        )
+        assert mrc.indexed_extended_header["Pixel size X"][0] == before.indexed_extended_header["Pixel size X"][0]
         assert (mrc.voxel_size.x, mrc.voxel_size.y) == (before.voxel_size.x, before.voxel_size.y)
         np.testing.assert_array_equal(mrc.data, before.data)
 

@@ -1,0 +1,140 @@
+"""The rows of a micrograph table turned into records, row by row: what is wrong with one costs no other."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from n2n_deploy.errors import DataError
+from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.io.micrograph_names import Folders, HalfNames
+from n2n_deploy.io.mrc import read_header
+from n2n_deploy.io.optics_groups import micrograph_optics
+from n2n_deploy.io.records import Micrograph
+from n2n_deploy.io.star_document import StarDocument, StarTable
+
+NAME = "rlnMicrographName"
+
+_EVEN, _ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
+_DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+_PHASE_SHIFT = "rlnPhaseShift"
+_NO_VALUE = ("", "None", "none")
+
+
+class RowReader:
+    """What is known of the rows of one table.
+
+    Args:
+        document: the STAR file.
+        table: the one with micrographs.
+        groups: the one with optics groups; None before RELION 3.1.
+        folders: where names start.
+        half_names: how halves are named; wins over what the table says of them.
+        need_ctf: every micrograph must have CTF parameters.
+        need_halves: every micrograph must have even and odd sums.
+        pixel_size: Å, for tables that do not say it; None to look into each micrograph's header then.
+
+    Attributes:
+        micrographs: one for each row, also for those with problems.
+        problems: for rows that cannot be used, why, by row.
+
+    Raises:
+        DataError: a needed label is missing, or the optics make no sense; see `micrograph_optics`.
+    """
+
+    def __init__(
+        self,
+        document: StarDocument,
+        table: StarTable,
+        groups: StarTable | None,
+        folders: Folders,
+        half_names: HalfNames,
+        *,
+        need_ctf: bool,
+        need_halves: bool,
+        pixel_size: float | None,
+    ) -> None:
+        self._document, self._table, self._folders = document, table, folders
+        self._half_names, self._need_halves = half_names, need_halves
+        if need_ctf:
+            self._require(_DEFOCUS, "phases cannot be flipped without it; give the table of a CTF estimation job")
+        if need_halves and not half_names:
+            self._require((_EVEN, _ODD), "name the halves with --suffixes DW,EVN,ODD or with templates")
+        self._need_ctf = need_ctf
+        self._columns = document.columns(table, (NAME, *_DEFOCUS, _PHASE_SHIFT, _EVEN, _ODD))
+        self._ctf_columns: dict[str, list[float]] = {}
+        if all(label in self._columns for label in _DEFOCUS):
+            labels = [label for label in (*_DEFOCUS, _PHASE_SHIFT) if label in self._columns]
+            self._ctf_columns = {label: [*map(_number, self._columns[label])] for label in labels}
+        self.problems: dict[int, str] = {}
+        optics = micrograph_optics(document, table, groups, need_ctf=need_ctf)
+        self.micrographs = [
+            self._micrograph(row, name, shared, pixel_size)
+            for row, (name, shared) in enumerate(zip(self._columns[NAME], optics, strict=True))
+        ]
+
+    def _require(self, labels: tuple[str, ...], advice: str) -> None:
+        missing = " and no ".join(label for label in labels if label not in self._table.labels)
+        if missing:
+            raise DataError(f"{self._document.path}: data_{self._table.block} has no {missing}; {advice}")
+
+    def _micrograph(self, row: int, name: str, optics: Optics, pixel_size: float | None) -> Micrograph:
+        path = self._folders.locate(name)
+        if name in _NO_VALUE:
+            self._refuse(row, f"{NAME} is {name or 'empty'}")
+        elif "@" in name:
+            self._refuse(row, f"{name} is a section of a stack; give micrographs, each in a file of its own")
+        if math.isnan(optics.pixel_size):
+            optics = replace(optics, pixel_size=pixel_size or self._header_pixel_size(row, path))
+        even, odd = self._halves(row, path)
+        return Micrograph(name, path, optics, self._ctf(row), even, odd, row)
+
+    def _halves(self, row: int, whole: Path) -> tuple[Path | None, Path | None]:
+        if self._half_names:
+            even, odd = self._half_names.of(whole, self._folders)
+            if even == odd or whole in (even, odd):
+                self._refuse(row, f"{whole} would be its own half ({even}, {odd}); check suffixes or templates")
+            return even, odd
+        names = [self._columns[label][row] if label in self._columns else "" for label in (_EVEN, _ODD)]
+        paths = [None if name in _NO_VALUE else self._folders.locate(name) for name in names]
+        if self._need_halves and None in paths:
+            self._refuse(row, f"{_ODD if paths[0] else _EVEN} has no value")
+        elif paths[0] is not None and paths[0] == paths[1]:
+            self._refuse(row, f"{_EVEN} and {_ODD} are the same file, {names[0]}")
+        return paths[0], paths[1]
+
+    def _ctf(self, row: int) -> CTFParameters | None:
+        """The row's CTF; None in a table without one, or where a value is not a finite number."""
+        if not self._ctf_columns:
+            return None
+        numbers = [column[row] for column in self._ctf_columns.values()]
+        if math.isfinite(sum(numbers)):
+            return CTFParameters(*numbers)
+        if self._need_ctf:
+            label = next(label for label, column in self._ctf_columns.items() if not math.isfinite(column[row]))
+            text = self._columns[label][row]
+            self._refuse(row, f"{label} is {text or 'empty'}, not a number; estimate its CTF again")
+        return None
+
+    def _header_pixel_size(self, row: int, path: Path) -> float:
+        """Å per pixel as the file says; NaN, and a problem, where it does not."""
+        try:
+            size = read_header(path).pixel_size
+        except DataError as error:
+            self._refuse(row, f"the table does not say the pixel size, nor does the file: {error}")
+            return math.nan
+        if size is None:
+            self._refuse(row, f"neither the table nor {path} says the pixel size; add rlnMicrographPixelSize")
+            return math.nan
+        return size
+
+    def _refuse(self, row: int, reason: str) -> None:
+        line = self._document.line_number(self._table, row)
+        self.problems.setdefault(row, f"{self._document.path}: line {line}: {reason}")
+
+
+def _number(text: str) -> float:
+    """The number that a text means; NaN where it means none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

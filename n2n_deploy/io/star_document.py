@@ -1,0 +1,268 @@
+"""A STAR file that can be changed in places and keeps every other byte.
+
+The dialect is RELION's: a row of a loop is one line. Nothing is parsed into numbers and formatted again; the
+lines stay as they were read, and a change replaces one value within its line.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+
+from n2n_deploy.errors import DataError
+from n2n_deploy.io.atomic import atomic_write
+
+# A quote ends only before white space: 5'-end is one unquoted value.
+_TOKEN = re.compile(r""""((?:[^"]|"(?=\S))*)"(?=\s|$)|'((?:[^']|'(?=\S))*)'(?=\s|$)|(\S+)""")
+
+
+@dataclass(slots=True)
+class StarTable:
+    """A loop, or the list of label and value pairs of a block, which is taken for a table of one row.
+
+    Attributes:
+        block: name of the block, without "data_".
+        labels: names of the columns, without the underscore.
+        rows: numbers of the lines (from 0) with a loop's rows; of a list of pairs, one for each label.
+        is_loop: False for a list of pairs.
+        header_end: number of the last line with a label.
+    """
+
+    block: str
+    labels: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    is_loop: bool = True
+    header_end: int = -1
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.is_loop else 1
+
+
+class StarDocument:
+    """The lines of a STAR file and where its tables lie in them.
+
+    Args:
+        path: named in messages.
+        text: the whole file.
+
+    Raises:
+        DataError: a line is neither block, label, row nor comment.
+    """
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        # Not splitlines(), which also splits at form feeds and the like, within a value.
+        self._lines = text.split("\n")
+        self._dropped: set[int] = set()
+        self.tables = list(_tables(path, self._lines))
+
+    @classmethod
+    def read(cls, path: Path) -> "StarDocument":
+        """Read a file.
+
+        Raises:
+            DataError: it is missing, cannot be read or is no STAR file.
+        """
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise DataError(f"{path}: not found; give the path of a STAR file") from error
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); give the path of a STAR file") from error
+        if b"\0" in content[:4096]:
+            raise DataError(f"{path}: not a STAR file, it has binary content; give a STAR file or MRC files")
+        return cls(path, content.decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
+
+    def copy(self) -> "StarDocument":
+        """Give a document that can be changed while this one stays as it is."""
+        twin = object.__new__(StarDocument)
+        twin.path = self.path
+        twin._lines = list(self._lines)
+        twin._dropped = set(self._dropped)
+        twin.tables = [
+            StarTable(old.block, list(old.labels), list(old.rows), old.is_loop, old.header_end) for old in self.tables
+        ]
+        return twin
+
+    def line_number(self, table: StarTable, row: int) -> int:
+        """Give the line of a row as an editor counts it."""
+        return table.rows[row if table.is_loop else 0] + 1
+
+    def columns(self, table: StarTable, labels: Iterable[str]) -> dict[str, list[str]]:
+        """Read the values of some columns, without quotes; labels that the table lacks are left out.
+
+        Raises:
+            DataError: a row has more or fewer values than there are labels.
+        """
+        wanted = [label for label in dict.fromkeys(labels) if label in table.labels]
+        if not wanted:
+            return {}
+        if not table.is_loop:
+            pairs = [_values(self._lines[number]) for number in table.rows]
+            found = {pair[0].removeprefix("_"): [" ".join(pair[1:])] for pair in pairs}
+            return {label: found[label] for label in wanted}
+        if not table.rows:
+            return {label: [] for label in wanted}
+        picked = itemgetter(*(table.labels.index(label) for label in wanted))
+        values = map(picked, self._rows(table))
+        if len(wanted) == 1:
+            return {wanted[0]: list(values)}
+        return {label: list(column) for label, column in zip(wanted, zip(*values, strict=True), strict=True)}
+
+    def keep_rows(self, table: StarTable, rows: Iterable[int]) -> None:
+        """Drop all rows of a loop but these; comments between them stay."""
+        kept = [table.rows[row] for row in rows]
+        self._dropped.update(set(table.rows) - set(kept))
+        table.rows = kept
+
+    def set_column(self, table: StarTable, label: str, values: Mapping[int, str] | str) -> None:
+        """Replace values of a column, or add the column at the end.
+
+        Args:
+            table: of this document.
+            label: without the underscore.
+            values: by row, or one for all; a new column needs one for every row.
+        """
+        if isinstance(values, str):
+            values = dict.fromkeys(range(len(table)), values)
+        if not table.is_loop:
+            self._set_pair(table, label, values[0])
+            return
+        if label in table.labels:
+            column = table.labels.index(label)
+            for row, value in values.items():
+                self._replace(table.rows[row], column, quoted(value))
+            return
+        table.labels.append(label)
+        self._append_line(table, f"_{label} #{len(table.labels)}")
+        for row, number in enumerate(table.rows):
+            self._append_value(number, quoted(values[row]))
+
+    def write(self, path: Path) -> None:
+        """Write the document; see `atomic_write`.
+
+        Raises:
+            HostError: the folder cannot be written to or has no room.
+        """
+        lines: Iterable[str] = self._lines
+        if self._dropped:
+            lines = (line for number, line in enumerate(self._lines) if number not in self._dropped)
+        content = "\n".join(lines).encode("utf-8", "surrogateescape")
+        with atomic_write(path, size=len(content)) as file:
+            file.write(content)
+
+    def _rows(self, table: StarTable) -> Iterator[list[str]]:
+        expected = len(table.labels)
+        for number in table.rows:
+            values = _values(self._lines[number])
+            if len(values) != expected:
+                raise DataError(
+                    f"{self.path}: line {number + 1} has {len(values)} values for {expected} labels; "
+                    "the table is damaged or cut short, write it again"
+                )
+            yield values
+
+    def _replace(self, number: int, column: int, value: str) -> None:
+        line = self._lines[number]
+        start, end = _span(line, column)
+        self._lines[number] = line[:start] + value + line[end:]
+
+    def _append_value(self, number: int, value: str) -> None:
+        line = self._lines[number]
+        end = len(line.rstrip())
+        if not _is_plain(line):
+            end = [match.end() for match in _matches(line)][-1]
+        self._lines[number] = f"{line[:end]} {value}{line[end:]}"
+
+    def _append_line(self, table: StarTable, text: str) -> None:
+        """Put a line after the table's labels, ended as they are, without renumbering the others."""
+        before = self._lines[table.header_end]
+        ending = before[len(before.rstrip()) :]
+        self._lines[table.header_end] = f"{before}\n{text}{ending}"
+
+    def _set_pair(self, table: StarTable, label: str, value: str) -> None:
+        if label in table.labels:
+            self._replace(table.rows[table.labels.index(label)], 1, quoted(value))
+        else:
+            # The line of the last pair now has a second one below it, which needs no place of its own.
+            self._append_line(table, f"_{label} {quoted(value)}")
+
+
+def _tables(path: Path, lines: list[str]) -> Iterator[StarTable]:
+    """Find the tables of a file."""
+    table: StarTable | None = None
+    block: str | None = None
+    after_blank = awaits_text = in_text = False
+    for number, line in enumerate(lines):
+        text = line.strip()
+        if in_text or (awaits_text and line.startswith(";")):
+            # A text of several lines is the value of the label above it and ends at the next semicolon.
+            in_text, awaits_text = not (in_text and line.startswith(";")), False
+            continue
+        if not text or text[0] == "#":
+            after_blank |= not text
+            continue
+        in_loop = table is not None and table.is_loop and bool(table.labels)
+        words = text.split(None, 2)
+        if text.startswith("data_") and len(words) == 1:
+            if table is not None:
+                yield table
+            table, block = None, text.removeprefix("data_")
+        elif block is not None and words[0] == "loop_":
+            if table is not None:
+                yield table
+            table = StarTable(block)
+        # RELION ends a table at an empty line; only there can a label follow rows.
+        elif block is not None and text[0] == "_" and (after_blank or not (table and table.is_loop and table.rows)):
+            has_value = len(words) > 1 and words[1][0] != "#"
+            if table is None or (table.is_loop and (table.rows or has_value)):
+                if table is not None:
+                    yield table
+                table = StarTable(block, is_loop=False)
+            table.labels.append(words[0].removeprefix("_"))
+            table.header_end = number
+            if not table.is_loop:
+                table.rows.append(number)
+                awaits_text = not has_value
+        elif in_loop and table is not None:
+            table.rows.append(number)
+        else:
+            raise DataError(f"{path}: line {number + 1} is no line of a STAR table: {text[:40]!r}; give a STAR file")
+        after_blank = False
+    if table is not None:
+        yield table
+
+
+def _matches(line: str) -> Iterator[re.Match[str]]:
+    """The values of a line up to a comment."""
+    for match in _TOKEN.finditer(line):
+        if match[0][0] == "#":
+            return
+        yield match
+
+
+def _is_plain(line: str) -> bool:
+    """Whether a line has neither quotes nor a comment."""
+    return '"' not in line and "'" not in line and "#" not in line
+
+
+def _values(line: str) -> list[str]:
+    if _is_plain(line):
+        return line.split()
+    return [match[match.lastindex or 0] for match in _matches(line)]
+
+
+def _span(line: str, column: int) -> tuple[int, int]:
+    """Where the value of a column lies in its line, quotes included."""
+    for index, match in enumerate(_matches(line)):
+        if index == column:
+            return match.span()
+    raise IndexError(column)
+
+
+def quoted(value: str) -> str:
+    """The value as it is written, in quotes where white space or its first character would mislead."""
+    if value and not re.search(r"\s", value) and value[0] not in "\"'#_;":
+        return value
+    return f"'{value}'" if '"' in value else f'"{value}"'

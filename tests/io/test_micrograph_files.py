@@ -1,0 +1,93 @@
+"""MRC files in place of a table."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import starfile
+
+from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.io.star import read_micrographs
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two micrographs with halves, of different pixel sizes, and one file that is none."""
+    (tmp_path / "raw").mkdir()
+    for name, pixel_size in (("a", 0.85), ("b", 1.31)):
+        for suffix in ("DW", "EVN", "ODD"):
+            with mrcfile.new(tmp_path / "raw" / f"{name}_{suffix}.mrc") as mrc:
+                mrc.set_data(np.zeros((4, 6), np.int16))
+                mrc.voxel_size = pixel_size
+    (tmp_path / "raw" / "c_DW.mrc").write_bytes(b"not much")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_globs_lists_and_names(folder: Path) -> None:
+    table = read_micrographs("raw/*_DW.mrc", need_ctf=False)
+    assert [micrograph.name for micrograph in table.micrographs] == [
+        "raw/a_DW.mrc",
+        "raw/b_DW.mrc",
+        "raw/c_DW.mrc",
+    ]
+    assert [micrograph.optics.pixel_size for micrograph in table.micrographs[:2]] == [0.85, 1.31]
+    assert table.micrographs[0].path == folder / "raw" / "a_DW.mrc"
+    assert list(table.problems) == [2]
+    assert "ends after 8" in table.problems[2]
+    (folder / "names.txt").write_text("# ours\nraw/a_DW.mrc\n\nraw/b_DW.mrc\n")
+    for source in ("names.txt", ["raw/a_DW.mrc", Path("raw/b_DW.mrc")], ["raw/a_DW.mrc", "raw/[ab]_DW.mrc"]):
+        other = read_micrographs(source, need_ctf=False)
+        assert other.micrographs == table.micrographs[:2]
+
+
+def test_halves_that_a_glob_finds_are_no_micrographs(folder: Path) -> None:
+    table = read_micrographs("**/*.mrc", suffixes=("DW", "EVN", "ODD"), need_ctf=False, need_halves=True)
+    assert [micrograph.path.name for micrograph in table.micrographs] == ["a_DW.mrc", "b_DW.mrc", "c_DW.mrc"]
+    assert table.micrographs[1].even == folder / "raw" / "b_EVN.mrc"
+    assert table.micrographs[1].odd == folder / "raw" / "b_ODD.mrc"
+
+
+def test_the_written_table_has_a_group_for_each_pixel_size(folder: Path, relion: Callable[..., str]) -> None:
+    table = read_micrographs("raw/*_DW.mrc", need_ctf=False)
+    table.write(folder / "out" / "denoised.star", {0: "out/a b.mrc", 1: "out/b.mrc"}, phase_flipped=False)
+    told = starfile.read(folder / "out" / "denoised.star")
+    assert told["micrographs"]["rlnMicrographName"].tolist() == ["out/a b.mrc", "out/b.mrc"]
+    assert told["micrographs"]["rlnOpticsGroup"].tolist() == [1, 2]
+    assert told["optics"]["rlnMicrographPixelSize"].tolist() == [0.85, 1.31]
+    assert told["optics"]["rlnCtfDataArePhaseFlipped"].tolist() == [0, 0]
+    again = read_micrographs(folder / "out" / "denoised.star", need_ctf=False)
+    assert [micrograph.optics for micrograph in again.micrographs] == [
+        micrograph.optics for micrograph in table.micrographs[:2]
+    ]
+    relion("relion_star_handler", "--i", "out/denoised.star", "--o", "relion.star", cwd=folder)
+    assert starfile.read(folder / "relion.star")["micrographs"]["rlnOpticsGroup"].tolist() == [1, 2]
+
+
+def test_failures_can_be_listed_and_tried_again(folder: Path) -> None:
+    table = read_micrographs("raw/*_DW.mrc", need_ctf=False)
+    table.write(folder / "out" / "failed.star", {2: "raw/c_DW.mrc"})
+    again = read_micrographs(folder / "out" / "failed.star", need_ctf=False)
+    assert again.micrographs[0].path == folder / "raw" / "c_DW.mrc"
+    assert list(again.problems) == [0]
+    (folder / "raw" / "c_DW.mrc").write_bytes((folder / "raw" / "a_DW.mrc").read_bytes())
+    again = read_micrographs(folder / "out" / "failed.star", need_ctf=False)
+    assert again.problems == {}
+    assert again.micrographs[0].optics.pixel_size == 0.85
+
+
+def test_what_cannot_be_meant(folder: Path) -> None:
+    with pytest.raises(UsageError, match="says nothing of its CTF"):
+        read_micrographs("raw/*.mrc")
+    with pytest.raises(UsageError, match="--suffixes"):
+        read_micrographs("raw/*.mrc", need_ctf=False, need_halves=True)
+    with pytest.raises(DataError, match=r"nothing/\*\.mrc: no file matches"):
+        read_micrographs("nothing/*.mrc", need_ctf=False)
+    with pytest.raises(DataError, match=r"raw: is a folder; .*'.*raw/\*\.mrc'"):
+        read_micrographs(folder / "raw", need_ctf=False)
+    with pytest.raises(UsageError, match=r"x\.star: is no MRC file"):
+        read_micrographs(["x.star", "raw/a_DW.mrc"], need_ctf=False)
+    with pytest.raises(DataError, match="no micrographs given"):
+        read_micrographs([], need_ctf=False)

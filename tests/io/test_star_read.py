@@ -1,0 +1,290 @@
+"""Micrograph tables read into records: against starfile's reading, and tables with one thing wrong."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import pytest
+import starfile
+
+from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.io.star import read_micrographs
+
+Star = Callable[..., Path]
+
+
+def frames(path: Path) -> dict[str, Any]:
+    return {str(name): frame for name, frame in starfile.read(path, always_dict=True).items()}
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.mark.parametrize("name", ["relion31_micrographs_ctf.star", "relion5_micrographs_ctf.star"])
+def test_tables_with_optics_groups(shared_data: Path, name: str) -> None:
+    path = shared_data / "star" / name
+    table = read_micrographs(path)
+    reference = frames(path)["micrographs"]
+    assert [micrograph.name for micrograph in table.micrographs] == list(reference["rlnMicrographName"])
+    assert [micrograph.row for micrograph in table.micrographs] == list(range(24))
+    for label, attribute in (("U", "defocus_u"), ("V", "defocus_v"), ("Angle", "defocus_angle")):
+        ours = [getattr(micrograph.ctf, attribute) for micrograph in table.micrographs]
+        np.testing.assert_array_equal(ours, reference[f"rlnDefocus{label}"])
+    assert {micrograph.optics for micrograph in table.micrographs} == {Optics(0.885, 200, 1.4, 0.1)}
+    assert table.problems == {}
+
+
+@pytest.mark.parametrize("name", ["relion31_corrected_micrographs.star", "relion5_corrected_micrographs.star"])
+def test_tables_before_ctf_estimation(shared_data: Path, name: str) -> None:
+    path = shared_data / "star" / name
+    table = read_micrographs(path, need_ctf=False)
+    assert len(table) == len(frames(path)["micrographs"])
+    assert {micrograph.ctf for micrograph in table.micrographs} == {None}
+    with pytest.raises(DataError, match=rf"{name}: data_micrographs has no rlnDefocusU and no .*CTF estimation"):
+        read_micrographs(path)
+
+
+def test_relion_30(shared_data: Path) -> None:
+    path = shared_data / "star" / "relion30_gctf.star"
+    table = read_micrographs(path)
+    (reference,) = frames(path).values()
+    pixel_sizes = reference["rlnDetectorPixelSize"] * 1e4 / reference["rlnMagnification"]
+    ours = [micrograph.optics for micrograph in table.micrographs]
+    np.testing.assert_allclose([optics.pixel_size for optics in ours], pixel_sizes, rtol=1e-12)
+    assert ours[0].pixel_size == pytest.approx(1.971, rel=1e-6)
+    assert [(o.voltage, o.spherical_aberration, o.amplitude_contrast) for o in ours] == [(300, 2.7, 0.07)] * 60
+    assert table.micrographs[59].ctf == CTFParameters(32093.152344, 33375.855469, 75.284645)
+
+
+def test_tilt_series_with_halves(shared_data: Path) -> None:
+    path = shared_data / "star" / "relion5_even_odd_tilt_series.star"
+    table = read_micrographs(path, need_ctf=False, need_halves=True, pixel_size=1.35)
+    (reference,) = frames(path).values()
+    for micrograph, even, odd in zip(
+        table.micrographs, reference["rlnMicrographNameEven"], reference["rlnMicrographNameOdd"], strict=True
+    ):
+        assert str(micrograph.even).endswith("/" + even)
+        assert str(micrograph.odd).endswith("/" + odd)
+        assert micrograph.optics.pixel_size == 1.35
+    assert table.problems == {}
+    # Neither the table nor a file says the pixel size: each row says so, and the table is read.
+    table = read_micrographs(path, need_ctf=False)
+    assert len(table.problems) == len(table) == 41
+    assert "pixel size" in table.problems[0]
+    assert "not found" in table.problems[0]
+
+
+def test_particles_are_refused(shared_data: Path) -> None:
+    with pytest.raises(DataError, match=r"relion31_particles_1k\.star: lists particles .* micrographs_ctf\.star"):
+        read_micrographs(shared_data / "star" / "relion31_particles_1k.star")
+
+
+def test_groups_and_phase_shift(star: Star) -> None:
+    table = read_micrographs(star())
+    a, b, c = table.micrographs
+    assert a.optics == c.optics == Optics(0.85, 300, 2.7, 0.1)
+    assert b.optics == Optics(1.31, 200, 1.4, 0.07)
+    assert a.ctf == CTFParameters(10000.5, 9000.25, 30, 90)
+    assert c.ctf is not None
+    assert c.ctf.phase_shift == 45
+
+
+def test_pixel_size_before_binning_only_where_nothing_else_is_known(star: Star) -> None:
+    path = star(("_rlnMicrographPixelSize", "_rlnSomethingElse"))
+    assert read_micrographs(path).micrographs[0].optics.pixel_size == 0.425
+
+
+def test_optics_as_a_list(star: Star) -> None:
+    optics = (
+        "data_optics\n\n_rlnOpticsGroup 1\n_rlnMicrographPixelSize 0.85 # binned\n_rlnVoltage 300\n"
+        "_rlnSphericalAberration 2.7\n_rlnAmplitudeContrast 0.1\n\n"
+    )
+    table = read_micrographs(star(("            2 ", "            1 "), optics=optics))
+    assert table.micrographs[1].optics == Optics(0.85, 300, 2.7, 0.1)
+
+
+def test_quotes_tabs_comments_and_carriage_returns(star: Star) -> None:
+    path = star(
+        ("Movies/a_DW.mrc", "'Movies/a b_DW.mrc'"),
+        ("Movies/b_DW.mrc", '"Movies/b\'s_DW.mrc"'),
+        ("Movies/c_DW.mrc", "# a remark\nMovies/c#1_DW.mrc"),
+        ("45.000000", "45.000000 # remark"),
+        ("  ", "\t "),
+        ("\n", "\r\n"),
+    )
+    names = [micrograph.name for micrograph in read_micrographs(path).micrographs]
+    assert names == ["Movies/a b_DW.mrc", "Movies/b's_DW.mrc", "Movies/c#1_DW.mrc"]
+
+
+def test_names_start_at_project_table_or_a_folder_above(
+    star: Star, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, project = tmp_path / "home", tmp_path / "elsewhere"
+    home.mkdir()
+    monkeypatch.chdir(home)
+    job = tmp_path / "CtfFind" / "job003"
+    job.mkdir(parents=True)
+    path = star().rename(job / "micrographs.star")
+    assert read_micrographs(path).micrographs[0].path == home / "Movies" / "a_DW.mrc"
+    touch(tmp_path / "Movies" / "a_DW.mrc", job / "Movies" / "b_DW.mrc", project / "Movies" / "c_DW.mrc")
+    a, b, c = (micrograph.path for micrograph in read_micrographs(path).micrographs)
+    assert a == tmp_path / "Movies" / "a_DW.mrc"
+    assert b == job / "Movies" / "b_DW.mrc"
+    assert c.parent in (a.parent, b.parent)
+    a, b, c = (micrograph.path for micrograph in read_micrographs(path, project=project).micrographs)
+    assert (b, c) == (job / "Movies" / "b_DW.mrc", project / "Movies" / "c_DW.mrc")
+    touch(home / "Movies" / "a_DW.mrc")
+    assert read_micrographs(path).micrographs[0].path == home / "Movies" / "a_DW.mrc"
+    absolute = star(("Movies/a_DW.mrc", "/data/a_DW.mrc"))
+    assert read_micrographs(absolute).micrographs[0].path == Path("/data/a_DW.mrc")
+    with pytest.raises(UsageError, match="is no folder"):
+        read_micrographs(path, project=tmp_path / "nowhere")
+
+
+def test_halves_by_suffix_and_template(star: Star, tmp_path: Path) -> None:
+    path = star(("Movies/b_DW.mrc", "Movies/b.mrc"), ("Movies/c_DW.mrc", "Movies/c_DW.mrc.gz"))
+    touch(tmp_path / "Movies" / "a_DW.mrc", tmp_path / "Halves" / "a_EVN.mrc")
+    movies = tmp_path / "Movies"
+    table = read_micrographs(path, project=tmp_path, suffixes=("DW", "EVN", "ODD"), need_halves=True)
+    assert [micrograph.even for micrograph in table.micrographs] == [
+        movies / "a_EVN.mrc",
+        movies / "b_EVN.mrc",
+        movies / "c_EVN.mrc.gz",
+    ]
+    assert table.micrographs[0].odd == movies / "a_ODD.mrc"
+    table = read_micrographs(path, project=tmp_path, suffixes=("_DW", "-even", "-odd"))
+    assert table.micrographs[0].even == movies / "a-even.mrc"
+    table = read_micrographs(
+        path,
+        project=tmp_path,
+        even_template="{folder}/{stem}_EVN.mrc",
+        odd_template="{folder}/{stem}_ODD{ending}",
+    )
+    assert table.micrographs[0].even == movies / "a_DW_EVN.mrc"
+    assert table.micrographs[2].odd == movies / "c_DW_ODD.mrc.gz"
+    table = read_micrographs(
+        path,
+        project=tmp_path,
+        suffixes=("DW", "EVN", "ODD"),
+        even_template="Halves/{stem}_EVN.mrc",
+        odd_template="Halves/{stem}_ODD.mrc",
+    )
+    assert table.micrographs[0].even == tmp_path / "Halves" / "a_EVN.mrc"
+    assert table.micrographs[1].odd == tmp_path / "Halves" / "b_ODD.mrc"
+
+
+def test_halves_by_label(star: Star) -> None:
+    path = star(
+        ("_rlnPhaseShift #6", "_rlnPhaseShift #6\n_rlnMicrographNameEven #7\n_rlnMicrographNameOdd #8"),
+        ("90.000000", "90.0 Movies/a_1.mrc Movies/a_2.mrc"),
+        ("     0.000000\n", "     0.0 Movies/b_1.mrc Movies/b_1.mrc\n"),
+        ("45.000000", "45.0 None None"),
+    )
+    table = read_micrographs(path, need_halves=True)
+    even, odd = table.micrographs[0].even, table.micrographs[0].odd
+    assert even is not None
+    assert odd is not None
+    assert (even.name, odd.name) == ("a_1.mrc", "a_2.mrc")
+    assert table.micrographs[2].even is None
+    assert sorted(table.problems) == [1, 2]
+    assert "same file" in table.problems[1]
+    assert "rlnMicrographNameEven has no value" in table.problems[2]
+    # What the user asks for wins over what the table says.
+    table = read_micrographs(path, need_halves=True, suffixes=("DW", "EVN", "ODD"))
+    assert [str(micrograph.even)[-9:] for micrograph in table.micrographs] == [f"{x}_EVN.mrc" for x in "abc"]
+    assert table.problems == {}
+
+
+def test_a_bad_row_costs_that_row(star: Star) -> None:
+    path = star(("9000.250000    30", "nan    30"), ("-30.000000", "failed"), ("Movies/c_DW.mrc", "000001@c.mrcs"))
+    table = read_micrographs(path)
+    assert len(table) == 3
+    assert table.micrographs[0].ctf is table.micrographs[1].ctf is None
+    assert "line 29: rlnDefocusV is nan, not a number" in table.problems[0]
+    assert "line 30: rlnDefocusAngle is failed, not a number" in table.problems[1]
+    assert "line 31: 000001@c.mrcs is a section of a stack" in table.problems[2]
+    # Without phase flipping nobody needs the CTF.
+    assert sorted(read_micrographs(path, need_ctf=False).problems) == [2]
+
+
+@pytest.mark.parametrize(
+    ("replacements", "message"),
+    [
+        ([("_rlnMicrographName ", "_rlnMovieName ")], "data_micrographs and no rlnMicrographName"),
+        ([("_rlnDefocusAngle", "_rlnAngle")], "has no rlnDefocusAngle"),
+        ([("_rlnVoltage", "_rlnVolts")], "optics group 1: has no rlnVoltage"),
+        ([("0.850000", "0.000000")], "optics group 1: rlnMicrographPixelSize is 0.000000; expected"),
+        ([("0.850000", "-0.850000")], "optics group 1: rlnMicrographPixelSize is -0.850000; expected"),
+        ([("0.850000", "unknown")], "optics group 1: rlnMicrographPixelSize is unknown; expected"),
+        ([("300.000000", "300000.0")], r"optics group 1: rlnVoltage is 300000.0; expected .*\(kV\)"),
+        ([("b_DW.mrc            2", "b_DW.mrc 3")], "line 30 is of optics group 3, and the file has 1, 2"),
+        (
+            [("_rlnOpticsGroup #2\n_rlnDefocusU", "_rlnSomething #2\n_rlnDefocusU")],
+            "no rlnOpticsGroup, and .* 2",
+        ),
+        ([("    45.000000\n", "\n")], "line 31 has 5 values for 6 labels"),
+        ([("    45.000000\n", "   45.0 7\n")], "line 31 has 7 values for 6 labels"),
+        ([("_rlnMicrographPixelSize", "_rlnCtfDataArePhaseFlipped")], "already phase-flipped"),
+        ([("_rlnMicrographPixelSize", "_rlnCtfDataAreCtfPremultiplied")], "already multiplied by their CTF"),
+        ([("data_micrographs", "data_micrographs\nstray text")], "line 21 is no line of a STAR table"),
+        ([("data_micrographs", "data_particles")], "lists particles"),
+        ([("_rlnPhaseShift", "_rlnImageName")], "lists particles"),
+    ],
+)
+def test_what_is_wrong_with_a_whole_table_is_one_clear_line(
+    star: Star, replacements: list[tuple[str, str]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as refusal:
+        read_micrographs(star(*replacements))
+    assert "micrographs.star: " in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_tables_without_micrographs(star: Star, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.star: not found"):
+        read_micrographs(tmp_path / "nowhere.star")
+    (tmp_path / "empty.star").touch()
+    with pytest.raises(DataError, match=r"empty\.star: has no table and no rlnMicrographName"):
+        read_micrographs(tmp_path / "empty.star")
+    (tmp_path / "packed.star").write_bytes(gzip.compress(b"data_\n" * 100, mtime=0))
+    with pytest.raises(DataError, match=r"packed\.star: not a STAR file"):
+        read_micrographs(tmp_path / "packed.star")
+    rowless = star(micrographs="data_micrographs\n\nloop_\n_rlnMicrographName #1\n_rlnOpticsGroup #2\n\n")
+    with pytest.raises(DataError, match="data_micrographs has no rows"):
+        read_micrographs(rowless, need_ctf=False)
+    zero = star(optics="", micrographs="data_\nloop_\n_rlnMicrographName\n_rlnPixelSize\na.mrc 0.0\n")
+    with pytest.raises(DataError, match=r"line 5: rlnPixelSize is 0\.0"):
+        read_micrographs(zero, need_ctf=False)
+    with pytest.raises(DataError, match=r"no rlnMicrographNameEven and no rlnMicrographNameOdd; .*--suffixes"):
+        read_micrographs(star(), need_halves=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"even_template": "{stem}.mrc"},
+        {"even_template": "{stem}.mrc", "odd_template": "{stem}.mrc"},
+        {"even_template": "{stam}.mrc", "odd_template": "{stem}.mrc"},
+        {"suffixes": ("DW", "EVN", "EVN")},
+    ],
+)
+def test_half_names_that_make_no_sense(star: Star, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        read_micrographs(star(), **options)
+
+
+def test_pixel_size_from_the_header_where_the_table_has_none(star: Star, tmp_path: Path) -> None:
+    path = star(optics="", micrographs="data_\nloop_\n_rlnMicrographName\na.mrc\nb.mrc\n")
+    with mrcfile.new(tmp_path / "a.mrc") as mrc:
+        mrc.set_data(np.zeros((4, 4), np.float32))
+        mrc.voxel_size = 1.25
+    table = read_micrographs(path, need_ctf=False)
+    assert table.micrographs[0].optics.pixel_size == 1.25
+    assert sorted(table.problems) == [1]
