@@ -1,0 +1,111 @@
+"""Compile a bundle's model: build TensorRT engines from its graphs and put them into the bundle."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from n2n_deploy.bundle import Bundle, extend_bundle
+from n2n_deploy.engine_facts import EngineFacts, Flavour, Profile
+from n2n_deploy.engines.builder import BuildOptions, build_engine
+from n2n_deploy.export.tensorrt_graph import check_limits, to_bfloat16
+from n2n_deploy.manifest import Deviation, Precision
+
+BFLOAT16_TOLERANCE = 8.0
+"""Times fp16's: bfloat16 keeps 8 bits of a number where float16 keeps 11."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """An engine that was added to a bundle.
+
+    Attributes:
+        key: its name there.
+        facts: what it is.
+        size: bytes.
+    """
+
+    key: str
+    facts: EngineFacts
+    size: int
+
+
+def compile_bundle(
+    bundle: Bundle,
+    flavour: Flavour,
+    precisions: Iterable[Precision],
+    profiles: tuple[Profile, ...],
+    *,
+    compute_capabilities: tuple[str, ...] = (),
+    portable: bool = False,
+    timing_cache: Path | None = None,
+    optimization_level: int | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Compiled]:
+    """Build an engine for each precision and rewrite the bundle, atomically, with all of them.
+
+    An engine of the same key is replaced; others stay. A signature is dropped: sign again. For bf16 the graph
+    is made from the fp32 one and put into the bundle too, for nodes that build their own engine.
+
+    Args:
+        bundle: an open bundle.
+        flavour: which library.
+        precisions: of the graphs to build from.
+        profiles: the shapes to build for.
+        compute_capabilities: TensorRT for RTX: the GPUs to build for.
+        portable: TensorRT: for every GPU from Ampere on and later versions of TensorRT.
+        timing_cache: TensorRT: file with timings from earlier builds.
+        optimization_level: 0 to 5; None for the library's default.
+        progress: told what is being built.
+
+    Returns:
+        The engines, in the order of `precisions`.
+
+    Raises:
+        UsageError: the library cannot build this.
+        HostError: the library or its GPU is missing.
+        BundleError: the bundle is damaged, or would become too large.
+    """
+    members: dict[str, bytes] = {}
+    facts: dict[str, Any] = {}
+    compiled = []
+    for precision in precisions:
+        progress(precision)
+        graph, member = _graph(bundle, precision)
+        check_limits(onnx.load_from_string(graph), profiles, flavour)
+        options = BuildOptions(
+            flavour,
+            precision,
+            profiles,
+            compute_capabilities,
+            portable,
+            timing_cache,
+            optimization_level,
+        )
+        engine, built = build_engine(graph, options)
+        members |= {**member, bundle.manifest.engine_member(built.key): engine}
+        facts[built.key] = built.model_dump(mode="json")
+        compiled.append(Compiled(built.key, built, len(engine)))
+    old = {key: known.model_dump(mode="json") for key, known in bundle.manifest.engines.items()}
+    extend_bundle(bundle, members, facts={"engines": old | facts, "tolerance": _tolerance(bundle)})
+    return compiled
+
+
+def _graph(bundle: Bundle, precision: Precision) -> tuple[bytes, dict[str, bytes]]:
+    """Return the ONNX model of a precision, and the member to add where the bundle does not have it yet."""
+    name = f"model.{precision}.onnx"
+    if name in bundle.manifest.members or precision != "bf16":
+        return bundle.onnx(precision), {}
+    graph = to_bfloat16(onnx.load_from_string(bundle.onnx("fp32"))).SerializeToString()
+    return graph, {name: graph}
+
+
+def _tolerance(bundle: Bundle) -> dict[str, Any]:
+    """Return the bundle's tolerances, with one for bf16."""
+    known: dict[Precision, Deviation] = dict(bundle.manifest.tolerance)
+    half = known.get("fp16")
+    if "bf16" not in known and half is not None:
+        known["bf16"] = Deviation(max=BFLOAT16_TOLERANCE * half.max, rms=BFLOAT16_TOLERANCE * half.rms)
+    return {precision: deviation.model_dump() for precision, deviation in known.items()}

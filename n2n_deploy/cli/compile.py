@@ -1,0 +1,235 @@
+"""`n2n-deploy compile`: add TensorRT engines to a bundle, built for the micrographs it will see."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json
+from n2n_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from n2n_deploy.engine_facts import Flavour
+    from n2n_deploy.export.tensorrt_engine import Compiled
+    from n2n_deploy.manifest import Precision
+    from n2n_deploy.recipe import Recipe
+
+_SHAPES, _BUILD = "What goes through the network", "How it is built"
+
+
+def compile_command(
+    model: Annotated[Path, typer.Argument(help="The bundle (MODEL.n2n); engines are added to it.")],
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            help="tensorrt: for the GPU of this machine. rtx: TensorRT for RTX, for GeForce and RTX GPUs, "
+            "built on any machine, with or without a GPU.",
+        ),
+    ],
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            "--sizes",
+            metavar="WxH,…",
+            help="Micrograph sizes in pixels, such as 5760x4092,4096x4096; with --pixel-size.",
+            rich_help_panel=_SHAPES,
+        ),
+    ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option("--pixel-size", metavar="Å", help="Of those micrographs.", rich_help_panel=_SHAPES),
+    ] = None,
+    star: Annotated[
+        Path | None,
+        typer.Option(
+            "--star",
+            help="Take sizes and pixel sizes from the micrographs of a table.",
+            rich_help_panel=_SHAPES,
+        ),
+    ] = None,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            "--tile",
+            metavar="WxH",
+            help="Or build for exact tiles of this many network pixels, whatever the micrographs.",
+            rich_help_panel=_SHAPES,
+        ),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Images at once.", rich_help_panel=_SHAPES)
+    ] = 1,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="fp32, fp16 or bf16, or several with commas: an engine each.",
+            rich_help_panel=_BUILD,
+        ),
+    ] = "fp16",
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            "--compute-capability",
+            metavar="CC,…",
+            help="GPUs to build for (rtx): 7.5 Turing, 8.0 and 8.6 Ampere, 8.9 Ada, 12.0 Blackwell. "
+            "By default all from 8.0 on.",
+            rich_help_panel=_BUILD,
+        ),
+    ] = None,
+    portable: Annotated[
+        bool,
+        typer.Option(
+            "--portable",
+            help="Run on every GPU from Ampere on and with later versions of TensorRT, a little slower "
+            "(tensorrt); on every GPU that the library knows (rtx).",
+            rich_help_panel=_BUILD,
+        ),
+    ] = False,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--timing-cache",
+            help="File that keeps kernel timings, so that the next build is quick (tensorrt).",
+            rich_help_panel=_BUILD,
+        ),
+    ] = None,
+    optimization_level: Annotated[
+        int | None,
+        typer.Option(
+            "--optimization-level",
+            min=0,
+            max=5,
+            help="How long to search for fast kernels.",
+            rich_help_panel=_BUILD,
+        ),
+    ] = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Add TensorRT engines to a bundle.
+
+    An engine is built for the network-size images of the micrographs you name and takes everything smaller as
+    well. What was really built is read back from it and written into the bundle's manifest. A signature is
+    dropped by this: sign the bundle afterwards.
+
+    [bold]Examples[/]
+
+      n2n-deploy compile model.n2n --target rtx --sizes 5760x4092 --pixel-size 0.83
+
+      n2n-deploy compile model.n2n --target tensorrt --star micrographs.star --precision fp16,bf16
+    """
+    del config
+    flavour = _flavour(target)
+    precisions = _precisions(precision)
+
+    from n2n_deploy.bundle import Bundle
+    from n2n_deploy.engine_facts import RTX_CAPABILITIES
+    from n2n_deploy.engines.profiles import plan_profiles
+    from n2n_deploy.export.tensorrt_engine import compile_bundle
+
+    if compute_capability and flavour == "tensorrt":
+        raise UsageError("--compute-capability is for --target rtx; TensorRT builds for the GPU it runs on")
+    capabilities = tuple(part.strip() for part in compute_capability.split(",")) if compute_capability else ()
+    if portable and flavour == "rtx" and not capabilities:
+        # Turing has no bfloat16.
+        capabilities = RTX_CAPABILITIES[1:] if "bf16" in precisions else RTX_CAPABILITIES
+    bundle = Bundle.open(model)
+    shapes = _network_shapes(bundle.recipe, sizes, pixel_size, star, tile)
+    golden = bundle.golden()[0].shape
+    compiled = compile_bundle(
+        bundle,
+        flavour,
+        precisions,
+        plan_profiles(shapes, must_take=(golden[2], golden[3]), batch=batch),
+        compute_capabilities=capabilities,
+        portable=portable,
+        timing_cache=timing_cache,
+        optimization_level=optimization_level,
+        progress=lambda name: err.print(f"building the {name} engine …"),
+    )
+    if json:
+        print_json(
+            [{"key": engine.key, "bytes": engine.size, **engine.facts.model_dump()} for engine in compiled]
+        )
+        return
+    _show(model, compiled)
+
+
+def _flavour(target: str) -> "Flavour":
+    if target not in ("tensorrt", "rtx"):
+        raise UsageError(f"--target {target!r} does not exist; choose tensorrt or rtx")
+    return cast("Flavour", target)
+
+
+def _precisions(text: str) -> "list[Precision]":
+    names = [part.strip() for part in text.split(",")]
+    for name in names:
+        if name not in ("fp32", "fp16", "bf16"):
+            raise UsageError(f"--precision {name!r} does not exist; choose fp32, fp16 or bf16")
+    return cast("list[Precision]", list(dict.fromkeys(names)))
+
+
+def _network_shapes(
+    recipe: "Recipe", sizes: str | None, pixel_size: float | None, star: Path | None, tile: str | None
+) -> list[tuple[int, int]]:
+    """Sizes (height, width) at which the network sees what the user named."""
+    from n2n_deploy.imaging.fourier import MULTIPLE, network_shape
+
+    if sum(option is not None for option in (sizes, star, tile)) != 1:
+        raise UsageError("give one of --sizes (with --pixel-size), --star and --tile")
+    if tile is not None:
+        height, width = _size(tile)
+        if height % MULTIPLE or width % MULTIPLE:
+            raise UsageError(f"--tile {tile}: the sides must be multiples of {MULTIPLE} network pixels")
+        return [(height, width)]
+    if star is not None:
+        from n2n_deploy.io.mrc import read_header
+        from n2n_deploy.io.star import read_micrographs
+
+        table = read_micrographs(star, need_ctf=False, pixel_size=pixel_size)
+        return [
+            network_shape(
+                read_header(micrograph.path).shape, micrograph.optics.pixel_size, recipe.max_resolution
+            )
+            for micrograph in table.micrographs
+        ]
+    if pixel_size is None:
+        raise UsageError("--sizes needs --pixel-size, in Å")
+    assert sizes is not None
+    return [network_shape(_size(text), pixel_size, recipe.max_resolution) for text in sizes.split(",")]
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Return (height, width) of "5760x4092": width first, as cameras are described."""
+    try:
+        width, height = (int(part) for part in text.lower().replace("×", "x").split("x"))
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no size; write width x height in pixels, such as 5760x4092") from error
+    if min(width, height) <= 0:
+        raise UsageError(f"{text!r} is no size; both sides must be above 0")
+    return height, width
+
+
+def _show(model: Path, compiled: "list[Compiled]") -> None:
+    table = Table("engine", "GPUs", "largest input", "MB", "not read back", box=None, title_justify="left")
+    for engine in compiled:
+        facts = engine.facts
+        largest = max((profile.maximum for profile in facts.profiles), key=lambda shape: shape[2] * shape[3])
+        table.add_row(
+            engine.key,
+            "8.0 and later" if facts.hardware == "ampere_plus" else ", ".join(facts.compute_capabilities),
+            f"{largest[3]}×{largest[2]}",
+            f"{engine.size / 1e6:.1f}",
+            ", ".join(facts.not_read_back) or "—",
+        )
+    out.print(table)
+    reasons = {reason for engine in compiled for reason in engine.facts.not_read_back.values()}
+    for reason in sorted(reasons):
+        out.print(f"[dim]not read back: {escape(reason)}[/]")
+    out.print(
+        f"{escape(str(model))} now holds {len(compiled)} more; sign it again if your nodes ask for that."
+    )

@@ -1,0 +1,104 @@
+"""TensorRT for RTX really builds engines here, GPU or not, and what is written of them is what they are."""
+
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import onnx
+import pytest
+
+from n2n_deploy.engine_facts import EngineFacts, header_capabilities, header_version
+from n2n_deploy.engines.builder import BuildOptions, build_engine, tensorrt_module
+from n2n_deploy.engines.gpus import driver
+from n2n_deploy.engines.profiles import plan_profiles
+from n2n_deploy.errors import HostError, UsageError
+from n2n_deploy.manifest import Precision
+from n2n_deploy.train.model import PRESETS
+
+Graphs = Callable[[str, Precision], onnx.ModelProto]
+
+PROFILES = plan_profiles([(512, 640)])
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def library() -> str:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed (extra rtx)")
+    return version("tensorrt_rtx")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_builds_in_every_precision(graph: Graphs, library: str, preset: str, precision: Precision) -> None:
+    options = BuildOptions("rtx", precision, PROFILES, ("8.6", "8.9", "12.0"))
+    model = graph(preset, precision)
+    engine, facts = build_engine(model.SerializeToString(), options)
+    assert (facts.flavour, facts.precision, facts.tensorrt_version) == ("rtx", precision, library)
+    assert facts.compute_capabilities == ("8.6", "8.9", "12.0")
+    assert {"tensorrt_version", "compute_capabilities"} <= set(facts.read_back)
+    assert facts.profiles == PROFILES
+    kind = {"fp32": "float", "fp16": "half", "bf16": "bf16"}[precision]
+    convolutions = sum(node.op_type == "Conv" for node in model.graph.node)
+    assert convolutions >= 96
+    assert facts.layers[kind] > convolutions
+    assert sum(facts.layers.values()) - facts.layers[kind] == (precision != "fp32")
+    weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    assert len(engine) > weights
+
+
+@pytest.mark.parametrize("capabilities", [("7.5",), ("8.0", "12.1"), ("8.9",)])
+def test_header_tells_the_capabilities_built_for(graph: Graphs, capabilities: tuple[str, ...]) -> None:
+    options = BuildOptions("rtx", "fp16", PROFILES, capabilities)
+    engine, _ = build_engine(graph("small", "fp16").SerializeToString(), options)
+    assert header_capabilities(engine) == capabilities
+    assert header_version(engine) == tensorrt_module("rtx").__version__
+    assert header_version(engine[1:]) is None
+    assert header_capabilities(b"ftrt" + engine[4:]) is None
+
+
+def test_what_could_not_be_read_is_named_with_its_reason(graph: Graphs) -> None:
+    if driver().gpus:
+        pytest.skip("this machine has a GPU: the engine itself can be asked")
+    options = BuildOptions("rtx", "fp32", PROFILES, ("8.6",))
+    _, facts = build_engine(graph("small", "fp32").SerializeToString(), options)
+    assert set(facts.not_read_back) == {
+        "hardware",
+        "version_compatible",
+        "profiles",
+        "layers",
+        "activation_bytes",
+    }
+    assert all("driver" in reason for reason in facts.not_read_back.values())
+    assert EngineFacts.model_validate_json(facts.model_dump_json()) == facts
+
+
+@pytest.mark.parametrize(
+    ("precision", "capabilities", "says"),
+    [
+        ("fp16", ("9.0",), "not 9.0.*--target tensorrt"),
+        ("fp16", ("8.9", "banana"), "not banana"),
+        ("bf16", ("7.5",), "sm75.*b16"),
+    ],
+)
+def test_targets_it_cannot_build_for_are_refused(
+    graph: Graphs, precision: Precision, capabilities: tuple[str, ...], says: str
+) -> None:
+    options = BuildOptions("rtx", precision, PROFILES, capabilities)
+    with pytest.raises(UsageError, match=says):
+        build_engine(graph("small", precision).SerializeToString(), options)
+
+
+def test_junk_is_refused_in_one_line() -> None:
+    with pytest.raises(UsageError, match="refuses the graph") as caught:
+        build_engine(b"no graph at all", BuildOptions("rtx", "fp32", PROFILES, ("8.6",)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_library_says_what_brings_it(graph: Graphs, tmp_path: Path) -> None:
+    try:
+        version("tensorrt")
+        pytest.skip("TensorRT is installed here")
+    except PackageNotFoundError:
+        options = BuildOptions("tensorrt", "fp32", PROFILES, timing_cache=tmp_path / "timings")
+        with pytest.raises(HostError, match=r"pip install 'n2n-deploy\[tensorrt\]'"):
+            build_engine(graph("small", "fp32").SerializeToString(), options)
