@@ -18,9 +18,7 @@ ATOMS = "proteasome.npz"
 MICROGRAPH_PIXEL_SIZE = 0.85378
 """Å per pixel of the real micrograph."""
 
-OPTICS = Optics(
-    MICROGRAPH_PIXEL_SIZE, voltage=300.0, spherical_aberration=2.7, amplitude_contrast=0.1
-)
+OPTICS = Optics(MICROGRAPH_PIXEL_SIZE, voltage=300.0, spherical_aberration=2.7, amplitude_contrast=0.1)
 
 CTF = CTFParameters(defocus_u=10500.0, defocus_v=10500.0)
 """A rough one-dimensional fit without astigmatism: good for demonstrations, not for science."""

@@ -108,9 +108,7 @@ def ring_covariances(m1: Array, m2: Array, d1: Array, d2: Array, spacing: tuple[
     """
     xp = array_module(m1)
     shape = (m1.shape[0], m1.shape[1])
-    spectra = [
-        rfft2((image - image.mean(dtype=xp.float64)).astype(xp.float32)) for image in _alike(m1, m2, d1, d2)
-    ]
+    spectra = [rfft2((image - image.mean(dtype=xp.float64)).astype(xp.float32)) for image in _alike(m1, m2, d1, d2)]
     for spectrum in spectra:
         spectrum /= m1.size
         spectrum[0, 0] = 0
@@ -173,7 +171,5 @@ def _alike(*images: Array) -> tuple[Array, ...]:
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         found = ", ".join("×".join(map(str, shape)) for shape in sorted(shapes))
-        raise DataError(
-            f"noisy and denoised halves must have one shape, not {found}: give images of one micrograph"
-        )
+        raise DataError(f"noisy and denoised halves must have one shape, not {found}: give images of one micrograph")
     return images

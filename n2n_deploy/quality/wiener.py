@@ -53,8 +53,6 @@ def fit_wiener(m1: Array, m2: Array) -> WienerFilter:
         DataError: the shapes differ.
     """
     c = ring_covariances(m1, m2, m1, m2, _PIXELS)
-    signal, power = (
-        gaussian_filter1d(values, SMOOTHING, mode="nearest") for values in (c.m1m2, (c.m1m1 + c.m2m2) / 2)
-    )
+    signal, power = (gaussian_filter1d(values, SMOOTHING, mode="nearest") for values in (c.m1m2, (c.m1m1 + c.m2m2) / 2))
     gain = np.divide(signal, power, out=np.zeros_like(signal), where=power > 0)
     return WienerFilter(c.frequency, np.clip(gain, 0.0, 1.0))

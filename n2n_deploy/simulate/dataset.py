@@ -1,6 +1,6 @@
 """A simulated data set on disk: even and odd halves, their sum, the noiseless truth, and RELION's tables."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,8 +96,12 @@ def simulate(
         )
         if progress is not None:
             progress(index, micrographs)
-    _write_star(out / "truth" / "particles.star", optics, "particles", _PARTICLE_COLUMNS, poses)
-    return _write_star(out / "micrographs.star", optics, "micrographs", _MICROGRAPH_COLUMNS, images)
+    group = ("simulated", 1, voltage, spherical_aberration, amplitude_contrast, pixel_size)
+    tables = ("optics", _OPTICS_COLUMNS, [(*group, pixel_size)]), ("micrographs", _MICROGRAPH_COLUMNS, images)
+    # RELION extracts particles anew from a table only if that says what box they had.
+    boxed = ("optics", _BOXED_OPTICS_COLUMNS, [(*group, pixel_size, 2, _box(atoms, pixel_size))])
+    _write_star(out / "truth" / "particles.star", boxed, ("particles", _PARTICLE_COLUMNS, poses))
+    return _write_star(out / "micrographs.star", *tables)
 
 
 def _write_images(
@@ -118,9 +122,7 @@ def _write_images(
     for suffix, image in (("DW", even + odd), ("EVN", even), ("ODD", odd)):
         names.append(f"micrographs/{stem}_{suffix}.mrc")
         write_mrc(out / names[-1], image, label=_LABEL, pixel_size=optics.pixel_size)
-    write_mrc(
-        out / "truth" / f"{stem}.mrc", expected, label=f"{_LABEL}, noiseless", pixel_size=optics.pixel_size
-    )
+    write_mrc(out / "truth" / f"{stem}.mrc", expected, label=f"{_LABEL}, noiseless", pixel_size=optics.pixel_size)
     return names
 
 
@@ -129,9 +131,7 @@ def _draw_ctf(
 ) -> CTFParameters:
     """Draw one micrograph's defocus, rounded as tables write it, so that table and image agree exactly."""
     mean, half_difference = rng.uniform(*defocus), rng.uniform(0.0, astigmatism) / 2
-    u, v, angle = (
-        round(x, 2) for x in (mean + half_difference, mean - half_difference, rng.uniform(0.0, 180.0))
-    )
+    u, v, angle = (round(x, 2) for x in (mean + half_difference, mean - half_difference, rng.uniform(0.0, 180.0)))
     return CTFParameters(u, v, angle, phase_shift)
 
 
@@ -145,17 +145,18 @@ _OPTICS_COLUMNS = (
     *("rlnOpticsGroupName", "rlnOpticsGroup", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"),
     *("rlnMicrographOriginalPixelSize", "rlnMicrographPixelSize"),
 )
+_BOXED_OPTICS_COLUMNS = (*_OPTICS_COLUMNS[:-1], "rlnImagePixelSize", "rlnImageDimensionality", "rlnImageSize")
+
+_Table = tuple[str, Sequence[str], Sequence[Sequence[object]]]
 
 
-def _write_star(
-    path: Path, optics: Optics, name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
-) -> Path:
-    """Write a RELION 3.1 table with its one optics group."""
-    group = ("simulated", 1, optics.voltage, optics.spherical_aberration, optics.amplitude_contrast)
-    tables = (
-        ("optics", _OPTICS_COLUMNS, [(*group, optics.pixel_size, optics.pixel_size)]),
-        (name, columns, rows),
-    )
+def _box(atoms: Atoms, pixel_size: float) -> int:
+    """Return the side, in pixels, of a box with room around a particle."""
+    return 2 * round(1.5 * radius(atoms) / pixel_size)
+
+
+def _write_star(path: Path, *tables: _Table) -> Path:
+    """Write tables of (name, labels, rows) as RELION 3.1 does."""
     with atomic_write(path) as stream:
         for title, labels, values in tables:
             header = "".join(f"_{label} #{number}\n" for number, label in enumerate(labels, start=1))

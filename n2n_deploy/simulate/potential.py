@@ -49,9 +49,7 @@ def contrast_factor(atomic_number: int, frequency: NDArray[np.floating]) -> NDAr
     mass = gemmi.Element(atomic_number).weight + gemmi.Element("H").weight
     ice = WATER_DENSITY * (oxygen + 2 * hydrogen) * PROTEIN_VOLUME * mass
     atom = scattering_factor(atomic_number, frequency) + scattering_factor(1, frequency)
-    displaced: NDArray[np.float64] = ice * np.exp(
-        -2 * (np.pi * ICE_BOUNDARY * frequency.astype(np.float64)) ** 2
-    )
+    displaced: NDArray[np.float64] = ice * np.exp(-2 * (np.pi * ICE_BOUNDARY * frequency.astype(np.float64)) ** 2)
     return atom - displaced
 
 

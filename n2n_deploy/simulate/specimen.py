@@ -43,9 +43,7 @@ def default_number(shape: tuple[int, int], pixel_size: float, atoms: Atoms) -> i
     return round(COVERAGE * area / (np.pi * radius(atoms) ** 2))
 
 
-def place(
-    shape: tuple[int, int], margin: int, number: int, distance: float, rng: np.random.Generator
-) -> Particles:
+def place(shape: tuple[int, int], margin: int, number: int, distance: float, rng: np.random.Generator) -> Particles:
     """Throw particles at random until `number` of them lie in the frame, none too near another.
 
     Args:

@@ -77,9 +77,7 @@ def test_a_linear_denoiser_ring_by_ring() -> None:
     h = np.exp(-20 * found.frequency[rings] ** 2)
     signal_power, noise_power = found.var_signal[rings], found.var_noise_noisy[rings]
     tolerance = 0.05 * signal_power.max()
-    np.testing.assert_allclose(
-        found.var_noise_denoised[rings], h**2 * noise_power, rtol=0.02, atol=0.02 * tolerance
-    )
+    np.testing.assert_allclose(found.var_noise_denoised[rings], h**2 * noise_power, rtol=0.02, atol=0.02 * tolerance)
     np.testing.assert_allclose(found.var_bias[rings], (1 - h) ** 2 * signal_power, atol=tolerance)
     expected = (2 * h * signal_power - h**2 * (signal_power + noise_power)) / signal_power
     np.testing.assert_allclose(found.recovered_signal_fraction[rings], expected, atol=0.02)
@@ -103,9 +101,7 @@ def test_rings_add_up_to_the_image() -> None:
     shape = (96, 81)
     frequency = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
     rng = np.random.default_rng(3)
-    limited = [
-        np.fft.irfft2(np.fft.rfft2(rng.normal(7, 1, shape)) * (frequency < 0.45), shape) for _ in range(4)
-    ]
+    limited = [np.fft.irfft2(np.fft.rfft2(rng.normal(7, 1, shape)) * (frequency < 0.45), shape) for _ in range(4)]
     whole, rings = s3.covariances(*limited), s3.ring_covariances(*limited, (1.0, 1.0))
     for name in ("m1m1", "m2m2", "d1d1", "d2d2", "m1m2", "d1d2", "d1m2", "d2m1"):
         assert getattr(rings, name).sum() == pytest.approx(getattr(whole, name), rel=1e-4, abs=1e-6)
@@ -123,9 +119,7 @@ def test_fixed_points_of_the_recovered_signal_fraction() -> None:
 
 
 def test_a_set_has_the_ratio_of_averages() -> None:
-    strong, weak = (
-        s3.covariances(*halves(smooth_signal(1, v)), *halves(smooth_signal(1, v))) for v in (4.0, 0.01)
-    )
+    strong, weak = (s3.covariances(*halves(smooth_signal(1, v)), *halves(smooth_signal(1, v))) for v in (4.0, 0.01))
     both = s3.from_covariances(s3.mean_covariances([strong, weak]))
     assert both.snr_noisy == pytest.approx(2.005 / N_VAR, rel=0.05)
 
