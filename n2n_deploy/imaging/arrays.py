@@ -4,14 +4,17 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy
 import scipy.fft
 
 Array = Any
 """A NumPy or CuPy array; every function returns arrays of the module whose arrays it was given."""
+
+Result = TypeVar("Result")
 
 _workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -31,7 +34,7 @@ def to_numpy(array: Array) -> Array:
 
 
 def set_fft_workers(workers: int) -> None:
-    """Set how many threads one Fourier transform on the CPU uses (at first: all CPUs this process may use).
+    """Set how many threads one image's Fourier work on the CPU uses (at first: all CPUs this process may use).
 
     Lanes that denoise several micrographs at once share the CPUs, so each of them should use few.
     """
@@ -40,26 +43,26 @@ def set_fft_workers(workers: int) -> None:
 
 
 def fft_workers() -> int:
-    """Return how many threads one Fourier transform on the CPU uses."""
+    """Return how many threads one image's Fourier work on the CPU uses."""
     return _workers
 
 
-def _transform(name: str, array: Array, **options: Any) -> Array:
+def _transform(name: str, array: Array, *, workers: int | None = None, **options: Any) -> Array:
     if array_module(array) is numpy:
-        return getattr(scipy.fft, name)(array, workers=_workers, **options)
+        return getattr(scipy.fft, name)(array, workers=workers or _workers, **options)
     import cupyx.scipy.fft
 
     return getattr(cupyx.scipy.fft, name)(array, **options)
 
 
-def rfft(array: Array, axis: int = -1) -> Array:
-    """Real transform along one axis; float32 gives complex64."""
-    return _transform("rfft", array, axis=axis)
+def rfft_rows(array: Array) -> Array:
+    """Real transform of each row, in the calling thread; float32 gives complex64."""
+    return _transform("rfft", array, axis=1, workers=1)
 
 
-def irfft(array: Array, n: int, axis: int = -1) -> Array:
-    """Inverse of `rfft` to `n` samples; missing high frequencies are taken as zero."""
-    return _transform("irfft", array, n=n, axis=axis)
+def irfft_rows(array: Array, n: int) -> Array:
+    """Inverse of `rfft_rows` to `n` samples; missing high frequencies are taken as zero."""
+    return _transform("irfft", array, n=n, axis=1, workers=1)
 
 
 def fft(array: Array, axis: int, *, overwrite: bool = False) -> Array:
@@ -82,14 +85,29 @@ def irfft2(array: Array, shape: tuple[int, int]) -> Array:
     return _transform("irfft2", array, s=shape)
 
 
-def row_blocks(shape: tuple[int, ...], xp: ModuleType, values: int = 1 << 17) -> Iterator[slice]:
-    """Yield slices of rows with about `values` values each: elementwise chains then stay in the CPU's cache.
+BLOCK = 1 << 17
+"""About how many values one block of rows has: chains of operations on it then stay in the CPU's cache."""
+
+
+def row_blocks(shape: tuple[int, ...], xp: ModuleType, multiple: int = 1) -> Iterator[slice]:
+    """Yield slices of rows, `multiple` at a time, with about `BLOCK` values each.
 
     On a GPU, where every launch costs and nothing is gained, one slice covers all rows.
     """
-    rows = shape[0] if xp is not numpy else max(1, values // max(1, shape[1]))
+    rows = shape[0] if xp is not numpy else max(1, BLOCK // max(1, shape[1] * multiple)) * multiple
     for start in range(0, shape[0], rows):
         yield slice(start, min(start + rows, shape[0]))
+
+
+def map_row_blocks(
+    work: Callable[[slice], Result], shape: tuple[int, ...], xp: ModuleType, multiple: int = 1
+) -> list[Result]:
+    """Call `work` with each slice of `row_blocks`, on the CPU in as many threads as transforms use."""
+    blocks = list(row_blocks(shape, xp, multiple))
+    if min(_workers, len(blocks)) == 1:
+        return [work(rows) for rows in blocks]
+    with ThreadPoolExecutor(min(_workers, len(blocks))) as pool:
+        return list(pool.map(work, blocks))
 
 
 class GridCache:

@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy
 
 from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import Array, array_module, row_blocks
+from n2n_deploy.imaging.arrays import Array, array_module, map_row_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,13 @@ def ctf(
     """
     aberration = _Aberration(shape, spacing, optics, parameters, xp)
     values = xp.empty((shape[0], shape[1] // 2 + 1), dtype=xp.float32)
-    for rows in row_blocks(values.shape, xp):
+
+    def fill(rows: slice) -> None:
         half_turns = aberration(rows)
         half_turns *= math.pi
         values[rows] = xp.sin(half_turns)
+
+    map_row_blocks(fill, values.shape, xp)
     return values
 
 
@@ -112,13 +115,16 @@ def flip_phases(
     """
     xp = array_module(spectrum)
     aberration = _Aberration(shape, spacing, optics, parameters, xp)
-    for rows in row_blocks(spectrum.shape, xp):
+
+    def flip(rows: slice) -> None:
         # sin γ < 0 exactly where γ/π rounds down to an odd number, which costs less than a sine.
         odd = xp.floor(aberration(rows)).astype(xp.int64)
         odd &= 1
         odd *= -2
         odd += 1
         spectrum[rows] *= odd.astype(xp.float32)
+
+    map_row_blocks(flip, spectrum.shape, xp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +206,9 @@ def _required(optics: Optics) -> tuple[float, float, float]:
     if voltage is None or cs_mm is None or contrast is None:
         named = {"voltage": voltage, "spherical aberration": cs_mm, "amplitude contrast": contrast}
         missing = " and ".join(name for name, value in named.items() if value is None)
-        raise DataError(
-            f"the CTF needs the {missing}: add it to the table, or use a model with phase_flip off"
-        )
+        raise DataError(f"the CTF needs the {missing}: add it to the table, or use a model with phase_flip off")
     if not voltage > 0 or not 0 <= contrast <= 1:
         raise DataError(
-            f"the CTF needs a voltage above 0 kV and an amplitude contrast of 0 to 1, "
-            f"not {voltage:g} and {contrast:g}"
+            f"the CTF needs a voltage above 0 kV and an amplitude contrast of 0 to 1, not {voltage:g} and {contrast:g}"
         )
     return voltage, cs_mm, contrast

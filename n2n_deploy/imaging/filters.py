@@ -6,7 +6,7 @@ from types import ModuleType
 
 import numpy
 
-from n2n_deploy.imaging.arrays import Array, grid_cache, row_blocks
+from n2n_deploy.imaging.arrays import Array, grid_cache, map_row_blocks
 from n2n_deploy.imaging.fourier import nyquist
 from n2n_deploy.recipe import Recipe
 
@@ -15,9 +15,7 @@ LOWPASS_ORDER = 16
 """Steep enough that amplitudes change by less than 2 % between 1.6 and 0.9 of the two cut-offs."""
 
 
-def bandpass(
-    shape: tuple[int, int], spacing: tuple[float, float], recipe: Recipe, xp: ModuleType = numpy
-) -> Array:
+def bandpass(shape: tuple[int, int], spacing: tuple[float, float], recipe: Recipe, xp: ModuleType = numpy) -> Array:
     """Return the band-pass of S2.1 on the rfft grid: a Butterworth high-pass times a Butterworth low-pass.
 
     1/√(1 + (f_h/s)^(2·4)) · 1/√(1 + (s/f_l)^(2·16)) with f_h = 1/highpass and f_l = 1/max_resolution, or the
@@ -78,6 +76,9 @@ def _radial(
     y = xp.fft.fftfreq(shape[0], spacing[0])[:, None]
     x = xp.fft.rfftfreq(shape[1], spacing[1])[None, :]
     values = xp.empty((shape[0], x.shape[1]), dtype=xp.float32)
-    for rows in row_blocks(values.shape, xp):
+
+    def fill(rows: slice) -> None:
         values[rows] = profile(xp.hypot(y[rows], x))
+
+    map_row_blocks(fill, values.shape, xp)
     return values

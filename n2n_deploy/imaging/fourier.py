@@ -6,16 +6,22 @@ from types import ModuleType
 import numpy
 
 from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import Array, array_module, fft, grid_cache, ifft, irfft, rfft, row_blocks
+from n2n_deploy.imaging.arrays import (
+    Array,
+    array_module,
+    fft,
+    grid_cache,
+    ifft,
+    irfft_rows,
+    map_row_blocks,
+    rfft_rows,
+)
 
 MULTIPLE = 8
 """The network halves three times, so its sides are multiples of this."""
 
 SMALLEST = 32
 """Pixels; a network image with a smaller side has nothing to denoise in it."""
-
-BLOCK = 1 << 20
-"""Values per block of rows that are transformed along x at a time."""
 
 
 def effective_resolution(pixel_size: float, max_resolution: float) -> float:
@@ -25,9 +31,7 @@ def effective_resolution(pixel_size: float, max_resolution: float) -> float:
         DataError: the pixel size is not a positive number.
     """
     if not (math.isfinite(pixel_size) and pixel_size > 0):
-        raise DataError(
-            f"the pixel size must be a positive number of Å, not {pixel_size}: correct it in the table"
-        )
+        raise DataError(f"the pixel size must be a positive number of Å, not {pixel_size}: correct it in the table")
     return max(max_resolution, 2.0 * pixel_size)
 
 
@@ -56,9 +60,7 @@ def network_shape(shape: tuple[int, int], pixel_size: float, max_resolution: flo
     return height, width
 
 
-def grid_spacing(
-    shape: tuple[int, int], pixel_size: float, new_shape: tuple[int, int]
-) -> tuple[float, float]:
+def grid_spacing(shape: tuple[int, int], pixel_size: float, new_shape: tuple[int, int]) -> tuple[float, float]:
     """Return Å per pixel along (y, x) after resampling an image to `new_shape`: the field of view stays."""
     return shape[0] * pixel_size / new_shape[0], shape[1] * pixel_size / new_shape[1]
 
@@ -164,8 +166,11 @@ def partial_rfft2(image: Array, mean: float, columns: int) -> Array:
     xp = array_module(image)
     spectrum = xp.empty((image.shape[0], columns), dtype=xp.complex64)
     offset = numpy.float32(mean)
-    for rows in row_blocks(image.shape, xp, BLOCK):
-        spectrum[rows] = rfft(image[rows] - offset, axis=1)[:, :columns]
+
+    def transform(rows: slice) -> None:
+        spectrum[rows] = rfft_rows(image[rows] - offset)[:, :columns]
+
+    map_row_blocks(transform, image.shape, xp)
     return fft(spectrum, axis=0, overwrite=True)
 
 
@@ -181,8 +186,11 @@ def partial_irfft2(spectrum: Array, shape: tuple[int, int], mean: float) -> Arra
     spectrum = ifft(spectrum, axis=0, overwrite=True)
     image = xp.empty(shape, dtype=xp.float32)
     offset = numpy.float32(mean)
-    for rows in row_blocks(shape, xp, BLOCK):
-        xp.add(irfft(spectrum[rows], n=shape[1], axis=1), offset, out=image[rows])
+
+    def transform(rows: slice) -> None:
+        xp.add(irfft_rows(spectrum[rows], shape[1]), offset, out=image[rows])
+
+    map_row_blocks(transform, shape, xp)
     return image
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy
 
 from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import Array, array_module, row_blocks
+from n2n_deploy.imaging.arrays import Array, array_module, map_row_blocks
 
 MAX_BAD_FRACTION = 0.01
 """Beyond this share of pixels to replace, an image is refused."""
@@ -62,9 +62,7 @@ def repair_pixels(image: Array) -> tuple[Array, PixelReport]:
     """
     xp = array_module(image)
     if image.ndim != 2 or image.size == 0 or image.dtype.kind not in "buif":
-        raise DataError(
-            f"expected one 2-D image of real numbers, found {image.dtype} with shape {tuple(image.shape)}"
-        )
+        raise DataError(f"expected one 2-D image of real numbers, found {image.dtype} with shape {tuple(image.shape)}")
     with numpy.errstate(all="ignore"):
         image = xp.ascontiguousarray(image, dtype=xp.float32)
         found = _statistics(image)
@@ -104,32 +102,42 @@ class _Statistics:
 def _statistics(image: Array) -> _Statistics:
     """Mean and standard deviation in float64, the extremes, and how much of the image is constant."""
     xp = array_module(image)
-    mean = float(image.mean(dtype=xp.float64))
-    square = 0.0
-    for rows in row_blocks(image.shape, xp):
-        difference = xp.subtract(image[rows], mean, dtype=xp.float64)
-        difference *= difference
-        square += float(difference.sum())
-    low, high = _tiles(image, xp.min), _tiles(image, xp.max)
+    step = [max(1, n // 64) for n in image.shape]
+    # Near the mean, so that the squares do not lose the contrast of an image with a large grey level.
+    origin = float(image[:: step[0], :: step[1]].mean(dtype=xp.float64))
+
+    def part(rows: slice) -> tuple[float, float, Array, Array]:
+        # NumPy keeps these settings per thread. Whatever is not finite shows in the mean.
+        with numpy.errstate(all="ignore"):
+            low, high = _tile_rows(image[rows], xp.min), _tile_rows(image[rows], xp.max)
+            difference = xp.subtract(image[rows], origin, dtype=xp.float64).ravel()
+            total = float(difference.sum())
+            difference *= difference
+            return total, float(difference.sum()), low, high
+
+    totals, squares, lows, highs = zip(*map_row_blocks(part, image.shape, xp, multiple=_TILE), strict=True)
+    low, high = (
+        _tile_rows(xp.ascontiguousarray(xp.concatenate(tiles).T), reduce)
+        for tiles, reduce in ((lows, xp.min), (highs, xp.max))
+    )
+    mean = sum(totals) / image.size
     return _Statistics(
-        mean=mean,
-        std=math.sqrt(square / image.size),
+        mean=origin + mean,
+        std=math.sqrt(max(0.0, sum(squares) / image.size - mean**2)),
         low=float(low.min()),
         high=float(high.max()),
         constant=float((low == high).mean()),
     )
 
 
-def _tiles(image: Array, reduce: Callable[..., Array]) -> Array:
-    """Reduce 16×16 tiles to one value each; the last row and column of tiles overlap those before them."""
+def _tile_rows(image: Array, reduce: Callable[..., Array]) -> Array:
+    """Reduce every 16 rows to one; the last 16 overlap those before where the height is no multiple."""
     xp = array_module(image)
-    for _ in range(2):
-        whole = image.shape[0] // _TILE
-        tiles = reduce(image[: whole * _TILE].reshape(whole, _TILE, image.shape[1]), axis=1)
-        if image.shape[0] % _TILE:
-            tiles = xp.concatenate([tiles, reduce(image[-_TILE:], axis=0)[None]])
-        image = xp.ascontiguousarray(tiles.T)
-    return image
+    whole = image.shape[0] // _TILE
+    tiles = reduce(image[: whole * _TILE].reshape(whole, _TILE, image.shape[1]), axis=1)
+    if image.shape[0] % _TILE == 0:
+        return tiles
+    return xp.concatenate([tiles, reduce(image[-_TILE:], axis=0)[None]])
 
 
 def _check_fraction(count: int, size: int, kind: str) -> None:

@@ -7,11 +7,10 @@ import numpy
 
 from n2n_deploy.errors import DataError
 from n2n_deploy.imaging import kernels
-from n2n_deploy.imaging.arrays import Array, array_module, irfft2
+from n2n_deploy.imaging.arrays import BLOCK, Array, array_module, fft_workers, irfft2
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, flip_phases
 from n2n_deploy.imaging.filters import bandpass
 from n2n_deploy.imaging.fourier import (
-    BLOCK,
     common_columns,
     effective_resolution,
     grid_spacing,
@@ -133,8 +132,8 @@ def working_memory(shape: tuple[int, int], pixel_size: float, recipe: Recipe, me
     raw, small = 4 * math.prod(shape), 4 * height * width
     columns = shape[1] // 2 + 1 if merge else common_columns(shape, (height, width))
     spectrum = 8 * shape[0] * columns
-    # Filters stay in the cache; a block of rows being transformed exists three times.
-    fixed = 3 * small + 12 * BLOCK
+    # Filters stay in the cache; the blocks of rows at work exist in several forms.
+    fixed = 3 * small + 16 * BLOCK * fft_workers()
     if merge:
         # In `restore`, beside the kept spectrum: its merged copy, and that copy's result.
         return 2 * spectrum + raw + 4 * small + fixed
