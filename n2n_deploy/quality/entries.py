@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 import numpy as np
@@ -113,13 +113,12 @@ class MicrographEntry:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_json` makes the entry again (curves at four digits)."""
-        plain = asdict(self) | {"flags": [asdict(flag) for flag in self.flags]}
+        plain: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        plain["flags"] = [asdict(flag) for flag in self.flags]
         plain["ssnr"] = None if self.ssnr is None else _curves_json(self.ssnr)
         if self.views is not None:
             plain["views"] = {
-                "pictures": {
-                    name: base64.b64encode(data).decode() for name, data in self.views.pictures.items()
-                },
+                "pictures": {name: base64.b64encode(data).decode() for name, data in self.views.pictures.items()},
                 "spectra": _curves_json(self.views.spectra),
                 "power_kept": self.views.power_kept,
             }
@@ -158,4 +157,7 @@ def _curves(plain: Mapping[str, Any]) -> Curves:
 
 def _rounded(values: np.ndarray) -> list[float | None]:
     """Keep four digits, more than a screen shows; JSON knows no NaN or infinity, so they become null."""
-    return [float(f"{value:.4g}") if np.isfinite(value) else None for value in values.tolist()]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        scale = 10.0 ** np.clip(3 - np.floor(np.log10(np.abs(values))), -300, 300)
+        rounded = np.where(values == 0, 0.0, np.round(values * scale) / scale)
+    return [value if finite else None for value, finite in zip(rounded.tolist(), np.isfinite(values), strict=True)]

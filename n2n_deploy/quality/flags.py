@@ -18,7 +18,7 @@ FLAT, NOTHING, EMPTY, RINGS, OUTLIER = (
 """The kinds of flags raised here."""
 
 _BLOCKS = 16
-_EMPTY_CONTRAST = 0.1
+_EMPTY_CONTRAST = 0.25
 _EMPTY_AREA = 0.1
 _FLAT = 1.1
 _NOTHING = 1e-3
@@ -31,7 +31,8 @@ _FEWEST = 8
 def empty_area(image: np.ndarray) -> float:
     """Return the share of a band-passed image, (h, w), that has next to no contrast: black halves, bars.
 
-    Of 16×16 blocks, those whose standard deviation is below a tenth of what the best quarter reaches.
+    Of 16×16 blocks, those whose standard deviation is below a quarter of what the best quarter reaches: phase
+    flipping smears the rest of the image into a black part, so it is not quite empty.
     """
     height, width = (n // _BLOCKS for n in image.shape)
     blocks = image[: height * _BLOCKS, : width * _BLOCKS].reshape(_BLOCKS, height, _BLOCKS, width)

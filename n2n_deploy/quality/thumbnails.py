@@ -16,7 +16,7 @@ _DETAILS_FROM = 40_000
 _LARGEST_SIDE = 512
 
 
-def picture_limit(micrographs: int, total: int = 80_000_000) -> int:
+def picture_limit(micrographs: int, total: int = 60_000_000) -> int:
     """Return how many bytes the pictures of one micrograph may take, so that all take about `total`."""
     return int(np.clip(total / max(micrographs, 1), 12_000, 160_000))
 

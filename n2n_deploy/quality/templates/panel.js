@@ -64,7 +64,7 @@ window.micrographPanel = (entry, { element, picture }) => {
       });
       drawing.append(svg("path", { class: kind, d: path }));
     }
-    drawing.append(svg("text", { class: "noisy", x: WIDTH - RIGHT - 78, y: 12, "text-anchor": "end" }, "┅ noisy"));
+    drawing.append(svg("text", { class: "noisy", x: WIDTH - RIGHT - 92, y: 12, "text-anchor": "end" }, "┅ noisy"));
     drawing.append(svg("text", { class: "denoised", x: WIDTH - RIGHT, y: 12, "text-anchor": "end" }, "━ denoised"));
     return drawing;
   };
@@ -83,8 +83,8 @@ window.micrographPanel = (entry, { element, picture }) => {
       panel.append(figure("Its middle, at the network's pixels", slider(pictures["noisy detail"], pictures["denoised detail"], "Middle")));
     }
     panel.append(figure("Residual: noisy less denoised", picture(pictures.residual, "Residual of the whole field")));
-    const zeros = spectra.zeros.length ? `, zeros of the CTF dashed` : "";
-    panel.append(figure(`Power spectrum, rotational average${zeros}`, plot(spectra, `Power spectra of ${entry.name} before and after denoising, logarithmic, with ${spectra.zeros.length} CTF zeros`)));
+    const zeros = spectra.zeros.length ? "; thin lines: zeros of the CTF" : "";
+    panel.append(figure(`Power spectrum${zeros}`, plot(spectra, `Power spectra of ${entry.name} before and after denoising, logarithmic, with ${spectra.zeros.length} CTF zeros`)));
   }
   if (entry.ssnr) {
     panel.append(figure("Spectral signal-to-noise ratio", plot(entry.ssnr, `Spectral SNR of ${entry.name} before and after denoising, logarithmic`)));

@@ -79,7 +79,9 @@
     for (const column of columns) {
       const cell = element("td", column.text || column.key === "flags" ? {} : { class: "number" });
       if (column.key === "name") {
-        const button = element("button", { type: "button", class: "open", "aria-expanded": "false", "aria-controls": `panel-${row.index}` }, row.name);
+        const slash = row.name.lastIndexOf("/") + 1;
+        const folder = slash ? [element("small", {}, row.name.slice(0, slash))] : [];
+        const button = element("button", { type: "button", class: "open", "aria-expanded": "false", "aria-controls": `panel-${row.index}` }, row.name.slice(slash), ...folder);
         button.addEventListener("click", () => toggle(row, line, button));
         cell.append(button);
       } else if (column.key === "status") {
@@ -129,7 +131,8 @@
   options(status, rows.map((row) => row.status));
   options(flag, rows.flatMap((row) => row.flags));
   const filtered = () => { page = 0; show(); };
-  for (const control of [name, status, flag]) control.addEventListener("input", filtered);
+  name.addEventListener("input", filtered);
+  for (const select of [status, flag]) select.addEventListener("change", filtered);
   document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
   document.getElementById("filters").addEventListener("reset", () => setTimeout(filtered));
   document.getElementById("previous").addEventListener("click", () => { page -= 1; show(); });

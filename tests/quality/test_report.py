@@ -1,0 +1,277 @@
+"""The report in a real browser: sorted, filtered, opened, the slider dragged; and nothing fetched from anywhere."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.quality.entries import Curves, Flag, MicrographEntry, RunInfo
+from n2n_deploy.quality.report import write_report
+from n2n_deploy.quality.views import view
+
+NASTY = "mics/</script><img src=x onerror=alert(1)>&\"'.mrc"
+FLAGS = (
+    "headless",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+    "disable-dev-shm-usage",
+    "window-size=1280,1000",
+)
+RUN = RunInfo(
+    "Denoising <of> job002",
+    "n2n-deploy denoise a.star m.n2n",
+    model={"hash": "3fa9c1d2"},
+    throughput={"per hour": 2500},
+)
+
+
+def entries(count: int) -> list[MicrographEntry]:
+    rng = np.random.default_rng(0)
+    noisy = rng.standard_normal((96, 128)).astype(np.float32)
+    views = view(noisy, gaussian_filter(noisy, 2), (3.0, 3.0), Optics(1.0, 300, 2.7, 0.1), CTFParameters(9000, 9000))
+    curve = Curves(np.linspace(0.01, 0.16, 20), np.geomspace(1, 1e-3, 20), np.geomspace(10, 1e-2, 20))
+    made = [
+        MicrographEntry(
+            f"mics/grid_{i}.mrc",
+            "denoised",
+            seconds=float(count - i),
+            defocus=1.0 + i / count,
+            snr=(0.07, 5.0),
+            flags=(Flag("flat power", "so flat"),) if i % 10 == 0 else (),
+            views=views,
+            ssnr=curve if i == 0 else None,
+        )
+        for i in range(count)
+    ]
+    made[3] = MicrographEntry("mics/grid_3.mrc", "failed", reason="mics/grid_3.mrc: <cut short>")
+    made[5] = MicrographEntry(NASTY, "failed", reason="odd & ends")
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, RUN, entries(250))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (pip install selenium)")
+    from selenium.webdriver.chrome.service import Service
+
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        pytest.skip("no browser (Debian: apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in FLAGS:
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=Service(driver))
+    yield opened
+    opened.quit()
+
+
+@pytest.fixture
+def tab(browser, page):
+    browser.get(page.as_uri())
+    return browser
+
+
+def all_of(tab, selector: str) -> list:
+    return tab.find_elements("css selector", selector)
+
+
+def one(tab, selector: str):
+    return tab.find_element("css selector", selector)
+
+
+def names(tab) -> list[str]:
+    return tab.execute_script("return [...document.querySelectorAll('.open')].map((b) => b.firstChild.textContent)")
+
+
+def wait(tab, condition) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(tab, 20).until(lambda _: condition())
+
+
+def choose(tab, selector: str, value: str) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    Select(one(tab, selector)).select_by_value(value)
+
+
+def test_it_opens_without_an_error_and_asks_the_network_for_nothing(browser, page):
+    browser.get_log("performance")
+    browser.get(page.as_uri())
+    assert one(browser, "h1").text == "Denoising <of> job002"
+    assert one(browser, "#found").text == "250 of 250 micrographs"
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = {m["params"]["request"]["url"][:5] for m in messages if m["method"] == "Network.requestWillBeSent"}
+    assert urls <= {"file:", "data:"}
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page.read_text())
+
+
+def test_names_are_shown_as_they_are_and_run_no_script(tab):
+    one(tab, "#filter-name").send_keys("onerror")
+    assert len(names(tab)) == 1
+    slash = NASTY.rindex("/") + 1
+    assert one(tab, ".open").get_property("textContent") == NASTY[slash:] + NASTY[:slash]
+    assert tab.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
+    one(tab, ".open").click()
+    assert one(tab, ".panel .words").text == "odd & ends"
+
+
+def test_a_column_sorts_both_ways_and_says_so(tab):
+    from selenium.webdriver.common.keys import Keys
+
+    heading = next(button for button in all_of(tab, "th button") if button.text == "Seconds")
+    heading.click()
+    assert names(tab)[:2] == ["grid_249.mrc", "grid_248.mrc"]
+    assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "ascending"
+    heading.send_keys(Keys.ENTER)
+    assert names(tab)[:2] == ["grid_0.mrc", "grid_1.mrc"]
+    assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
+    one(tab, "#next").click()
+    one(tab, "#next").click()
+    assert names(tab)[-2:] == ["grid_3.mrc", names(tab)[-1]], "what has no value comes last in either order"
+    next(button for button in all_of(tab, "th button") if button.text == "Micrograph").click()
+    assert [name for name in names(tab) if name.startswith("grid")][:3] == ["grid_0.mrc", "grid_1.mrc", "grid_2.mrc"]
+
+
+def test_filters_narrow_the_table_and_clear_again(tab):
+    one(tab, "#filter-name").send_keys("GRID_24")
+    assert one(tab, "#found").text == "11 of 250 micrographs"
+    choose(tab, "#filter-flag", "flat power")
+    wait(tab, lambda: names(tab) == ["grid_240.mrc"])
+    one(tab, "button[type=reset]").click()
+    wait(tab, lambda: one(tab, "#found").text == "250 of 250 micrographs")
+    choose(tab, "#filter-status", "failed")
+    wait(tab, lambda: one(tab, "#found").text == "2 of 250 micrographs")
+
+
+def test_pages_hold_a_hundred_rows(tab):
+    assert len(names(tab)) == 100
+    one(tab, "#next").click()
+    assert one(tab, "#page").text == "Page 2 of 3"
+    assert names(tab)[0] == "grid_100.mrc"
+
+
+def test_pictures_are_decoded_only_where_they_are_seen(tab):
+    wait(tab, lambda: len(all_of(tab, "td.thumb img")) > 0)
+    assert len(all_of(tab, "td.thumb img")) < 60
+    tab.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+    wait(tab, lambda: tab.execute_script("return document.querySelector('tbody tr:last-child img') !== null"))
+    loaded = "return [...document.images].every((image) => image.complete && image.naturalWidth > 0)"
+    wait(tab, lambda: tab.execute_script(loaded))
+
+
+def test_a_row_opens_and_its_slider_is_dragged_and_moved_by_keys(tab):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    button = one(tab, ".open")
+    button.send_keys(Keys.ENTER)
+    assert button.get_attribute("aria-expanded") == "true"
+    panel = one(tab, f"#{button.get_attribute('aria-controls')}")
+    assert "so flat" in panel.text
+    slider = panel.find_element("css selector", ".compare input")
+    after = panel.find_element("css selector", ".compare img.after")
+    tab.execute_script("arguments[0].scrollIntoView({block: 'center'})", slider)
+
+    def shown() -> float:
+        """Return the percentage of the width that the denoised picture leaves to the noisy one."""
+        return float(re.search(r"([\d.]+)%\)", after.value_of_css_property("clip-path"))[1])
+
+    assert shown() == 50
+    width = slider.size["width"]
+    ActionChains(tab).move_to_element(slider).click_and_hold().move_by_offset(int(0.3 * width), 0).release().perform()
+    assert 70 < shown() < 90
+    assert f"{int(shown())} % noisy" in slider.get_attribute("aria-valuetext")
+    before = shown()
+    slider.send_keys(Keys.ARROW_LEFT * 3)
+    assert shown() == before - 3
+    assert slider.get_attribute("aria-label")
+    button.send_keys(Keys.ENTER)
+    assert all_of(tab, ".panel") == []
+
+
+def test_curves_and_zeros_are_drawn_where_they_belong(tab):
+    one(tab, ".open").click()
+    plots = all_of(tab, ".plot")
+    assert len(plots) == 2
+    entry = entries(250)[0]
+    zeros = plots[0].find_elements("css selector", ".zero")
+    assert len(zeros) == len(entry.views.spectra.zeros) > 3
+    last, left, right = entry.views.spectra.frequency[-1], 52, 460 - 12
+    for line, zero in zip(zeros, entry.views.spectra.zeros, strict=True):
+        assert float(line.get_attribute("x1")) == pytest.approx(left + (right - left) * zero / last, abs=0.5)
+    path = plots[1].find_element("css selector", "path.denoised").get_attribute("d")
+    heights = [float(point.split()[1]) for point in re.split("[ML]", path) if point]
+    assert len(heights) == 20
+    # 10 to 0.01 in equal steps of the logarithm is a straight line downwards.
+    np.testing.assert_allclose(np.diff(heights), np.diff(heights).mean(), atol=0.15)
+    assert heights[0] < heights[-1]
+    assert plots[0].get_attribute("aria-label")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_light_and_dark(tab, scheme):
+    tab.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+
+    def luminance(colour: str) -> float:
+        """Return the relative luminance of WCAG 2."""
+        parts = np.array([float(v) for v in re.findall(r"[\d.]+", colour)[:3]]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    page = luminance(one(tab, "body").value_of_css_property("background-color"))
+    assert (page < 0.1) == (scheme == "dark")
+    for selector in (
+        "body",
+        ".card dt",
+        ".tag",
+        ".tag.flag",
+        ".tag[data-kind=failed]",
+        ".open",
+        ".open small",
+        "footer",
+    ):
+        text = one(tab, selector)
+        own = text.value_of_css_property("background-color")
+        behind = page if own.replace(" ", "").endswith(",0)") else luminance(own)
+        if selector == ".card dt":
+            behind = luminance(one(tab, ".card").value_of_css_property("background-color"))
+        front = luminance(text.value_of_css_property("color"))
+        contrast = (max(front, behind) + 0.05) / (min(front, behind) + 0.05)
+        assert contrast >= 4.5, f"{selector} in {scheme}: WCAG AA asks for 4.5, found {contrast:.2f}"
+
+
+def test_every_control_has_a_name(tab):
+    one(tab, ".open").click()
+    unnamed = """return [...document.querySelectorAll('button, input, select, [role=img], img:not([alt])')]
+        .filter((e) => !(e.textContent.trim() || e.ariaLabel || (e.labels && e.labels.length) || e.alt)).length"""
+    assert tab.execute_script(unnamed) == 0
+
+
+def test_thousands_of_micrographs_open(browser, tmp_path):
+    few = entries(250)
+    write_report(tmp_path / "large.html", RUN, [few[i % 250] for i in range(2000)])
+    browser.get((tmp_path / "large.html").as_uri())
+    assert one(browser, "#found").text == "2000 of 2000 micrographs"
+    assert browser.execute_script("return document.querySelectorAll('tbody tr').length") == 100
