@@ -1,8 +1,10 @@
 """Defective pixels are found, counted and replaced; ordinary micrographs, however sparse, are not touched."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
+import mrcfile
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -171,3 +173,14 @@ def test_statistics_of_a_faint_image_on_a_large_grey_level() -> None:
 def test_refuses_what_is_no_image(image: Image) -> None:
     with pytest.raises(DataError, match="2-D"):
         repair_pixels(image)
+
+
+def test_of_a_real_micrograph_only_hot_pixels_are_touched(shared_data: Path) -> None:
+    image = np.asarray(mrcfile.read(shared_data / "micrographs" / "fei-extended.mrc"))
+    repaired, report = repair_pixels(image)
+    changed = repaired != image
+    assert report.bad == 0
+    assert report.clipped == changed.sum() < 10
+    # Ten times the mean count in one pixel is no electron statistics.
+    assert (image[changed] > 10 * image.mean()).all()
+    assert report.mean == pytest.approx(image.mean(dtype=np.float64), rel=1e-5)
