@@ -83,9 +83,7 @@ def restore(
     """
     size = tuple(prepared.image.shape)
     if tuple(denoised.shape) != size:
-        raise DataError(
-            f"expected a denoised image of {size}, like the network's input, not {tuple(denoised.shape)}"
-        )
+        raise DataError(f"expected a denoised image of {size}, like the network's input, not {tuple(denoised.shape)}")
     if lowpass is not None and not lowpass > 0:
         raise UsageError(f"a low-pass needs a resolution above 0 Å, not {lowpass:g}")
     xp = array_module(denoised)

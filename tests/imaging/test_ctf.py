@@ -35,9 +35,7 @@ def _our_types(setting: tuple[float, ...]) -> tuple[Optics, CTFParameters]:
 
 @pytest.mark.parametrize("box", [200, 201])
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_equals_relion(
-    relion: Callable[..., str], tmp_path: Path, setting: tuple[float, ...], box: int
-) -> None:
+def test_equals_relion(relion: Callable[..., str], tmp_path: Path, setting: tuple[float, ...], box: int) -> None:
     names = ("angpix", "kV", "Cs", "Q0", "defU", "defV", "defAng", "phase_shift")
     arguments = [text for name, value in zip(names, setting, strict=True) for text in (f"--{name}", value)]
     relion("relion_ctf_toolbox", "--simulate", tmp_path / "ctf.mrc", "--box", box, *arguments)

@@ -54,9 +54,7 @@ def _resample(image: Image, new_shape: tuple[int, int]) -> Image:
 
 
 @pytest.mark.parametrize(("shape", "new_shape"), PAIRS)
-def test_band_limited_images_are_the_same_on_every_grid(
-    shape: tuple[int, int], new_shape: tuple[int, int]
-) -> None:
+def test_band_limited_images_are_the_same_on_every_grid(shape: tuple[int, int], new_shape: tuple[int, int]) -> None:
     resampled = _resample(_waves(shape), new_shape)
     assert resampled.dtype == np.float32
     np.testing.assert_allclose(resampled, _waves(new_shape), atol=2e-5)
@@ -82,12 +80,8 @@ def test_equals_scipy_resample_along_one_axis(n: int, new_n: int) -> None:
     np.testing.assert_allclose(_resample(image, (new_n, new_n)), truth, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("shape", "new_shape"), [((64, 60), (48, 40)), ((63, 61), (48, 40)), ((40, 41), (56, 64))]
-)
-def test_equals_torch_fourier_rescale_below_nyquist(
-    shape: tuple[int, int], new_shape: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize(("shape", "new_shape"), [((64, 60), (48, 40)), ((63, 61), (48, 40)), ((40, 41), (56, 64))])
+def test_equals_torch_fourier_rescale_below_nyquist(shape: tuple[int, int], new_shape: tuple[int, int]) -> None:
     rescale = pytest.importorskip("torch_fourier_rescale")
     torch = pytest.importorskip("torch")
     image = _waves(shape)

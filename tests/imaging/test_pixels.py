@@ -181,6 +181,6 @@ def test_of_a_real_micrograph_only_hot_pixels_are_touched(shared_data: Path) -> 
     changed = repaired != image
     assert report.bad == 0
     assert report.clipped == changed.sum() < 10
-    # Ten times the mean count in one pixel is no electron statistics.
-    assert (image[changed] > 10 * image.mean()).all()
+    # Eight times the mean count in one pixel is no electron statistics.
+    assert (image[changed] > 8 * image.mean()).all()
     assert report.mean == pytest.approx(image.mean(dtype=np.float64), rel=1e-5)

@@ -52,9 +52,7 @@ def _frequencies(shape: tuple[int, int], pixel_size: float) -> Image:
 def _network(prepared: Prepared, blur: float = 8.0, gain: float = 0.2) -> Image:
     """Stand in for a denoiser: pass low frequencies better, with amplitudes far below the noise's."""
     size = prepared.image.shape
-    s = np.hypot(
-        np.fft.fftfreq(size[0], prepared.spacing[0])[:, None], np.fft.rfftfreq(size[1], prepared.spacing[1])
-    )
+    s = np.hypot(np.fft.fftfreq(size[0], prepared.spacing[0])[:, None], np.fft.rfftfreq(size[1], prepared.spacing[1]))
     denoised: Image = np.fft.irfft2(np.fft.rfft2(prepared.image) * gain / (1 + (s * blur) ** 2), s=size)
     return denoised.astype(np.float32)
 
@@ -79,9 +77,7 @@ def test_without_flip_back_phases_stay_flipped() -> None:
     image = _band_limited((400, 390), 1.2, 5.8)
     prepared = preprocess(image, _optics(1.2), CTF, FLIP)
     flipped = np.fft.rfft2(image) * np.where(ctf((400, 390), (1.2, 1.2), _optics(1.2), CTF) < 0, -1, 1)
-    np.testing.assert_allclose(
-        restore(prepared.image, prepared), np.fft.irfft2(flipped, s=(400, 390)), atol=0.05
-    )
+    np.testing.assert_allclose(restore(prepared.image, prepared), np.fft.irfft2(flipped, s=(400, 390)), atol=0.05)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -174,9 +170,7 @@ def test_lowpass_after_merging_ends_the_noise_too() -> None:
     assert amplitudes[_frequencies((300, 310), 1.0) > 1.06 / 5].max() < 1e-4 * amplitudes.max()
 
 
-@pytest.mark.parametrize(
-    ("resolution", "width"), [(0.0, 1.0), (-5.0, 1.0), (5.0, 0.0), (5.0, 10.0), (np.nan, 1.0)]
-)
+@pytest.mark.parametrize(("resolution", "width"), [(0.0, 1.0), (-5.0, 1.0), (5.0, 0.0), (5.0, 10.0), (np.nan, 1.0)])
 def test_refuses_merge_bands_that_are_none(resolution: float, width: float) -> None:
     with pytest.raises(UsageError, match="merge"):
         Merge(resolution, width)
