@@ -2,10 +2,10 @@
 
 from n2n_deploy.train.checkpoint import Checkpoint, load_model
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.fit import Progress, fit
+from n2n_deploy.train.fit import Progress
 from n2n_deploy.train.job import Preparing, train
 from n2n_deploy.train.model import PRESETS, Network, Preset, add_weight_norm, build, fold_weight_norm
-from n2n_deploy.train.patches import PatchStore, Preparation, prepare_patches
+from n2n_deploy.train.patches import PatchStore, Preparation
 from n2n_deploy.train.receptive_field import receptive_field
 
 __all__ = [
@@ -20,10 +20,8 @@ __all__ = [
     "TrainConfig",
     "add_weight_norm",
     "build",
-    "fit",
     "fold_weight_norm",
     "load_model",
-    "prepare_patches",
     "receptive_field",
     "train",
 ]

@@ -42,9 +42,7 @@ class Checkpoint:
         return network.eval()
 
 
-def save_model(
-    path: Path, network: nn.Module, config: TrainConfig, step: int, summary: dict[str, Any]
-) -> None:
+def save_model(path: Path, network: nn.Module, config: TrainConfig, step: int, summary: dict[str, Any]) -> None:
     """Write `model.pt`, complete or not at all: plain types and tensors, loadable with `weights_only=True`.
 
     Args:
@@ -107,11 +105,7 @@ def _load(path: Path, what: str, newest: int, needed: set[str]) -> dict[str, Any
         raise DataError(f"{path}: no readable {what} file ({type(error).__name__}); train again") from error
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(found, int) or not needed <= content.keys():
-        raise DataError(
-            f"{path}: not a {what} file of n2n-deploy; give the one that `n2n-deploy train` wrote"
-        )
+        raise DataError(f"{path}: not a {what} file of n2n-deploy; give the one that `n2n-deploy train` wrote")
     if found > newest:
-        raise DataError(
-            f"{path}: {what} format {found}, newer than this version's {newest}; update n2n-deploy"
-        )
+        raise DataError(f"{path}: {what} format {found}, newer than this version's {newest}; update n2n-deploy")
     return dict(content)

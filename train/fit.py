@@ -82,18 +82,15 @@ def fit(
     device = find_device(config.device)
     training, held = split(store.counts, config.validation_fraction, config.seed)
     if len(training) == 0:
-        raise DataError(
-            f"{len(store)} patches are too few to train on; give more micrographs or smaller patches"
-        )
+        raise DataError(f"{len(store)} patches are too few to train on; give more micrographs or smaller patches")
     chosen = np.linspace(0, len(held) - 1, min(len(held), _VALIDATION_PAIRS)).astype(int)
     side = config.recipe.patch_size
     validation = store.read(held[chosen]) if len(held) else np.empty((0, 2, side, side), np.float32)
 
     run = start(out, config, device, resume=resume, facts=facts or {})
-    network: Callable[[torch.Tensor], torch.Tensor] = (
-        torch.compile(run.network) if config.compile else run.network
-    )
-    rows = 100 if config.max_minutes is None else 20
+    network: Callable[[torch.Tensor], torch.Tensor] = torch.compile(run.network) if config.compile else run.network
+    # Looking at the held-out patches costs about a step; a run of 3 minutes on a CPU has few to spare.
+    rows = min(100, max(1, config.steps // 10)) if config.max_minutes is None else 20
     done_before, seconds_before = run.done, run.seconds
     began = time.monotonic()
     with (

@@ -103,11 +103,6 @@ def _too_few(table_path: Path | str, patches: int, result: Preparation) -> str:
     """Why the training cannot start, with the first refusal as the likely cause."""
     refused = f"{len(result.refused)} of {len(result.refused) + len(result.files)} micrographs were refused"
     first = next(iter(result.refused.values()), None)
-    return (
-        f"{table_path}: {patches} patches are too few to train on, at least {_MINIMUM_PATCHES} are needed; "
-        + (
-            f"{refused}, the first because {first}"
-            if first
-            else "give more micrographs or a smaller --patch-size"
-        )
+    return f"{table_path}: {patches} patches are too few to train on, at least {_MINIMUM_PATCHES} are needed; " + (
+        f"{refused}, the first because {first}" if first else "give more micrographs or a smaller --patch-size"
     )

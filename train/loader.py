@@ -16,9 +16,7 @@ _AHEAD = 8  # batches read before they are needed
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def split(
-    counts: NDArray[np.int64], fraction: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split(counts: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Hold out patches: whole micrographs where there are at least 20, the last patches of each elsewhere.
 
     Args:
@@ -107,9 +105,7 @@ class Batches:
                 raise item
             yield item
 
-    def _run(
-        self, store: PatchStore, numbers: NDArray[np.int64], config: TrainConfig, step: int, pin: bool
-    ) -> None:
+    def _run(self, store: PatchStore, numbers: NDArray[np.int64], config: TrainConfig, step: int, pin: bool) -> None:
         try:
             while not self._stopped.is_set():
                 batch = make_batch(store, numbers, config, step)

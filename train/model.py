@@ -173,12 +173,10 @@ def initialise(network: Network) -> None:
             before_relu.add(id(module.stride))
         elif isinstance(module, UpBlock):
             before_relu.add(id(module.merge))
-    residual[id(network.last[-1])] = 0.05
+    residual[id(network.last[-1])] = 0.01
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(
-                module.weight, nonlinearity="relu" if id(module) in before_relu else "linear"
-            )
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu" if id(module) in before_relu else "linear")
             nn.init.zeros_(cast(Tensor, module.bias))
             with torch.no_grad():
                 module.weight.mul_(residual.get(id(module), 1.0))

@@ -80,9 +80,7 @@ def same_image(a: Path, b: Path) -> bool:
     return samples[0] == samples[1]
 
 
-def coarse_correlation(
-    even: NDArray[np.float32], odd: NDArray[np.float32], spacing: float
-) -> tuple[float, float]:
+def coarse_correlation(even: NDArray[np.float32], odd: NDArray[np.float32], spacing: float) -> tuple[float, float]:
     """Correlation of two images averaged over blocks of about 20 Å, and the standard error of a zero one.
 
     Args:
@@ -93,10 +91,7 @@ def coarse_correlation(
     block = max(1, round(COARSE / spacing))
     h, w = (side // block * block for side in even.shape)
     coarse = [
-        image[:h, :w]
-        .reshape(h // block, block, w // block, block)
-        .mean(axis=(1, 3), dtype=np.float64)
-        .ravel()
+        image[:h, :w].reshape(h // block, block, w // block, block).mean(axis=(1, 3), dtype=np.float64).ravel()
         for image in (even, odd)
     ]
     return float(np.corrcoef(coarse)[0, 1]), coarse[0].size ** -0.5

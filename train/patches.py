@@ -121,16 +121,12 @@ def cut_pairs(even: NDArray[np.float32], odd: NDArray[np.float32], side: int) ->
             f"the micrograph has {even.shape[1]}×{even.shape[0]} pixels at the recipe's resolution, fewer "
             f"than a patch of {side}; take a smaller --patch-size or a finer --max-resolution"
         )
-    rows, columns = (
-        np.linspace(0, length - side, -(-length // side)).round().astype(int) for length in even.shape
-    )
+    rows, columns = (np.linspace(0, length - side, -(-length // side)).round().astype(int) for length in even.shape)
     pairs: NDArray[np.float32] = np.stack(
         [np.stack([half[y : y + side, x : x + side] for half in (even, odd)]) for y in rows for x in columns]
     )
     std = pairs.std(axis=(2, 3), dtype=np.float64, keepdims=True)
-    signal = (std > 1e-3).all(
-        axis=(1, 2, 3)
-    )  # the whole image has 1; a masked corner has nothing to learn from
+    signal = (std > 1e-3).all(axis=(1, 2, 3))  # the whole image has 1; a masked corner has nothing to learn from
     if not signal.any():
         raise DataError("no patch has any signal")
     pairs, std = pairs[signal], std[signal]
@@ -230,9 +226,7 @@ def _fingerprint(micrograph: Micrograph, recipe: Recipe) -> str:
     facts.append(asdict(micrograph.ctf) if micrograph.ctf is not None and recipe.phase_flip else None)
     for half in (micrograph.even, micrograph.odd):
         with suppress(OSError):
-            facts.append(
-                (str(half), half.stat().st_size, half.stat().st_mtime_ns) if half is not None else None
-            )
+            facts.append((str(half), half.stat().st_size, half.stat().st_mtime_ns) if half is not None else None)
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
     return f"{Path(micrograph.name).stem[:100]}-{digest}"
 

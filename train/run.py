@@ -70,11 +70,7 @@ class Run:
             N2NError: it is not finite. The weights are those of the step before; what was saved stays.
         """
         if not math.isfinite(loss):
-            kept = (
-                f"{self.model_path} holds an earlier state"
-                if self.model_path.exists()
-                else "nothing was saved yet"
-            )
+            kept = f"{self.model_path} holds an earlier state" if self.model_path.exists() else "nothing was saved yet"
             raise N2NError(
                 f"the loss became {loss} at step {self.step + 1}; {kept}; "
                 f"train with a lower --learning-rate than {self.config.rate(0):g}"
@@ -112,9 +108,7 @@ class Run:
 
     def autocast(self) -> torch.autocast:
         """bfloat16 where that is safe, on a GPU."""
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.config.bf16 and self.device.type == "cuda"
-        )
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16 and self.device.type == "cuda")
 
     def save(self, validation: NDArray[np.float32], ended: str = "running") -> Path:
         """Write model, state and pictures; each file is complete or is the one before."""
@@ -150,9 +144,7 @@ class Run:
         return self.model_path
 
 
-def start(
-    out: Path, config: TrainConfig, device: torch.device, *, resume: bool, facts: dict[str, Any]
-) -> Run:
+def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool, facts: dict[str, Any]) -> Run:
     """Begin a run in `out`, or take up the one that is there.
 
     Raises:

@@ -42,9 +42,7 @@ def train_command(
     ctx: typer.Context,
     table: Annotated[
         Path,
-        typer.Argument(
-            help="Micrograph STAR file with CTF (RELION 3 to 5); the even and odd sums are needed."
-        ),
+        typer.Argument(help="Micrograph STAR file with CTF (RELION 3 to 5); the even and odd sums are needed."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the run; the network becomes model.pt in it.")
@@ -102,9 +100,7 @@ def train_command(
         ),
     ] = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Epochs to train.", rich_help_panel=_COURSE)] = 100,
-    batches: Annotated[
-        int, typer.Option("--batches", help="Batches in an epoch.", rich_help_panel=_COURSE)
-    ] = 500,
+    batches: Annotated[int, typer.Option("--batches", help="Batches in an epoch.", rich_help_panel=_COURSE)] = 500,
     batch_size: Annotated[
         int, typer.Option("--batch-size", help="Pairs of patches in a batch.", rich_help_panel=_COURSE)
     ] = 10,
@@ -135,15 +131,11 @@ def train_command(
     ] = True,
     validation: Annotated[
         float,
-        typer.Option(
-            "--validation", help="Fraction of the patches held out to watch.", rich_help_panel=_COURSE
-        ),
+        typer.Option("--validation", help="Fraction of the patches held out to watch.", rich_help_panel=_COURSE),
     ] = 0.05,
     seed: Annotated[
         int,
-        typer.Option(
-            "--seed", help="Of the first weights and the choice of patches.", rich_help_panel=_COURSE
-        ),
+        typer.Option("--seed", help="Of the first weights and the choice of patches.", rich_help_panel=_COURSE),
     ] = 0,
     resume: Annotated[
         bool,
@@ -200,9 +192,7 @@ def train_command(
     ] = False,
     bf16: Annotated[
         bool,
-        typer.Option(
-            "--bf16/--no-bf16", help="On a GPU, compute in bfloat16 where safe.", rich_help_panel=_MACHINE
-        ),
+        typer.Option("--bf16/--no-bf16", help="On a GPU, compute in bfloat16 where safe.", rich_help_panel=_MACHINE),
     ] = True,
     compile_network: Annotated[
         bool, typer.Option("--compile", help="On a GPU, compile the network first.", rich_help_panel=_MACHINE)
@@ -272,9 +262,7 @@ def train_command(
 def training_progress(*, quiet: bool = False) -> Iterator[Callable[[Any], None]]:
     """Show a bar with the time left; what is yielded takes `n2n_deploy.train.train`'s `progress` calls."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
-    bars = Progress(
-        *columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err, disable=quiet
-    )
+    bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err, disable=quiet)
     patches = bars.add_task("patches", note="", visible=False, total=1)
     steps = bars.add_task("training", note="", visible=False, total=1)
 
@@ -320,9 +308,7 @@ def _suffixes(text: str | None) -> tuple[str, str, str] | None:
         return None
     parts = text.split(",")
     if len(parts) != 3:
-        raise UsageError(
-            f"--suffixes {text}: expected three, of the whole, even and odd sums, such as DW,EVN,ODD"
-        )
+        raise UsageError(f"--suffixes {text}: expected three, of the whole, even and odd sums, such as DW,EVN,ODD")
     return parts[0], parts[1], parts[2]
 
 
@@ -335,18 +321,14 @@ def _report_refusals(result: "Preparation") -> None:
 def _print_result(path: Path, model: "Checkpoint") -> None:
     """Say what was made, and what to do next."""
     summary = model.summary
-    ended = {"complete": "complete", "time": "ended by --max-minutes", "interrupted": "interrupted"}[
-        summary["ended"]
-    ]
+    ended = {"complete": "complete", "time": "ended by --max-minutes", "interrupted": "interrupted"}[summary["ended"]]
     minutes = summary["seconds"] / 60
     out.print(
         f"{ended}: {model.step} steps in {minutes:.1f} min on {summary['micrographs']} micrographs, "
         f"{summary['patches']} patches; {summary['micrographs_refused']} refused",
         soft_wrap=True,
     )
-    out.print(
-        f"model    {path}\ncurves   {path.parent / 'curves.png'}\npatches  {path.parent / 'validation.png'}"
-    )
+    out.print(f"model    {path}\ncurves   {path.parent / 'curves.png'}\npatches  {path.parent / 'validation.png'}")
     if summary["ended"] == "interrupted":
         out.print("go on with the same command and --resume")
     else:

@@ -86,7 +86,7 @@ def write_table(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def halves() -> Callable[..., dict[str, NDArray[np.float32]]]:
-    """Make one micrograph's sums: DW, EVN and ODD, with a common signal and independent noise of three times its std."""
+    """Make a micrograph's DW, EVN and ODD sums: a common signal, and independent noise of three times its std."""
 
     def make(seed: int, shape: tuple[int, int] = (384, 400)) -> dict[str, NDArray[np.float32]]:
         rng = np.random.default_rng(seed)

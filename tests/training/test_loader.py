@@ -47,7 +47,7 @@ def test_an_error_while_reading_reaches_the_loop(store: PatchStore, small_recipe
     store.close()
     store.files[1].write_bytes(b"not HDF5")
     config = TrainConfig(recipe=small_recipe, batch_size=16)
-    with Batches(store, np.arange(len(store)), config, start=0) as batches, pytest.raises(DataError, match="b.h5"):
+    with Batches(store, np.arange(len(store)), config, start=0) as batches, pytest.raises(DataError, match=r"b\.h5"):
         list(itertools.islice(batches, 20))
 
 

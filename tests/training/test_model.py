@@ -81,10 +81,9 @@ def test_checkpointing_gives_the_same_gradients() -> None:
 
 
 def test_extent_is_that_of_stacked_convolutions() -> None:
-    # By hand: outputs 2j and 2j+1 come from column j, which reads 2j-1 to 2j+1 of the first layer, 2j-2 to 2j+2 of the input.
-    network = nn.Sequential(
-        nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.PixelShuffle(2)
-    )
+    # By hand: outputs 2j and 2j+1 come from column j, which reads 2j-1 to 2j+1 of the first layer, and so 2j-2 to
+    # 2j+2 of the input.
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(2, 4, 3, stride=2, padding=1), nn.PixelShuffle(2))
     assert extent(network, axis=0, stride=2) == extent(network, axis=1, stride=2) == (-2, 3)
 
 
