@@ -2,9 +2,10 @@
 
 import copy
 from collections import Counter
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from n2n_deploy.errors import BundleError
@@ -40,24 +41,30 @@ def to_half(model: ModelProto) -> ModelProto:
     Raises:
         BundleError: a weight is beyond what float16 holds.
     """
+    for tensor in model.graph.initializer:
+        largest = np.abs(numpy_helper.to_array(tensor)).max(initial=0)
+        if largest > _LARGEST_HALF:
+            raise BundleError(f"{tensor.name} reaches {largest:.3g}, beyond float16; train again")
+    return in_type(model, TensorProto.FLOAT16, np.float16)
+
+
+def in_type(model: ModelProto, kind: TensorProto.DataType, dtype: npt.DTypeLike) -> ModelProto:
+    """Compute in another float type between the input and the output: `kind` to ONNX, `dtype` to NumPy."""
     model = copy.deepcopy(model)
-    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    for name, values in weights.items():
-        if np.abs(values).max(initial=0) > _LARGEST_HALF:
-            raise BundleError(f"{name} reaches {np.abs(values).max():.3g}, beyond float16; train again")
     source, result = model.graph.input[0].name, model.graph.output[0].name
-    rename = {source: f"{source}.half", result: f"{result}.half"}
+    rename = {source: f"{source}.low", result: f"{result}.low"}
     for node in model.graph.node:
         node.input[:] = [rename.get(name, name) for name in node.input]
         node.output[:] = [rename.get(name, name) for name in node.output]
-    nodes = [_cast(source, rename[source], TensorProto.FLOAT16), *model.graph.node]
+    nodes = [_cast(source, rename[source], kind), *model.graph.node]
     nodes.append(_cast(rename[result], result, TensorProto.FLOAT))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-    return _with_weights(model, {name: values.astype(np.float16) for name, values in weights.items()})
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    return _with_weights(model, {name: values.astype(dtype) for name, values in weights.items()})
 
 
-def _zeros_after(values: NDArray[np.float32], axis: int, count: int) -> NDArray[np.float32]:
+def _zeros_after(values: npt.NDArray[np.float32], axis: int, count: int) -> npt.NDArray[np.float32]:
     return np.pad(values, [(0, count if axis == along else 0) for along in range(values.ndim)])
 
 
@@ -65,7 +72,7 @@ def _cast(source: str, result: str, kind: int) -> NodeProto:
     return helper.make_node("Cast", [source], [result], f"{result}.cast", to=kind)
 
 
-def _with_weights(model: ModelProto, weights: dict[str, NDArray[np.float32]]) -> ModelProto:
+def _with_weights(model: ModelProto, weights: dict[str, npt.NDArray[Any]]) -> ModelProto:
     del model.graph.initializer[:]
     model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in weights.items())
     return model

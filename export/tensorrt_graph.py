@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
+from onnx import ModelProto, TensorProto, helper, shape_inference
 
 from n2n_deploy.engine_facts import Flavour, Profile
 from n2n_deploy.errors import UsageError
+from n2n_deploy.export.graph_passes import in_type
 from n2n_deploy.imaging.fourier import MULTIPLE
 
 OPERATORS = frozenset({"Add", "Cast", "Concat", "Conv", "DepthToSpace", "MaxPool", "Relu"})
@@ -38,23 +39,8 @@ def to_bfloat16(model: ModelProto) -> ModelProto:
     Returns:
         a model of the same interface.
     """
-    model = copy.deepcopy(model)
-    graph = model.graph
-    source, result = graph.input[0].name, graph.output[0].name
-    rename = {source: f"{source}.bf16", result: f"{result}.bf16"}
-    for node in graph.node:
-        node.input[:] = [rename.get(name, name) for name in node.input]
-        node.output[:] = [rename.get(name, name) for name in node.output]
-    enter = helper.make_node("Cast", [source], [rename[source]], f"{source}.cast", to=TensorProto.BFLOAT16)
-    leave = helper.make_node("Cast", [rename[result]], [result], f"{result}.cast", to=TensorProto.FLOAT)
-    nodes = [enter, *graph.node, leave]
-    weights = [
-        numpy_helper.from_array(numpy_helper.to_array(tensor).astype(ml_dtypes.bfloat16), tensor.name)
-        for tensor in graph.initializer
-    ]
-    del graph.node[:], graph.initializer[:], graph.value_info[:], model.opset_import[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(weights)
+    model = in_type(model, TensorProto.BFLOAT16, ml_dtypes.bfloat16)
+    del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", _BFLOAT16_OPSET))
     model.ir_version = _BFLOAT16_IR
     onnx.checker.check_model(model, full_check=True)

@@ -16,6 +16,7 @@ COMMANDS = {
     "simulate": "n2n_deploy.cli.simulate",
     "train": "n2n_deploy.cli.train",
     "export": "n2n_deploy.cli.export",
+    "compile": "n2n_deploy.cli.compile",
     "inspect": "n2n_deploy.cli.bundle",
     "verify": "n2n_deploy.cli.bundle",
     "denoise": "n2n_deploy.cli.denoise",

@@ -59,9 +59,7 @@ def compile_command(
             rich_help_panel=_SHAPES,
         ),
     ] = None,
-    batch: Annotated[
-        int, typer.Option("--batch", min=1, help="Images at once.", rich_help_panel=_SHAPES)
-    ] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images at once.", rich_help_panel=_SHAPES)] = 1,
     precision: Annotated[
         str,
         typer.Option(
@@ -152,9 +150,7 @@ def compile_command(
         progress=lambda name: err.print(f"building the {name} engine …"),
     )
     if json:
-        print_json(
-            [{"key": engine.key, "bytes": engine.size, **engine.facts.model_dump()} for engine in compiled]
-        )
+        print_json([{"key": engine.key, "bytes": engine.size, **engine.facts.model_dump()} for engine in compiled])
         return
     _show(model, compiled)
 
@@ -192,9 +188,7 @@ def _network_shapes(
 
         table = read_micrographs(star, need_ctf=False, pixel_size=pixel_size)
         return [
-            network_shape(
-                read_header(micrograph.path).shape, micrograph.optics.pixel_size, recipe.max_resolution
-            )
+            network_shape(read_header(micrograph.path).shape, micrograph.optics.pixel_size, recipe.max_resolution)
             for micrograph in table.micrographs
         ]
     if pixel_size is None:
@@ -215,7 +209,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _show(model: Path, compiled: "list[Compiled]") -> None:
-    table = Table("engine", "GPUs", "largest input", "MB", "not read back", box=None, title_justify="left")
+    table = Table("engine", "GPUs", "largest input", "MB", box=None)
     for engine in compiled:
         facts = engine.facts
         largest = max((profile.maximum for profile in facts.profiles), key=lambda shape: shape[2] * shape[3])
@@ -224,12 +218,17 @@ def _show(model: Path, compiled: "list[Compiled]") -> None:
             "8.0 and later" if facts.hardware == "ampere_plus" else ", ".join(facts.compute_capabilities),
             f"{largest[3]}×{largest[2]}",
             f"{engine.size / 1e6:.1f}",
-            ", ".join(facts.not_read_back) or "—",
         )
     out.print(table)
-    reasons = {reason for engine in compiled for reason in engine.facts.not_read_back.values()}
-    for reason in sorted(reasons):
-        out.print(f"[dim]not read back: {escape(reason)}[/]")
-    out.print(
-        f"{escape(str(model))} now holds {len(compiled)} more; sign it again if your nodes ask for that."
-    )
+    unread = {reason: names for engine in compiled for reason, names in _unread(engine).items()}
+    for reason, names in unread.items():
+        out.print(f"[dim]as asked for, not read back ({escape(reason)}): {', '.join(names)}[/]")
+    out.print(f"{escape(str(model))} now holds {len(compiled)} more; sign it again if your nodes ask for that.")
+
+
+def _unread(engine: "Compiled") -> dict[str, list[str]]:
+    """Reason → the facts that could not be read back for it."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in engine.facts.not_read_back.items():
+        reasons.setdefault(reason, []).append(name)
+    return reasons
