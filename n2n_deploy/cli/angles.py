@@ -15,15 +15,11 @@ def angles_command(
     second: Annotated[Path, typer.Argument(metavar="B.star", help="Particle table of another.")],
     symmetry: Annotated[
         str,
-        typer.Option(
-            "--symmetry", "--sym", help="Point group of the map, as RELION names it: C1, D7, T, O, I2, …"
-        ),
+        typer.Option("--symmetry", "--sym", help="Point group of the map, as RELION names it: C1, D7, T, O, I2, …"),
     ] = "C1",
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o", "--output", help="Folder for angles.csv, angles.json and a histogram.", file_okay=False
-        ),
+        typer.Option("-o", "--output", help="Folder for angles.csv, angles.json and a histogram.", file_okay=False),
     ] = None,
     json_output: JsonOption = False,
     config: ConfigOption = None,
@@ -47,17 +43,10 @@ def angles_command(
         return
     quaternion = summary["quaternion_angle"]
     below = summary["fraction_below"]["5_deg"]
-    out.print(
-        f"{summary['matched']} particles, matched by {summary['matched_by']}, symmetry {summary['symmetry']}"
-    )
+    out.print(f"{summary['matched']} particles, matched by {summary['matched_by']}, symmetry {summary['symmetry']}")
     if sum(distances.unmatched):
-        only = [
-            f"{count} only in {path}"
-            for count, path in zip(distances.unmatched, (first, second), strict=True)
-        ]
+        only = [f"{count} only in {path}" for count, path in zip(distances.unmatched, (first, second), strict=True)]
         out.print(f"[yellow]{escape(', '.join(only))}[/]")
     out.print(f"rotation angle      median {summary['median_deg']:.3f}°  mean {summary['mean_deg']:.3f}°")
-    out.print(
-        f"arccos|<q1,q2>|     median {quaternion['median_deg']:.3f}°  mean {quaternion['mean_deg']:.3f}°"
-    )
+    out.print(f"arccos|<q1,q2>|     median {quaternion['median_deg']:.3f}°  mean {quaternion['mean_deg']:.3f}°")
     out.print(f"within 5°           {100 * below:.1f} % of the particles")

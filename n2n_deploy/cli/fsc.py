@@ -12,9 +12,7 @@ def fsc_command(
     ctx: typer.Context,
     first: Annotated[Path, typer.Argument(metavar="A.mrc", help="A map, half map or image.")],
     second: Annotated[Path, typer.Argument(metavar="B.mrc", help="The other half, or a model's map.")],
-    mask: Annotated[
-        Path | None, typer.Option("--mask", help="Mask (0 to 1) to multiply both maps by.")
-    ] = None,
+    mask: Annotated[Path | None, typer.Option("--mask", help="Mask (0 to 1) to multiply both maps by.")] = None,
     model: Annotated[
         bool, typer.Option("--model", help="B is a model's map: report the 0.5 crossing, not the 0.143 one.")
     ] = False,
@@ -47,7 +45,5 @@ def fsc_command(
     box = " x ".join(map(str, summary["box"]))
     out.print(f"{kind}, box {box}, {summary['pixel_size']:.4g} Å/px{', masked' if mask else ''}")
     for level, resolution in summary["resolution_at"].items():
-        value = (
-            f"{resolution:.2f} Å" if resolution else f"beyond Nyquist ({summary['nyquist_resolution']:.2f} Å)"
-        )
+        value = f"{resolution:.2f} Å" if resolution else f"beyond Nyquist ({summary['nyquist_resolution']:.2f} Å)"
         out.print(f"{level:>6}  {value}{'  ←' if float(level) == summary['threshold'] else ''}")

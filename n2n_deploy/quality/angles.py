@@ -53,9 +53,7 @@ class AngularDistances:
             "median_deg": float(np.median(angle)),
             "mean_deg": float(np.mean(angle)),
             "max_deg": float(np.max(angle)),
-            "percentiles_deg": {
-                str(p): float(v) for p, v in zip(levels, np.percentile(angle, levels), strict=True)
-            },
+            "percentiles_deg": {str(p): float(v) for p, v in zip(levels, np.percentile(angle, levels), strict=True)},
             "fraction_below": {f"{limit}_deg": float(np.mean(angle < limit)) for limit in (1, 2, 5, 10)},
             "quaternion_angle": {
                 "angle": "arccos|<q1,q2>|, as Palovcak et al. 2021 S2.5 prints it: half the rotation angle",

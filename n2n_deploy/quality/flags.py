@@ -55,9 +55,7 @@ def flags_of(
     found = []
     empty = empty_area(noisy)
     if empty > _EMPTY_AREA:
-        found.append(
-            Flag(EMPTY, f"{empty:.0%} of the area has no contrast: a black part, a grid bar or an edge")
-        )
+        found.append(Flag(EMPTY, f"{empty:.0%} of the area has no contrast: a black part, a grid bar or an edge"))
     # The recipe's high-pass bends the lowest frequencies, its low-pass the highest.
     last = float(frequency[-1])
     low = power[(frequency > 0.1 * last) & (frequency < 0.3 * last)].mean()
@@ -70,9 +68,7 @@ def flags_of(
             )
         )
     if power_kept < _NOTHING:
-        found.append(
-            Flag(NOTHING, f"the network kept {power_kept:.2%} of the power: it found nothing in here")
-        )
+        found.append(Flag(NOTHING, f"the network kept {power_kept:.2%} of the power: it found nothing in here"))
     if thon and thon.best > _RINGS_SEEN and thon.given < _RINGS_MISSED:
         found.append(
             Flag(

@@ -134,9 +134,7 @@ def crossing(frequency: np.ndarray, curve: np.ndarray, threshold: float) -> floa
 def _check(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None) -> None:
     for name, array in (("second map", b), ("mask", mask)):
         if array is not None and array.shape != a.shape:
-            raise DataError(
-                f"the {name}'s box is {_box(array)}, the first map's is {_box(a)}; expected the same"
-            )
+            raise DataError(f"the {name}'s box is {_box(array)}, the first map's is {_box(a)}; expected the same")
     for name, array in (("first map", a), ("second map", b), ("mask", mask)):
         if array is None:
             continue
@@ -175,9 +173,7 @@ def _amplitude(spectrum: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return average
 
 
-def _randomise(
-    spectrum: np.ndarray, shape: tuple[int, ...], start: int, generator: np.random.Generator
-) -> np.ndarray:
+def _randomise(spectrum: np.ndarray, shape: tuple[int, ...], start: int, generator: np.random.Generator) -> np.ndarray:
     """Return the map with the phases of shells from `start` on replaced by random ones, amplitudes kept."""
     phases = generator.uniform(0, 2 * np.pi, spectrum.shape).astype(np.float32)
     turned = np.where(ring_index(shape) < start, spectrum, np.abs(spectrum) * np.exp(1j * phases))

@@ -93,9 +93,7 @@ class MapComparison:
         shells = self.shells
         if shells.unmasked is not None and shells.randomised is not None:
             axes.plot(shells.frequency, shells.unmasked, color=GREY, linewidth=1, label="unmasked")
-            axes.plot(
-                shells.frequency, shells.randomised, color=RED, linewidth=1, label="mask, phases random"
-            )
+            axes.plot(shells.frequency, shells.randomised, color=RED, linewidth=1, label="mask, phases random")
         label = "corrected for the mask" if shells.corrected is not None else self.curve_name
         axes.plot(shells.frequency, shells.best, color=BLUE, label=label)
         resolution = shells.resolution(self.threshold)
@@ -166,9 +164,7 @@ def compare_maps(
 def _read(path: Path) -> tuple[np.ndarray, float | None]:
     """Read a volume (nz, ny, nx), or an image (ny, nx) where there is one section, and its pixel size."""
     if path.suffix == ".mrcs":
-        raise DataError(
-            f"{path}: a stack of images; expected a map or one image, so take one out of it first"
-        )
+        raise DataError(f"{path}: a stack of images; expected a map or one image, so take one out of it first")
     image = read_mrc(path, ndim=3)
     data = image.data[0] if len(image.data) == 1 else image.data
     return data.astype(np.float32, copy=False), image.pixel_size
@@ -177,9 +173,7 @@ def _read(path: Path) -> tuple[np.ndarray, float | None]:
 def _pixel_size(first: Path, a: float | None, second: Path, b: float | None) -> float:
     known = a or b
     if not known:
-        raise UsageError(
-            f"{first}: neither its header nor that of {second} has a pixel size; give --pixel-size"
-        )
+        raise UsageError(f"{first}: neither its header nor that of {second} has a pixel size; give --pixel-size")
     if a and b and abs(a - b) > _SAME_PIXEL * a:
         raise DataError(
             f"{second}: its pixel size is {b:g} Å and that of {first} is {a:g} Å; expected the same, so"

@@ -57,9 +57,7 @@ def read_orientations(path: Path) -> Orientations:
     blocks = [block for block in document if any(block.find_values(label) for label in _ANGLES)]
     if not blocks:
         labels = ", ".join(label.removeprefix("_") for label in _ANGLES)
-        raise DataError(
-            f"{path}: no table in it has particles with {labels}; give the *_data.star of a refinement"
-        )
+        raise DataError(f"{path}: no table in it has particles with {labels}; give the *_data.star of a refinement")
     block = next((block for block in blocks if block.name == "particles"), blocks[0])
     euler = np.column_stack([_numbers(path, block, label) for label in _ANGLES])
     names = _names(path, block)
@@ -103,9 +101,7 @@ def match(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray, str
             rows = [np.array([place[name] for name in common]) for place in places]
             return rows[0], rows[1], kind
     looked = " or ".join(tried) or f"{' or '.join(a.names)} in one, {' or '.join(b.names)} in the other"
-    raise DataError(
-        f"{a.path} and {b.path} share no particle (looked at: {looked}); give two tables of the same ones"
-    )
+    raise DataError(f"{a.path} and {b.path} share no particle (looked at: {looked}); give two tables of the same ones")
 
 
 def _names(path: Path, block: gemmi.cif.Block) -> dict[str, list[str]]:
@@ -123,8 +119,7 @@ def _names(path: Path, block: gemmi.cif.Block) -> dict[str, list[str]]:
             for micrograph, cx, cy in zip(micrographs, x, y, strict=True)
         ]
     names["image file name"] = [
-        f"{index}@{PurePosixPath(stack).name}" if index else PurePosixPath(stack).name
-        for index, stack in images
+        f"{index}@{PurePosixPath(stack).name}" if index else PurePosixPath(stack).name for index, stack in images
     ]
     return {kind: values for kind, values in names.items() if values}
 

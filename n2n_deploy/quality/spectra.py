@@ -62,9 +62,7 @@ def ctf_zeros(optics: Optics, ctf: CTFParameters, limit: float) -> tuple[float, 
     return tuple(sorted(zeros))
 
 
-def fit_thon_rings(
-    frequency: np.ndarray, spectrum: np.ndarray, optics: Optics, ctf: CTFParameters
-) -> ThonFit | None:
+def fit_thon_rings(frequency: np.ndarray, spectrum: np.ndarray, optics: Optics, ctf: CTFParameters) -> ThonFit | None:
     """Compare the modulation of a micrograph's power with its CTF, and with the CTF at other scales.
 
     Pixel size and defocus cannot be told apart by this: a scale of f is also a defocus of 1/f² of that given.

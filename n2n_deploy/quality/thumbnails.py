@@ -50,9 +50,7 @@ def pictures(
         "residual": _jpeg(_grey(before - after, -reach, reach), share),
     }
     if detailed:
-        middle = tuple(
-            slice((n - min(n, side)) // 2, (n - min(n, side)) // 2 + min(n, side)) for n in noisy.shape
-        )
+        middle = tuple(slice((n - min(n, side)) // 2, (n - min(n, side)) // 2 + min(n, side)) for n in noisy.shape)
         drawn["noisy detail"] = _jpeg(_stretch(noisy[middle]), share)
         drawn["denoised detail"] = _jpeg(_stretch(denoised[middle]), share)
     return drawn

@@ -18,9 +18,7 @@ SHAPES = [(16, 16), (15, 15), (12, 17), (17, 12), (10, 10, 10), (9, 9, 9), (8, 9
 
 def full_index(shape: tuple[int, ...], spacing: tuple[float, ...]) -> np.ndarray:
     """Ring of each component of the whole transform, by definition."""
-    frequencies = np.meshgrid(
-        *(np.fft.fftfreq(n, step) for n, step in zip(shape, spacing, strict=True)), indexing="ij"
-    )
+    frequencies = np.meshgrid(*(np.fft.fftfreq(n, step) for n, step in zip(shape, spacing, strict=True)), indexing="ij")
     extent = min(n * step for n, step in zip(shape, spacing, strict=True))
     return np.rint(np.sqrt(sum(f**2 for f in frequencies)) * extent).astype(int)
 
@@ -64,9 +62,7 @@ def test_a_plane_wave_falls_into_the_ring_of_its_frequency(n):
     wave = np.cos(2 * np.pi * cycles * np.arange(n) / n)[:, None] * np.ones(n)
     power = ring_means(np.abs(np.fft.rfft2(wave)) ** 2, (n, n), (pixel_size, pixel_size))
     assert power.argmax() == cycles
-    assert ring_frequencies((n, n), (pixel_size, pixel_size))[cycles] == pytest.approx(
-        cycles / (n * pixel_size)
-    )
+    assert ring_frequencies((n, n), (pixel_size, pixel_size))[cycles] == pytest.approx(cycles / (n * pixel_size))
 
 
 def test_the_last_ring_ends_at_nyquist():

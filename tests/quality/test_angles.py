@@ -33,9 +33,7 @@ def random_euler(n: int, seed: int = 0) -> np.ndarray:
     return Rotation.random(n, rng=np.random.default_rng(seed)).as_euler("ZYZ", degrees=True)
 
 
-def write_star(
-    path: Path, euler: np.ndarray, names: list[str] | None = None, extra: dict | None = None
-) -> Path:
+def write_star(path: Path, euler: np.ndarray, names: list[str] | None = None, extra: dict | None = None) -> Path:
     columns = {"rlnImageName": names or [f"{i + 1:06d}@Extract/job007/mic.mrcs" for i in range(len(euler))]}
     columns |= dict(zip(("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"), euler.T, strict=True))
     columns |= dict.fromkeys(("rlnOriginXAngst", "rlnOriginYAngst"), np.zeros(len(euler)))
@@ -55,9 +53,7 @@ def write_star(
 
 def test_the_rotation_is_the_inverse_of_relions_matrix():
     for euler in random_euler(20):
-        np.testing.assert_allclose(
-            euler_to_rotation(euler).inv().as_matrix(), relion_matrix(*euler), atol=1e-12
-        )
+        np.testing.assert_allclose(euler_to_rotation(euler).inv().as_matrix(), relion_matrix(*euler), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", GROUPS)
@@ -114,9 +110,7 @@ def test_tables_are_matched_by_name_and_the_rest_is_counted(tmp_path):
     names = [f"{i + 1:06d}@Extract/job007/mic.mrcs" for i in range(30)]
     order = np.random.default_rng(8).permutation(30)[:25]
     a = write_star(tmp_path / "a.star", euler, names)
-    short = [
-        f"{order[i] + 1}@Extract/job007/mic.mrcs" for i in range(25)
-    ]  # the number's width does not matter
+    short = [f"{order[i] + 1}@Extract/job007/mic.mrcs" for i in range(25)]  # the number's width does not matter
     b = write_star(tmp_path / "b.star", euler[order], short)
     distances = compare(a, b, "D7")
     assert distances.rotation_angle.max() < 1e-10
@@ -131,9 +125,7 @@ def test_particles_extracted_twice_are_matched_by_their_coordinates(tmp_path):
         "rlnCoordinateY": [7] * 10,
     }
     a = write_star(tmp_path / "a.star", euler, extra=extra)
-    extra = {key: list(value)[::-1] for key, value in extra.items()} | {
-        "rlnMicrographName": ["denoised/mic1.mrc"] * 10
-    }
+    extra = {key: list(value)[::-1] for key, value in extra.items()} | {"rlnMicrographName": ["denoised/mic1.mrc"] * 10}
     names = [f"{i + 1}@Extract/job020/mic.mrcs" for i in range(10)]
     distances = compare(a, write_star(tmp_path / "b.star", euler[::-1], names, extra), "C1")
     assert distances.matched_by == "micrograph and coordinates"

@@ -113,9 +113,7 @@ def test_the_amplitudes_of_a_gaussian_are_a_gaussian():
     blob = np.exp(-squared / (2 * sigma**2)).astype(np.float32)
     noisy = blob + np.float32(1e-3) * np.random.default_rng(4).standard_normal(blob.shape, dtype=np.float32)
     got = shell_correlation(blob, noisy, PIXEL_SIZE)
-    expected = (
-        (2 * np.pi * sigma**2) ** 1.5 * np.exp(-2 * (np.pi * sigma * PIXEL_SIZE * got.frequency) ** 2) / n**3
-    )
+    expected = (2 * np.pi * sigma**2) ** 1.5 * np.exp(-2 * (np.pi * sigma * PIXEL_SIZE * got.frequency) ** 2) / n**3
     # A shell averages over frequencies up to half a step from its own.
     np.testing.assert_allclose(got.amplitude_a[1:12], expected[1:12], rtol=0.05)
 
@@ -152,15 +150,9 @@ def test_files_are_compared_and_written(tmp_path):
     assert summary["curve"] == "FRC"
     assert summary["box"] == [64, 64]
     assert summary["pixel_size"] == pytest.approx(PIXEL_SIZE)
-    assert (
-        summary["resolution"]
-        == summary["resolution_at"]["0.5"]
-        == pytest.approx(comparison.shells.resolution(0.5))
-    )
+    assert summary["resolution"] == summary["resolution_at"]["0.5"] == pytest.approx(comparison.shells.resolution(0.5))
     rows = list(csv.DictReader((tmp_path / "out" / "fsc.csv").open()))
-    np.testing.assert_allclose(
-        [float(row["correlation"]) for row in rows], comparison.shells.correlation, rtol=1e-5
-    )
+    np.testing.assert_allclose([float(row["correlation"]) for row in rows], comparison.shells.correlation, rtol=1e-5)
     assert (tmp_path / "out" / "fsc.png").stat().st_size > 10000
 
 
