@@ -8,7 +8,7 @@ from n2n_deploy.errors import DataError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.io.micrograph_names import Folders, HalfNames
 from n2n_deploy.io.mrc import read_header
-from n2n_deploy.io.optics_groups import micrograph_optics
+from n2n_deploy.io.optics_groups import ROW_LABELS, micrograph_optics
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star_document import StarDocument, StarTable
 
@@ -60,13 +60,13 @@ class RowReader:
         if need_halves and not half_names:
             self._require((_EVEN, _ODD), "name the halves with --suffixes DW,EVN,ODD or with templates")
         self._need_ctf = need_ctf
-        self._columns = document.columns(table, (NAME, *_DEFOCUS, _PHASE_SHIFT, _EVEN, _ODD))
+        self._columns = document.columns(table, (NAME, *_DEFOCUS, _PHASE_SHIFT, _EVEN, _ODD, *ROW_LABELS))
         self._ctf_columns: dict[str, list[float]] = {}
         if all(label in self._columns for label in _DEFOCUS):
             labels = [label for label in (*_DEFOCUS, _PHASE_SHIFT) if label in self._columns]
             self._ctf_columns = {label: [*map(_number, self._columns[label])] for label in labels}
         self.problems: dict[int, str] = {}
-        optics = micrograph_optics(document, table, groups, need_ctf=need_ctf)
+        optics = micrograph_optics(document, table, groups, self._columns, need_ctf=need_ctf)
         self.micrographs = [
             self._micrograph(row, name, shared, pixel_size)
             for row, (name, shared) in enumerate(zip(self._columns[NAME], optics, strict=True))
@@ -94,11 +94,13 @@ class RowReader:
             if even == odd or whole in (even, odd):
                 self._refuse(row, f"{whole} would be its own half ({even}, {odd}); check suffixes or templates")
             return even, odd
-        names = [self._columns[label][row] if label in self._columns else "" for label in (_EVEN, _ODD)]
+        if _EVEN not in self._columns or _ODD not in self._columns:
+            return None, None
+        names = [self._columns[label][row] for label in (_EVEN, _ODD)]
         paths = [None if name in _NO_VALUE else self._folders.locate(name) for name in names]
         if self._need_halves and None in paths:
             self._refuse(row, f"{_ODD if paths[0] else _EVEN} has no value")
-        elif paths[0] is not None and paths[0] == paths[1]:
+        elif self._need_halves and paths[0] == paths[1]:
             self._refuse(row, f"{_EVEN} and {_ODD} are the same file, {names[0]}")
         return paths[0], paths[1]
 

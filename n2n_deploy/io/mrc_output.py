@@ -100,6 +100,9 @@ def statistics(pixels: npt.NDArray[Any]) -> tuple[float, float, float, float]:
     chunk = np.empty(min(_CHUNK, flat.size), np.float64)
     for start in range(0, flat.size, _CHUNK):
         part = flat[start : start + _CHUNK]
+        if part.dtype == np.float16:
+            # Exact, and several times as fast as float16's own arithmetic.
+            part = part.astype(np.float32)
         values = np.subtract(part, about, out=chunk[: part.size], dtype=np.float64)
         total += float(values.sum())
         squares += float(values @ values)

@@ -19,7 +19,8 @@ _PIXEL_SIZES = (
 )
 _DETECTOR, _MAGNIFICATION = "rlnDetectorPixelSize", "rlnMagnification"
 _VOLTAGE, _CS, _AMPLITUDE = "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"
-LABELS = (*_PIXEL_SIZES, _DETECTOR, _MAGNIFICATION, _VOLTAGE, _CS, _AMPLITUDE, FLIPPED, PREMULTIPLIED)
+_LABELS = (*_PIXEL_SIZES, _DETECTOR, _MAGNIFICATION, _VOLTAGE, _CS, _AMPLITUDE, FLIPPED, PREMULTIPLIED)
+ROW_LABELS = (GROUP, *_LABELS)
 
 _ANGSTROM_PER_MICROMETRE = 1e4
 _LARGEST_PIXEL = 1e4  # Å
@@ -27,7 +28,12 @@ _VOLTAGES = (1.0, 3000.0)  # kV; a value in volts would give a wavelength that i
 
 
 def micrograph_optics(
-    document: StarDocument, table: StarTable, groups: StarTable | None, *, need_ctf: bool
+    document: StarDocument,
+    table: StarTable,
+    groups: StarTable | None,
+    values: Mapping[str, list[str]],
+    *,
+    need_ctf: bool,
 ) -> Iterator[Optics]:
     """Give the optics of each row of a micrograph table; pixel size NaN where the file does not say it.
 
@@ -37,16 +43,17 @@ def micrograph_optics(
         document: the STAR file.
         table: the one with micrographs.
         groups: the one with optics groups; None before RELION 3.1.
+        values: the columns `ROW_LABELS` of the table, those that it has.
         need_ctf: whether voltage, Cs and amplitude contrast must be there, and phases not be flipped yet.
 
     Raises:
         DataError: a label that is needed is missing, a value makes no sense, or a row names a group that
             the file does not have.
     """
-    columns = document.columns(table, LABELS)
+    columns = {label: values[label] for label in _LABELS if label in values}
     labels = list(columns)
     rows: Iterator[tuple[str, ...]] = zip(*columns.values(), strict=True) if columns else iter([()] * len(table))
-    names, by_group = _groups(document, table, groups)
+    names, by_group = _groups(document, table, groups, values.get(GROUP))
     known: dict[tuple[str, tuple[str, ...]], Optics] = {}
     for row, (name, own) in enumerate(zip(names, rows, strict=True)):
         if (name, own) not in known:
@@ -57,8 +64,9 @@ def micrograph_optics(
                 )
             where = f"optics group {name}" if groups is not None else f"line {document.line_number(table, row)}"
             # A label of the group wins over the same one in the row, as in RELION.
-            values = dict(zip(labels, own, strict=True)) | by_group[name]
-            known[name, own] = _parse(f"{document.path}: {where}", values, need_ctf=need_ctf)
+            known[name, own] = _parse(
+                f"{document.path}: {where}", dict(zip(labels, own, strict=True)) | by_group[name], need_ctf=need_ctf
+            )
         yield known[name, own]
 
 
@@ -71,12 +79,12 @@ def is_set(value: str | None) -> bool:
 
 
 def _groups(
-    document: StarDocument, table: StarTable, groups: StarTable | None
+    document: StarDocument, table: StarTable, groups: StarTable | None, names: list[str] | None
 ) -> tuple[list[str], dict[str, dict[str, str]]]:
     """The group of each row, and what each group says."""
     if groups is None:
         return [""] * len(table), {"": {}}
-    columns = document.columns(groups, (GROUP, *LABELS))
+    columns = document.columns(groups, ROW_LABELS)
     numbers = columns.pop(GROUP, None) or [str(index + 1) for index in range(len(groups))]
     by_group = {
         _plain(number): {label: column[index] for label, column in columns.items()}
@@ -84,7 +92,6 @@ def _groups(
     }
     if not by_group:
         raise DataError(f"{document.path}: data_{groups.block} has no optics group; add one")
-    names = document.columns(table, (GROUP,)).get(GROUP)
     if names is None:
         if len(by_group) > 1:
             raise DataError(

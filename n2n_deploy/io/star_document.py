@@ -7,6 +7,7 @@ lines stay as they were read, and a change replaces one value within its line.
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
@@ -132,7 +133,7 @@ class StarDocument:
         if label in table.labels:
             column = table.labels.index(label)
             for row, value in values.items():
-                self._replace(table.rows[row], column, quoted(value))
+                self._replace(table.rows[row], column, value)
             return
         table.labels.append(label)
         self._append_line(table, f"_{label} #{len(table.labels)}")
@@ -164,9 +165,11 @@ class StarDocument:
             yield values
 
     def _replace(self, number: int, column: int, value: str) -> None:
+        """Put a value in the place of another; one that says the same stays as it is written."""
         line = self._lines[number]
-        start, end = _span(line, column)
-        self._lines[number] = line[:start] + value + line[end:]
+        match = next(islice(_matches(line), column, None))
+        if match[match.lastindex or 0] != value:
+            self._lines[number] = line[: match.start()] + quoted(value) + line[match.end() :]
 
     def _append_value(self, number: int, value: str) -> None:
         line = self._lines[number]
@@ -183,7 +186,7 @@ class StarDocument:
 
     def _set_pair(self, table: StarTable, label: str, value: str) -> None:
         if label in table.labels:
-            self._replace(table.rows[table.labels.index(label)], 1, quoted(value))
+            self._replace(table.rows[table.labels.index(label)], 1, value)
         else:
             # The line of the last pair now has a second one below it, which needs no place of its own.
             self._append_line(table, f"_{label} {quoted(value)}")
@@ -251,14 +254,6 @@ def _values(line: str) -> list[str]:
     if _is_plain(line):
         return line.split()
     return [match[match.lastindex or 0] for match in _matches(line)]
-
-
-def _span(line: str, column: int) -> tuple[int, int]:
-    """Where the value of a column lies in its line, quotes included."""
-    for index, match in enumerate(_matches(line)):
-        if index == column:
-            return match.span()
-    raise IndexError(column)
 
 
 def quoted(value: str) -> str:

@@ -88,7 +88,7 @@ def test_only_names_and_the_flag_change(shared_data: Path, tmp_path: Path) -> No
 def test_unknown_blocks_comments_and_line_ends_stay(star: Star, tmp_path: Path) -> None:
     path = star(
         ("data_micrographs", f"{UNKNOWN}\n# a comment\ndata_micrographs"),
-        ("Movies/b_DW", "# between rows\nMovies/b_DW"),
+        ("Movies/b_DW.mrc", "# between rows\n'b_DW.mrc'"),
         ("45.000000", "45.000000 # remark"),
         ("\n", "\r\n"),
     )
