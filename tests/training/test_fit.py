@@ -39,6 +39,13 @@ def config(small_recipe: Recipe) -> TrainConfig:
     )
 
 
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the drawing, which takes longer than the steps of these tests."""
+    for name in ("draw_curves", "draw_validation"):
+        monkeypatch.setattr(f"n2n_deploy.train.run.{name}", lambda *_: None)
+
+
 def at_step(step: int, action: Callable[[], Any]) -> Callable[[Progress], None]:
     def act(progress: Progress) -> None:
         if progress.step == step:
@@ -62,10 +69,13 @@ def assert_same_bits(one: Path, other: Path) -> None:
         assert all(torch.equal(value, moments[1][index][name]) for name, value in values.items())
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_short_training_beats_the_raw_image_and_nothing(
     store: PatchStore, config: TrainConfig, tmp_path: Path
 ) -> None:
-    path = fit(store, tmp_path / "run", config.model_copy(update={"epochs": 20, "validation_fraction": 0.2}))
+    path = fit(
+        store, tmp_path / "run", config.model_copy(update={"epochs": 14, "batch_size": 4, "learning_rate": 2e-3})
+    )
     numbers = np.arange(len(store))
     even, odd = store.read(numbers).swapaxes(0, 1)
     with torch.inference_mode():
@@ -76,6 +86,7 @@ def test_a_short_training_beats_the_raw_image_and_nothing(
     assert 0.5 < error < 0.85
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("how", ["kill", "interrupt"])
 def test_a_stopped_run_resumes_to_the_same_bits(
     how: str, store: PatchStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -86,6 +97,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
         monkeypatch.setattr(fit_module, "_SAVE_EVERY", 0.0)
         with pytest.raises(KilledError):
             fit(store, stopped, config, progress=at_step(2, kill))
+        monkeypatch.setattr(fit_module, "_SAVE_EVERY", 120.0)
     else:
         fit(store, stopped, config, progress=at_step(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
         assert load_model(stopped / "model.pt").summary["ended"] == "interrupted"
@@ -94,6 +106,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     assert_same_bits(tmp_path / "straight", stopped)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_killed_before_its_first_save_begins_again(
     store: PatchStore, config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -104,6 +117,7 @@ def test_a_run_killed_before_its_first_save_begins_again(
     assert_same_bits(tmp_path / "straight", tmp_path / "killed")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_signals_act_as_before_once_the_run_is_over(store: PatchStore, config: TrainConfig, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     fit(store, tmp_path, config, progress=at_step(1, lambda: os.kill(os.getpid(), signal.SIGTERM)))
@@ -111,6 +125,7 @@ def test_signals_act_as_before_once_the_run_is_over(store: PatchStore, config: T
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_max_minutes_ends_with_a_usable_model(store: PatchStore, config: TrainConfig, tmp_path: Path) -> None:
     limited = config.model_copy(update={"max_minutes": 1 / 60, "epochs": 10_000, "schedule": None})
     seen: list[Progress] = []
@@ -141,6 +156,7 @@ def test_what_a_run_leaves(store: PatchStore, config: TrainConfig, tmp_path: Pat
         assert (tmp_path / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_is_neither_overwritten_nor_resumed_as_another(
     store: PatchStore, config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -153,6 +169,7 @@ def test_a_run_is_neither_overwritten_nor_resumed_as_another(
     assert load_model(fit(store, tmp_path, longer, resume=True)).step == 6
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_model(
     store: PatchStore, config: TrainConfig, tmp_path: Path, small_recipe: Recipe
 ) -> None:
@@ -167,6 +184,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_model(
     assert all(torch.equal(kept.weights[name], weights) for name, weights in good.weights.items())
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_gpu_that_is_not_there_is_never_replaced(store: PatchStore, config: TrainConfig, tmp_path: Path) -> None:
     missing = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(HostError, match=re.escape(missing)):
@@ -181,6 +199,7 @@ def test_damaged_models_are_refused(content: bytes | None, tmp_path: Path) -> No
         load_model(tmp_path / "model.pt")
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_model_of_a_newer_format_is_refused(store: PatchStore, config: TrainConfig, tmp_path: Path) -> None:
     path = fit(store, tmp_path, config)
     content = torch.load(path, weights_only=True)
