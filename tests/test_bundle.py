@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from n2n_deploy.bundle import MANIFEST, SIGNATURE, Bundle, extend_bundle, write_bundle
-from n2n_deploy.errors import BundleError
+from n2n_deploy.errors import BundleError, HostError
 from n2n_deploy.manifest import FORMAT, Deviation, Manifest
 from n2n_deploy.recipe import Recipe
 
@@ -176,13 +176,13 @@ def test_a_file_altered_after_opening_is_noticed_when_read(bundle: Bundle) -> No
 
 
 def test_adding_members_keeps_the_model_and_its_hash(bundle: Bundle) -> None:
-    more = extend_bundle(bundle, {"engines/a.engine": b"engine"}, facts={"engines": {"a": {"flavour": "rtx"}}})
+    more = extend_bundle(bundle, {"engines/a.engine": b"engine"}, facts={"added_later": {"a": "rtx"}})
     assert more.read("engines/a.engine") == b"engine"
-    assert more.manifest.model_dump()["engines"] == {"a": {"flavour": "rtx"}}
+    assert more.manifest.model_dump()["added_later"] == {"a": "rtx"}
     assert more.short_hash == bundle.short_hash
     assert {name: more.read(name) for name in MEMBERS} == MEMBERS
     again = extend_bundle(more, {"engines/b.engine": b"other"})
-    assert again.manifest.model_dump()["engines"] == {"a": {"flavour": "rtx"}}
+    assert again.manifest.model_dump()["added_later"] == {"a": "rtx"}
     again.verify_members()
 
 
@@ -218,3 +218,9 @@ def test_failing_to_rewrite_leaves_the_old_bundle(bundle: Bundle, tmp_path: Path
         extend_bundle(opened, {"engines/a.engine": b"engine"})
     assert copy.read_bytes() == broken
     assert sorted(tmp_path.iterdir()) == sorted([bundle.path, copy])
+
+
+def test_a_folder_that_cannot_be_made_is_the_hosts_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(HostError, match="file"):
+        write_bundle(tmp_path / "file" / "model.n2n", FACTS, RECIPE, MEMBERS)

@@ -32,10 +32,18 @@ class Engine:
 
 @dataclass(frozen=True)
 class Choice:
-    """The session that was picked, and why each better one was not: engine name → reason."""
+    """The session that was picked.
+
+    Attributes:
+        session: open, proved on the golden vectors.
+        precision: in which it computes.
+        deviation: how far its golden outputs lie from PyTorch's.
+        why_not: why each better engine was passed over; engine name → reason.
+    """
 
     session: Session
     precision: Precision
+    deviation: Deviation
     why_not: dict[str, str]
 
 
@@ -81,11 +89,11 @@ def choose_session(bundle: Bundle, device: str = "auto", threads: int | None = N
             why_not[engine.name] = str(error)
             continue
         try:
-            verify(bundle, session, engine.precision)
+            found = verify(bundle, session, engine.precision)
         except N2NError:
             session.close()
             raise
-        return Choice(session, engine.precision, why_not)
+        return Choice(session, engine.precision, found, why_not)
     if why_not:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in why_not.items())
         raise HostError(f"no engine works on device {device} here: {reasons}")

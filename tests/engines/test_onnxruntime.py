@@ -20,7 +20,7 @@ MEASURE = """
 import re, sys, numpy, psutil
 sys.modules["onnx"] = sys.modules["torch"] = None
 from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
-with OnnxRuntimeSession(open(sys.argv[1], "rb").read(), threads=2) as session:
+with OnnxRuntimeSession(open(sys.argv[1], "rb").read(), threads=1) as session:
     for text in sys.argv[2:]:
         shape = tuple(map(int, text.split("x")))
         batch = numpy.ones((1, 1, *shape), numpy.float32)
@@ -41,9 +41,7 @@ def model(graph: Graph, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "shapes", [["424x440"], ["608x552"], ["704x400"], ["128x128", "256x264", "312x320", "480x488"]]
-)
+@pytest.mark.parametrize("shapes", [["424x440"], ["608x552"], ["128x128", "256x264", "312x320", "480x488"]])
 def test_memory_is_an_upper_bound_and_comes_back(model: Path, shapes: list[str]) -> None:
     # These shapes split the arena's regions worst; the last ones come one after another, each larger.
     done = subprocess.run(

@@ -1,0 +1,121 @@
+"""`n2n-deploy inspect` and `verify`: what a bundle holds, and whether it does on this machine what it did at export."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from n2n_deploy.cli.common import ConfigOption, JsonOption, out, print_json
+
+if TYPE_CHECKING:
+    from n2n_deploy.bundle import Bundle
+
+BundleArgument = Annotated[Path, typer.Argument(help="The bundle, MODEL.n2n.", show_default=False)]
+
+
+def inspect_command(bundle: BundleArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show what a bundle holds: its recipe, network, training, parity with PyTorch, and members.
+
+    Checks the manifest; [bold]n2n-deploy verify[/] checks every byte and runs the network.
+    """
+    del config
+    from n2n_deploy.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    if as_json:
+        print_json(summary(opened))
+    else:
+        print_summary(opened)
+
+
+def verify_command(
+    bundle: BundleArgument,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu or cuda:N.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every byte of a bundle, and run its golden vectors on this machine.
+
+    The outputs must be those that PyTorch gave at export, to the tolerance in the manifest.
+    """
+    del config
+    from n2n_deploy.bundle import Bundle
+    from n2n_deploy.engines.select import choose_session
+
+    opened = Bundle.open(bundle)
+    opened.verify_members()
+    choice = choose_session(opened, device, threads)
+    choice.session.close()
+    tolerance = opened.manifest.tolerance[choice.precision]
+    if as_json:
+        print_json(
+            {
+                "bundle": str(bundle),
+                "short_hash": opened.short_hash,
+                "members": len(opened.manifest.members),
+                "session": choice.session.name,
+                "precision": choice.precision,
+                "deviation": choice.deviation.model_dump(),
+                "tolerance": tolerance.model_dump(),
+                "why_not": choice.why_not,
+            }
+        )
+        return
+    for name, reason in choice.why_not.items():
+        out.print(f"[yellow]{name} does not work here:[/] {escape(reason)}", soft_wrap=True)
+    out.print(f"[green]intact:[/] all {len(opened.manifest.members)} members of {escape(str(bundle))}")
+    out.print(
+        f"[green]works:[/] {choice.session.name}, {choice.precision}, differs from PyTorch by at most "
+        f"{choice.deviation.max:.1e} (rms {choice.deviation.rms:.1e}) standard deviations; "
+        f"{tolerance.max:.0e} (rms {tolerance.rms:.0e}) are allowed",
+        soft_wrap=True,
+    )
+
+
+def summary(bundle: "Bundle") -> dict[str, Any]:
+    """All that the manifest and the recipe say, for `--json`."""
+    return {
+        "bundle": str(bundle.path),
+        "short_hash": bundle.short_hash,
+        "signed": bundle.signature is not None,
+        "recipe": bundle.recipe.model_dump(),
+        "manifest": bundle.manifest.model_dump(mode="json"),
+    }
+
+
+def print_summary(bundle: "Bundle") -> None:
+    """The same for people, in tables."""
+    manifest, recipe = bundle.manifest, bundle.recipe
+    facts = _table(f"{bundle.path}", "", "")
+    for name, value in {
+        "model": f"{bundle.short_hash}, preset {manifest.preset}",
+        "made": f"{manifest.created:%Y-%m-%d %H:%M} UTC by n2n-deploy {manifest.package_version}",
+        "signed": "no" if bundle.signature is None else "yes",
+        "resolution": f"{recipe.max_resolution:g} Å (network pixels of {recipe.max_resolution / 2:g} Å)",
+        "high-pass": f"{recipe.highpass:g} Å",
+        "phase flip": "yes" if recipe.phase_flip else "no",
+        "receptive field": f"{manifest.halo} network pixels on each side",
+        **{f"training: {name}": value for name, value in manifest.training.items()},
+    }.items():
+        facts.add_row(name, escape(str(value)))
+    parity = _table("ONNX Runtime against PyTorch, in standard deviations", "input", "precision", "worst", "rms")
+    for result in manifest.parity:
+        shape = "×".join(map(str, result.shape))
+        parity.add_row(shape, result.precision, f"{result.deviation.max:.1e}", f"{result.deviation.rms:.1e}")
+    members = _table("members", "name", "bytes", "SHA-256")
+    for name, member in manifest.members.items():
+        members.add_row(escape(name), f"{member.size:,}".replace(",", " "), member.sha256[:16] + "…")
+    for table in (facts, parity, members):
+        out.print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", box=None, show_header=any(columns), pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,38 @@
+"""`n2n-deploy export`: a trained network in, the bundle to ship out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, print_json
+
+
+def export_command(
+    checkpoint: Annotated[Path, typer.Argument(help="model.pt as n2n-deploy train writes it.", show_default=False)],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The bundle to write, such as MODEL.n2n.", show_default=False),
+    ],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a trained network into one file that any node can check and run.
+
+    [bold]n2n-deploy export Run/model.pt -o model.n2n[/]
+
+    The bundle holds the network as ONNX in float32 and float16, its recipe, and golden vectors: inputs with
+    PyTorch's outputs, which every node repeats before it denoises. Each ONNX model is compared with PyTorch here;
+    one that differs is refused, and nothing is written. The nodes need no PyTorch.
+    """
+    del config
+    from n2n_deploy.bundle import Bundle
+    from n2n_deploy.cli.bundle import print_summary, summary
+    from n2n_deploy.export import export_bundle
+
+    with err.status("exporting and comparing with PyTorch …"):
+        bundle = Bundle.open(export_bundle(checkpoint, output))
+    if as_json:
+        print_json(summary(bundle))
+    else:
+        print_summary(bundle)

@@ -1,0 +1,41 @@
+"""A checkpoint as training leaves it, with random weights that make the network's output depend on all of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from n2n_deploy.recipe import Recipe
+from n2n_deploy.train.checkpoint import save_model
+from n2n_deploy.train.config import TrainConfig
+from n2n_deploy.train.model import Network, add_weight_norm, build
+
+MakeNetwork = Callable[[str], Network]
+
+
+@pytest.fixture(scope="session")
+def make_network() -> MakeNetwork:
+    """The network of a preset with weights and biases drawn at random."""
+
+    def make(preset: str) -> Network:
+        torch.manual_seed(3)
+        network = build(preset)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name.endswith("bias"):
+                    parameter.normal_(std=0.1)
+        return network.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def checkpoint(make_network: MakeNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`model.pt` of the small preset, saved in the middle of a training with weight normalisation."""
+    network = make_network("small")
+    add_weight_norm(network)
+    path = tmp_path_factory.mktemp("run") / "model.pt"
+    recipe = Recipe(max_resolution=8.0, phase_flip=False)
+    save_model(path, network, TrainConfig(preset="small", recipe=recipe), 70, {"loss": 0.25, "minutes": 3})
+    return path
