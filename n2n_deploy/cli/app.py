@@ -86,6 +86,7 @@ def _missing_library(error: ModuleNotFoundError) -> HostError:
         "onnxruntime": "cpu",
         "matplotlib": "report",
         "jinja2": "report",
+        "PIL": "report",
     }
     library = (error.name or "").partition(".")[0]
     if library not in extras:
