@@ -233,11 +233,12 @@ def train_command(
     del checkpointing, device, compile_network, bf16, max_resolution, highpass, phase_flip, patch_size
     from n2n_deploy.train import load_model, train
 
+    settings = _train_config(ctx, output / "state.pt" if resume else None)
     with training_progress(quiet=as_json) as bar:
         path = train(
             table,
             output,
-            _train_config(ctx, output / "state.pt" if resume else None),
+            settings,
             resume=resume,
             patches=patches,
             project=project,
@@ -248,6 +249,8 @@ def train_command(
             progress=bar,
             prepared=_report_refusals,
         )
+    ctx.params.update({name: getattr(settings.recipe, name) for name in RECIPE_OPTIONS})
+    ctx.params.update({name: getattr(settings, field) for name, field in CONFIG_OPTIONS.items()})
     save_config(ctx, output)
     model = load_model(path)
     if as_json:
@@ -328,7 +331,7 @@ def _print_result(path: Path, model: "Checkpoint") -> None:
         f"{summary['patches']} patches; {summary['micrographs_refused']} refused",
         soft_wrap=True,
     )
-    out.print(f"model    {path}\ncurves   {path.parent / 'curves.png'}\npatches  {path.parent / 'validation.png'}")
+    out.print(f"model    {path}\ncurves   {path.parent / 'curves.png'}\nheld out {path.parent / 'validation.png'}")
     if summary["ended"] == "interrupted":
         out.print("go on with the same command and --resume")
     else:

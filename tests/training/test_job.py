@@ -1,6 +1,7 @@
 """From a table to a model: the function, the command, and the tables they refuse."""
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,9 @@ def test_the_command_trains_and_resumes_with_the_runs_own_options(
     assert found["step"] == 6
     assert found["config"]["batch_size"] == 2
     assert found["config"]["preset"] == "small"
+    saved = tomllib.loads((run / "config.toml").read_text())
+    (options,) = saved.values()
+    assert (options["preset"], options["epochs"], options["patch_size"]) == ("small", 2, 32)
 
 
 @pytest.mark.parametrize(
