@@ -237,10 +237,7 @@ def _read_engine(trt: ModuleType, engine: Any, flavour: Flavour) -> dict[str, An
     information = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
     layers = json.loads(information).get("Layers", [])
     types = Counter(
-        output["Format/Datatype"]
-        for layer in layers
-        if isinstance(layer, dict)
-        for output in layer.get("Outputs", [])
+        output["Format/Datatype"] for layer in layers if isinstance(layer, dict) for output in layer.get("Outputs", [])
     )
     if types:
         found["layers"] = dict(types)

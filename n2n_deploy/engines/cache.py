@@ -93,6 +93,15 @@ class EngineCache:
         self._evict(path)
         return engine
 
+    def kernels(self, engine: str) -> Path:
+        """Return the file in which TensorRT for RTX keeps the kernels it compiled for an engine, named by its SHA-256.
+
+        Raises:
+            HostError: as for `get`.
+        """
+        self._check_folder()
+        return self.folder / f"{engine[:40]}.kernels"
+
     def _check_folder(self) -> None:
         """Deserialising an engine runs its code: none may come from a folder that others can write to."""
         try:
@@ -112,7 +121,7 @@ class EngineCache:
     def _evict(self, keep: Path) -> None:
         """Delete the least recently used engines beyond the limit."""
         entries = []
-        for path in self.folder.glob("*.engine"):
+        for path in (*self.folder.glob("*.engine"), *self.folder.glob("*.kernels")):
             with suppress(FileNotFoundError):  # another process may be evicting too
                 status = path.stat()
                 entries.append((path != keep, -status.st_mtime_ns, status.st_size, path))

@@ -54,9 +54,7 @@ def driver() -> Driver:
         return Driver(version, None, (), "no NVIDIA driver is installed (libcuda.so.1 is not found)")
     number = ctypes.c_int()
     if (status := cuda.cuInit(0)) != 0:
-        return Driver(
-            version, None, (), f"the NVIDIA driver does not start (cuInit gives {_error(cuda, status)})"
-        )
+        return Driver(version, None, (), f"the NVIDIA driver does not start (cuInit gives {_error(cuda, status)})")
     cuda.cuDriverGetVersion(ctypes.byref(number))
     newest = f"{number.value // 1000}.{number.value % 1000 // 10}"
     cuda.cuDeviceGetCount(ctypes.byref(number))

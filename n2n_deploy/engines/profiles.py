@@ -28,17 +28,11 @@ def plan_profiles(
     """
     counted = [shape for shape, _ in Counter(shapes).most_common()]
     if not counted:
-        raise UsageError(
-            "no micrograph sizes to compile for; give --sizes with --pixel-size, --star or --tile"
-        )
-    if must_take is not None and not any(
-        must_take[0] <= height and must_take[1] <= width for height, width in counted
-    ):
+        raise UsageError("no micrograph sizes to compile for; give --sizes with --pixel-size, --star or --tile")
+    if must_take is not None and not any(must_take[0] <= height and must_take[1] <= width for height, width in counted):
         counted.append(must_take)
     if min(min(shape) for shape in counted) < SMALLEST:
-        raise UsageError(
-            f"the network's input must have at least {SMALLEST} pixels a side, not {min(counted)}"
-        )
+        raise UsageError(f"the network's input must have at least {SMALLEST} pixels a side, not {min(counted)}")
     if len(counted) > MOST_PROFILES:
         raise UsageError(
             f"{len(counted)} different sizes are more than an engine is built for ({MOST_PROFILES}); "

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from n2n_deploy.bundle import Bundle
+from n2n_deploy.engines.gpu_sessions import open_lean, open_onnxruntime_cuda, open_tensorrt
+from n2n_deploy.engines.gpus import driver
 from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
 from n2n_deploy.engines.session import Array, Session
 from n2n_deploy.errors import BundleError, HostError, N2NError, UsageError
@@ -14,20 +16,33 @@ from n2n_deploy.manifest import Deviation, Precision
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is asked of an engine.
+
+    Attributes:
+        threads: CPU threads; None for all.
+        gpu: index of the GPU.
+        precision: None for the engine's own choice.
+    """
+
+    threads: int | None
+    gpu: int
+    precision: Precision | None
+
+
+@dataclass(frozen=True)
 class Engine:
     """One way of running a bundle's network.
 
     Attributes:
-        name: of the sessions it opens.
+        name: how users call it.
         gpu: whether it runs on a GPU.
-        precision: of the graph it runs; the manifest's tolerance for it applies.
-        open: opens a session for a bundle with this many threads, or raises why it cannot.
+        open: opens a session for a bundle and tells its precision, or raises why it cannot.
     """
 
     name: str
     gpu: bool
-    precision: Precision
-    open: Callable[[Bundle, int | None], Session]
+    open: Callable[[Bundle, Request], tuple[Session, Precision]]
 
 
 @dataclass(frozen=True)
@@ -47,59 +62,93 @@ class Choice:
     why_not: dict[str, str]
 
 
+def _open_cpu(bundle: Bundle, request: Request) -> tuple[Session, Precision]:
+    if request.precision not in (None, "fp32"):
+        raise HostError(f"on the CPU the network runs in fp32, not {request.precision}")
+    return OnnxRuntimeSession(bundle.onnx("fp32"), request.threads), "fp32"
+
+
 ENGINES = (
-    Engine(
-        OnnxRuntimeSession.name,
-        gpu=False,
-        precision="fp32",
-        open=lambda bundle, threads: OnnxRuntimeSession(bundle.onnx("fp32"), threads),
-    ),
+    Engine("tensorrt", True, lambda bundle, how: open_tensorrt(bundle, "tensorrt", how.gpu, how.precision)),
+    Engine("rtx", True, lambda bundle, how: open_tensorrt(bundle, "rtx", how.gpu, how.precision)),
+    Engine("tensorrt-lean", True, lambda bundle, how: open_lean(bundle, how.gpu, how.precision)),
+    Engine("onnxruntime-cuda", True, lambda bundle, how: open_onnxruntime_cuda(bundle, how.gpu, how.precision)),
+    Engine(OnnxRuntimeSession.name, False, _open_cpu),
 )
 """All engines, the fastest first."""
 
 
-def open_session(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Session:
+def open_session(
+    bundle: Bundle,
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    engine: str | None = None,
+    precision: Precision | None = None,
+) -> Session:
     """Open the best session that works here and passes the bundle's golden vectors.
 
     Args:
         bundle: the bundle.
         device: "auto" (the best there is), "cpu", "gpu", or "cuda:N" for one GPU.
         threads: CPU threads; by default all cores that this process may use.
+        engine: name of the one engine to use; None for the best.
+        precision: of the network; None for fp16 on a GPU, or what the bundle ships, and fp32 on the CPU.
 
     Raises:
-        UsageError: there is no such kind of device.
+        UsageError: there is no such device or engine, or the engine does not run on the device.
         HostError: no engine works here, or none on a GPU where one was asked for; says why for each.
         BundleError: the network does not do here what it did when it was exported, or the bundle is damaged.
     """
-    return choose_session(bundle, device, threads).session
+    return choose_session(bundle, device, threads, engine=engine, precision=precision).session
 
 
-def choose_session(bundle: Bundle, device: str = "auto", threads: int | None = None) -> Choice:
+def choose_session(
+    bundle: Bundle,
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    engine: str | None = None,
+    precision: Precision | None = None,
+) -> Choice:
     """As `open_session`, with the reasons why better engines were passed over."""
-    if not re.fullmatch(r"auto|cpu|gpu|cuda:\d+", device):
-        raise UsageError(f"device {device!r} does not exist; choose auto, cpu, gpu or cuda:N")
-    wanted = {"auto": (True, False), "cpu": (False,)}.get(device, (True,))
+    chosen = candidates(device, engine)
+    request = Request(threads, int(device.partition(":")[2] or 0), precision)
     why_not: dict[str, str] = {}
-    for engine in ENGINES:
-        if engine.gpu not in wanted:
+    for candidate in chosen:
+        if candidate.gpu and (problem := driver().problem) is not None:
+            why_not["GPU"] = problem
             continue
         try:
-            session = engine.open(bundle, threads)
+            session, used = candidate.open(bundle, request)
         except HostError as error:
-            why_not[engine.name] = str(error)
+            why_not[candidate.name] = str(error)
             continue
         try:
-            found = verify(bundle, session, engine.precision)
+            found = verify(bundle, session, used)
         except N2NError:
             session.close()
             raise
-        return Choice(session, engine.precision, found, why_not)
-    if why_not:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in why_not.items())
-        raise HostError(f"no engine works on device {device} here: {reasons}")
-    raise HostError(
-        f"device {device} was asked for, but n2n-deploy has no engine for GPUs in this version; take device cpu or auto"
-    )
+        return Choice(session, used, found, why_not)
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in why_not.items())
+    raise HostError(f"no engine works on device {device} here: {reasons}")
+
+
+def candidates(device: str, engine: str | None = None) -> tuple[Engine, ...]:
+    """Return the engines that may run on a device, the fastest first; or the one named.
+
+    Raises:
+        UsageError: there is no such device or engine, or the engine does not run on the device.
+    """
+    if not re.fullmatch(r"auto|cpu|gpu|cuda:\d+", device):
+        raise UsageError(f"device {device!r} does not exist; choose auto, cpu, gpu or cuda:N")
+    if engine is not None and engine not in {known.name for known in ENGINES}:
+        raise UsageError(f"engine {engine!r} does not exist; choose {', '.join(known.name for known in ENGINES)}")
+    wanted = {"auto": (True, False), "cpu": (False,)}.get(device, (True,))
+    chosen = tuple(known for known in ENGINES if known.gpu in wanted and engine in (None, known.name))
+    if not chosen:
+        raise UsageError(f"engine {engine} does not run on device {device}; choose another of the two")
+    return chosen
 
 
 def verify(bundle: Bundle, session: Session, precision: Precision = "fp32") -> Deviation:
@@ -120,7 +169,14 @@ def verify(bundle: Bundle, session: Session, precision: Precision = "fp32") -> D
     tolerance = bundle.manifest.tolerance.get(precision)
     if tolerance is None:
         raise BundleError(f"{bundle.path}: the manifest states no tolerance for {precision}; export it again")
-    found = deviation(session.run(inputs), expected)
+    if session.array_module == "cupy":
+        import cupy
+
+        with cupy.cuda.Device(getattr(session, "device", 0)):
+            outputs = cupy.asnumpy(session.run(cupy.asarray(inputs)))
+    else:
+        outputs = session.run(inputs)
+    found = deviation(outputs, expected)
     if not found.within(tolerance):
         raise BundleError(
             f"{bundle.path}: {session.name} gives other results here than PyTorch gave at export: they differ by "

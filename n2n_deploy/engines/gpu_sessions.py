@@ -1,0 +1,158 @@
+"""Open a session on a GPU: with an engine that the bundle ships, or one built here and kept in the cache."""
+
+import hashlib
+import importlib
+from types import ModuleType
+
+from n2n_deploy.bundle import Bundle
+from n2n_deploy.engine_facts import EngineFacts, Flavour, Profile
+from n2n_deploy.engines.builder import BuildOptions, build_engine, tensorrt_module
+from n2n_deploy.engines.cache import EngineCache, EngineKey
+from n2n_deploy.engines.gpus import GPU, driver
+from n2n_deploy.engines.onnxruntime_cuda import OnnxRuntimeCudaSession
+from n2n_deploy.engines.session import Session
+from n2n_deploy.engines.tensorrt import TensorRTSession, import_cupy
+from n2n_deploy.errors import HostError
+from n2n_deploy.imaging.fourier import SMALLEST
+from n2n_deploy.manifest import Precision
+
+PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
+"""In the order of preference on a GPU."""
+
+NODE_PROFILES = (Profile(minimum=(1, 1, SMALLEST, SMALLEST), optimum=(1, 1, 1512, 2128), maximum=(1, 1, 2560, 2560)),)
+"""What a node builds for itself, not knowing what will come: a K3 micrograph at 4.5 Å is 1512×2128; larger ones go
+through in exact tiles."""
+
+
+def find_gpu(index: int) -> GPU:
+    """Return a GPU of this machine.
+
+    Raises:
+        HostError: there is none, or not as many.
+    """
+    found = driver()
+    if found.problem is not None:
+        raise HostError(found.problem)
+    if index >= len(found.gpus):
+        raise HostError(f"there is no GPU {index}: this process may use {len(found.gpus)}, counted from 0")
+    return found.gpus[index]
+
+
+def shipped(bundle: Bundle, flavour: Flavour, version: str, gpu: GPU) -> tuple[list[EngineFacts], dict[str, str]]:
+    """Return the bundle's engines that run here, the preferred precision first, and why each other does not.
+
+    Args:
+        bundle: the bundle.
+        flavour: of the library.
+        version: of the library.
+        gpu: the GPU.
+    """
+    fitting, others = [], {}
+    for key, facts in bundle.manifest.engines.items():
+        obstacle = facts.obstacle(flavour, version, gpu.capability)
+        if obstacle is None:
+            fitting.append(facts)
+        else:
+            others[key] = obstacle
+    return sorted(fitting, key=lambda facts: PRECISIONS.index(facts.precision)), others
+
+
+def open_tensorrt(
+    bundle: Bundle, flavour: Flavour, device: int, precision: Precision | None
+) -> tuple[Session, Precision]:
+    """Open a session of TensorRT, or TensorRT for RTX, on a GPU.
+
+    An engine of the bundle is taken where one fits. Otherwise one is built from the bundle's ONNX model, once on
+    this node.
+
+    Args:
+        bundle: the bundle; its members are checked before the library sees them.
+        flavour: which library.
+        device: index of the GPU.
+        precision: None for the best there is.
+
+    Raises:
+        HostError: the library, CuPy or the GPU is missing, or none of the engines loads.
+        BundleError: a member is damaged.
+    """
+    gpu = find_gpu(device)
+    module = tensorrt_module(flavour)
+    import_cupy()
+    cache = EngineCache()
+    fitting, _ = shipped(bundle, flavour, module.__version__, gpu)
+    for facts in fitting:
+        if precision in (None, facts.precision):
+            return _session(module, bundle, facts, device, cache), facts.precision
+    wanted = precision or "fp16"
+    engine, facts = _built(bundle, module, flavour, gpu, wanted, cache)
+    kernels = cache.kernels(hashlib.sha256(engine).hexdigest())
+    return TensorRTSession(module, engine, facts, device=device, kernels=kernels), wanted
+
+
+def open_lean(bundle: Bundle, device: int, precision: Precision | None) -> tuple[Session, Precision]:
+    """Open a version-compatible engine of the bundle with TensorRT's lean runtime, which cannot build any.
+
+    Raises:
+        HostError: the runtime, CuPy or the GPU is missing, or the bundle has no such engine for it.
+    """
+    gpu = find_gpu(device)
+    try:
+        module = importlib.import_module("tensorrt_lean")
+    except (ImportError, OSError) as error:
+        raise HostError(
+            f"the library tensorrt_lean is not usable here ({error}); pip install tensorrt-lean-cu13"
+        ) from error
+    import_cupy()
+    fitting, _ = shipped(bundle, "tensorrt", module.__version__, gpu)
+    for facts in fitting:
+        if facts.version_compatible and precision in (None, facts.precision):
+            return _session(module, bundle, facts, device, EngineCache()), facts.precision
+    raise HostError("the bundle has no portable engine for this GPU; n2n-deploy compile --target tensorrt --portable")
+
+
+def open_onnxruntime_cuda(bundle: Bundle, device: int, precision: Precision | None) -> tuple[Session, Precision]:
+    """Open the bundle's ONNX model with ONNX Runtime on a GPU.
+
+    Raises:
+        HostError: ONNX Runtime's CUDA provider, CuPy or the GPU is missing.
+    """
+    find_gpu(device)
+    wanted = precision or "fp16"
+    return OnnxRuntimeCudaSession(bundle.onnx(wanted), device=device), wanted
+
+
+def _session(
+    module: ModuleType, bundle: Bundle, facts: EngineFacts, device: int, cache: EngineCache
+) -> TensorRTSession:
+    """A session with an engine that the bundle ships."""
+    member = bundle.manifest.engine_member(facts.key)
+    engine = bundle.read(member)
+    kernels = cache.kernels(bundle.manifest.members[member].sha256) if facts.flavour == "rtx" else None
+    return TensorRTSession(module, engine, facts, device=device, kernels=kernels)
+
+
+def _built(
+    bundle: Bundle, module: ModuleType, flavour: Flavour, gpu: GPU, precision: Precision, cache: EngineCache
+) -> tuple[bytes, EngineFacts]:
+    """An engine built on this node, now or earlier."""
+    graph = bundle.onnx(precision)
+    key = EngineKey(
+        hashlib.sha256(graph).hexdigest(),
+        flavour,
+        module.__version__,
+        f"{gpu.name} {gpu.capability}",
+        precision,
+        NODE_PROFILES,
+    )
+    capabilities = (gpu.capability,) if flavour == "rtx" else ()
+    options = BuildOptions(flavour, precision, NODE_PROFILES, capabilities)
+    engine = cache.get(key, lambda: build_engine(graph, options)[0])
+    facts = EngineFacts(
+        flavour=flavour,
+        precision=precision,
+        tensorrt_version=module.__version__,
+        compute_capabilities=(gpu.capability,),
+        hardware="listed" if flavour == "rtx" else "none",
+        profiles=NODE_PROFILES,
+    )
+    return engine, facts
