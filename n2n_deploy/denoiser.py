@@ -9,10 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy
+
 from n2n_deploy.bundle import Bundle
+from n2n_deploy.engines.averaging import VIEWS, run_averaged
 from n2n_deploy.engines.select import open_session
 from n2n_deploy.engines.session import Session
 from n2n_deploy.engines.tiling import count_tiles, plan_tiles, run_tiled
+from n2n_deploy.errors import DataError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.imaging.preprocess import Prepared, preprocess, working_memory
@@ -28,12 +32,18 @@ class Denoised:
 
     Attributes:
         image: (ny, nx) float32, the input's size and grey scale; CTF phases stay flipped unless flipped back.
+        network_input: (h, w) float32, the preprocessed image, mean 0 and standard deviation 1.
+        network_output: (h, w) float32, what became of it, on the same scale.
+        spacing: Å per pixel of these two along (y, x).
         notes: what the user should know: pixels that were repaired, a resolution the pixels do not reach.
         tiles: how many tiles the network saw; 1 is the whole image.
         seconds: wall time of "preprocess", "network" and "restore".
     """
 
     image: Array
+    network_input: Array
+    network_output: Array
+    spacing: tuple[float, float]
     notes: tuple[str, ...]
     tiles: int
     seconds: dict[str, float] = field(default_factory=dict)
@@ -54,6 +64,7 @@ class Denoiser:
         merge: keep the noisy spectrum above this band (S2.4); by default the output ends at max_resolution.
         flip_back: undo the phase flip in the output, for programs that correct the CTF themselves.
         lowpass: Å; a further soft low-pass of the output.
+        augment: average the network over the eight flips and quarter turns of its input, at eight times the cost.
         lanes: how many threads will call this at once; their Fourier work is taken off the memory the network gets.
         session: an open session to use in place of choosing one; it stays the caller's to close.
 
@@ -72,6 +83,7 @@ class Denoiser:
         merge: Merge | None = None,
         flip_back: bool = False,
         lowpass: float | None = None,
+        augment: bool = False,
         lanes: int = 1,
         session: Session | None = None,
     ) -> None:
@@ -80,6 +92,7 @@ class Denoiser:
         self.merge = merge
         self.flip_back = flip_back
         self.lowpass = lowpass
+        self.augment = augment
         self._lanes = lanes
         self._owns_session = session is None
         self.session = session or open_session(self.bundle, device=device, threads=threads)
@@ -103,39 +116,78 @@ class Denoiser:
         """
         return self.denoise(image, optics, ctf).image
 
-    def denoise(self, image: Array, optics: Optics, ctf: CTFParameters | None = None) -> Denoised:
-        """As calling the denoiser, with the account of what was repaired and how long each stage took."""
+    def denoise(
+        self,
+        image: Array,
+        optics: Optics,
+        ctf: CTFParameters | None = None,
+        *,
+        halves: tuple[Array, Array] | None = None,
+    ) -> Denoised:
+        """As calling the denoiser, with the account of what was repaired and how long each stage took.
+
+        Args:
+            image: (ny, nx), any real dtype.
+            optics: its optics group.
+            ctf: its defocus.
+            halves: even and odd sums of its frames, of the same shape. The network then denoises each of them, at
+                the noise level it was trained at, and the result is their average on the image's grey scale.
+
+        Raises:
+            DataError: as for calling the denoiser; or a half has another shape than the image.
+        """
         seconds: dict[str, float] = {}
         with _timed(seconds, "preprocess"):
             prepared = preprocess(image, optics, ctf, self.recipe, keep_spectrum=self.merge is not None)
+            parts = [prepared] if halves is None else [self._half(half, prepared) for half in halves]
         with _timed(seconds, "network"):
-            denoised, tiles = self._through_network(prepared.image, self.tile(image.shape, optics.pixel_size))
+            tile = self.tile(prepared.shape, optics.pixel_size, halves=halves is not None)
+            outputs = [self.network(part.image, tile) for part in parts]
+            denoised = outputs[0] if halves is None else _averaged(outputs, parts, prepared)
         with _timed(seconds, "restore"):
             full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
-        return Denoised(full, _notes(prepared), tiles, seconds)
+        passes = len(parts) * (VIEWS if self.augment else 1)
+        tiles = passes * count_tiles(prepared.image.shape, self.bundle.manifest.halo, tile)
+        return Denoised(full, prepared.image, denoised, prepared.spacing, _notes(prepared), tiles, seconds)
 
-    def tile(self, shape: tuple[int, int], pixel_size: float) -> tuple[int, int]:
+    def tile(self, shape: tuple[int, int], pixel_size: float, *, halves: bool = False) -> tuple[int, int]:
         """Height and width in network pixels of the tiles that a micrograph of this shape is denoised in.
+
+        Args:
+            shape: (ny, nx) of the micrograph.
+            pixel_size: Å.
+            halves: its halves are in memory too.
 
         Raises:
             HostError: not even the smallest tile fits the memory.
         """
-        around = self._lanes * working_memory(shape, pixel_size, self.recipe, merge=self.merge is not None)
-        return plan_tiles(
-            network_shape(shape, pixel_size, self.recipe.max_resolution),
-            self.bundle.manifest.halo,
-            self._memory - self._resident - around,
-            self.session,
-        )
+        size = network_shape(shape, pixel_size, self.recipe.max_resolution)
+        around = working_memory(shape, pixel_size, self.recipe, merge=self.merge is not None)
+        if halves:
+            around += 4 * (2 * shape[0] * shape[1] + 4 * size[0] * size[1])
+        if self.augment:
+            around += 4 * 3 * size[0] * size[1]
+        left = self._memory - self._resident - self._lanes * around
+        return plan_tiles(size, self.bundle.manifest.halo, left, self.session)
 
-    def network(self, image: Array) -> Array:
-        """Pass a preprocessed (h, w) image, mean 0 and std 1, through the network alone; whole, whatever the memory."""
-        return self._through_network(image, image.shape)[0]
+    def network(self, image: Array, tile: tuple[int, int] | None = None) -> Array:
+        """Pass a preprocessed (h, w) image, mean 0 and std 1, through the network alone.
 
-    def _through_network(self, image: Array, tile: tuple[int, int]) -> tuple[Array, int]:
-        halo = self.bundle.manifest.halo
+        Args:
+            image: as `preprocess` makes it.
+            tile: height and width of the tiles, as the method `tile` gives them; by default the whole image at once.
+        """
+        run = run_averaged if self.augment else run_tiled
         with self._network:
-            return run_tiled(self.session, image, halo, tile), count_tiles(image.shape, halo, tile)
+            return run(self.session, image, self.bundle.manifest.halo, tile or image.shape)
+
+    def _half(self, half: Array, whole: Prepared) -> Prepared:
+        if tuple(half.shape) != whole.shape:
+            raise DataError(
+                f"a half of {half.shape[0]}×{half.shape[1]} pixels does not belong to a sum of "
+                f"{whole.shape[0]}×{whole.shape[1]}; check the names of the halves"
+            )
+        return preprocess(half, whole.optics, whole.ctf, self.recipe)
 
     def close(self) -> None:
         """Free the network, unless the session was the caller's."""
@@ -156,6 +208,18 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start
+
+
+def _averaged(outputs: list[Array], halves: list[Prepared], whole: Prepared) -> Array:
+    """The mean of the denoised halves, brought to the scale of the whole image's network input.
+
+    Sums and means of frames, and sums with other dose weights, have other grey scales than their halves; what
+    the halves have to be multiplied by to fit the whole best is known from the noisy images.
+    """
+    noisy = sum(half.image * numpy.float32(half.std) for half in halves)
+    fit = float((noisy * whole.image).mean(dtype=numpy.float64) / (noisy * noisy).mean(dtype=numpy.float64))
+    total = sum(output * numpy.float32(half.std) for output, half in zip(outputs, halves, strict=True))
+    return total * numpy.float32(fit)
 
 
 def _notes(prepared: Prepared) -> tuple[str, ...]:

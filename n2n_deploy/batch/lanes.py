@@ -44,15 +44,19 @@ def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions) -> Outcom
         N2NError: the input cannot be used or the output cannot be written; nothing is left under the output's name.
     """
     start = time.perf_counter()
-    source = read_mrc(job.micrograph.path)
+    micrograph = job.micrograph
+    source = read_mrc(micrograph.path)
+    halves = None
+    if options.average_halves and micrograph.even and micrograph.odd:
+        halves = read_mrc(micrograph.even).data, read_mrc(micrograph.odd).data
     read = time.perf_counter()
-    result = denoiser.denoise(source.data, job.micrograph.optics, job.micrograph.ctf)
+    result = denoiser.denoise(source.data, micrograph.optics, micrograph.ctf, halves=halves)
     done = time.perf_counter()
     job.output.parent.mkdir(parents=True, exist_ok=True)
     write_mrc(job.output, result.image, like=source, label=job.label, dtype=options.dtype)
     seconds = {"read": read - start, **result.seconds, "write": time.perf_counter() - done}
     notes = [*source.warnings, *result.notes]
-    stated, found = job.micrograph.optics.pixel_size, source.pixel_size
+    stated, found = micrograph.optics.pixel_size, source.pixel_size
     if found and abs(found / stated - 1) > _PIXEL_SIZE_TOLERANCE:
         notes.append(
             f"the table's pixel size is {stated:g} Å, the file's header says {found:g} Å; the table's was used"

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from n2n_deploy.errors import UsageError
 from n2n_deploy.imaging.restore import Merge
 
+_OUTPUT = {"merge_resolution", "merge_width", "flip_back", "lowpass", "augment", "average_halves", "dtype"}
+
 
 class OnExists(StrEnum):
     """What to do where an output is already there and is not this run's finished work."""
@@ -26,6 +28,8 @@ class DenoiseOptions(BaseModel):
         merge_width: Å-derived width of the soft edge of the merge band, as `Merge` defines it.
         flip_back: undo the phase flip in the output.
         lowpass: Å; a further soft low-pass of the output.
+        augment: average the network over the eight flips and quarter turns of its input.
+        average_halves: denoise the even and the odd half and average, in place of denoising the whole sum.
         dtype: of the files written.
         on_exists: what to do with outputs that are there; finished work of the same model and options is always kept.
         device: where the network runs.
@@ -40,6 +44,8 @@ class DenoiseOptions(BaseModel):
     merge_width: Annotated[float, Field(gt=0)] = 1.0
     flip_back: bool = False
     lowpass: Annotated[float, Field(gt=0)] | None = None
+    augment: bool = False
+    average_halves: bool = False
     dtype: Literal["float32", "float16"] = "float32"
     on_exists: OnExists = OnExists.ERROR
     device: str = "auto"
@@ -57,8 +63,7 @@ class DenoiseOptions(BaseModel):
     @property
     def output_hash(self) -> str:
         """Eight hexadecimal digits of the options that change what is written; the others may differ on resuming."""
-        text = self.model_dump_json(include={"merge_resolution", "merge_width", "flip_back", "lowpass", "dtype"})
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return hashlib.sha256(self.model_dump_json(include=_OUTPUT).encode()).hexdigest()[:8]
 
 
 def parse_options(**values: Any) -> DenoiseOptions:

@@ -132,10 +132,11 @@ def make_plan(
             )
         try:
             header = read_header(micrograph.path)
-            stat = micrograph.path.stat()
+            files = [micrograph.path, *(_halves(micrograph, header.shape) if options.average_halves else ())]
+            stamps = [(stat.st_size, stat.st_mtime_ns) for stat in (file.stat() for file in files)]
         except (DataError, OSError) as error:
             return refused(str(error))
-        label = provenance_label(model_hash, options, recipe, micrograph, stat.st_size, stat.st_mtime_ns)
+        label = provenance_label(model_hash, options, recipe, micrograph, stamps)
         found = _labels(path)
         # The work alone decides, not the version of the program that did it.
         finished = any(other.partition(": ")[2] == label.partition(": ")[2] for other in found or ())
@@ -178,17 +179,34 @@ def provenance_label(
     options: DenoiseOptions,
     recipe: Recipe,
     micrograph: Micrograph,
-    size: int,
-    modified_ns: int,
+    stamps: Sequence[tuple[int, int]],
 ) -> str:
     """The MRC label (at most 80 characters) that names the work an output is the result of.
 
     Its last part is a hash of everything that changes the pixels: model, recipe, options, optics, CTF, and the
-    input's size and time. A run that computes the same label for a row need not do it again.
+    size and time (`stamps`) of each input file. A run that computes the same label for a row need not do it again.
     """
-    work = (model_hash, options.output_hash, recipe, micrograph.optics, micrograph.ctf, size, modified_ns)
+    work = (model_hash, options.output_hash, recipe, micrograph.optics, micrograph.ctf, *stamps)
     job_hash = hashlib.sha256(repr(work).encode()).hexdigest()[:16]
     return f"n2n-deploy {n2n_deploy.__version__} denoised: model {model_hash} work {job_hash}"
+
+
+def _halves(micrograph: Micrograph, shape: tuple[int, int]) -> tuple[Path, Path]:
+    """The micrograph's halves, once their headers show that they can be used.
+
+    Raises:
+        DataError: a half is not named, not there, or of another shape.
+    """
+    if micrograph.even is None or micrograph.odd is None:
+        raise DataError(f"{micrograph.name}: the table names no even and odd half, which --average-halves needs")
+    for half in (micrograph.even, micrograph.odd):
+        found = read_header(half).shape
+        if found != shape:
+            raise DataError(
+                f"{half}: has {found[0]}×{found[1]} pixels, the whole sum {micrograph.path.name} "
+                f"{shape[0]}×{shape[1]}; halves of one micrograph have its shape"
+            )
+    return micrograph.even, micrograph.odd
 
 
 def _labels(path: Path) -> Sequence[str] | None:

@@ -39,6 +39,9 @@ def denoise(
     *,
     options: DenoiseOptions | None = None,
     project: Path | str | None = None,
+    suffixes: tuple[str, str, str] | None = None,
+    even_template: str | None = None,
+    odd_template: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Denoise every micrograph of a table; one bad file costs one file.
@@ -51,6 +54,9 @@ def denoise(
             and `summary.json` are written there too.
         options: what to do; see `DenoiseOptions`.
         project: folder that the table's relative paths start at; by default found from the table.
+        suffixes: (whole, even, odd), where the table does not name the halves that are to be averaged.
+        even_template: of the even half's name; see `read_micrographs`.
+        odd_template: of the odd half's.
         progress: called after planning and after each micrograph, from the calling thread.
 
     Returns:
@@ -66,7 +72,15 @@ def denoise(
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
     output = Path(output)
     start = time.perf_counter()
-    table = read_micrographs(micrographs, project=Path(project) if project else None, need_ctf=bundle.recipe.phase_flip)
+    table = read_micrographs(
+        micrographs,
+        project=Path(project) if project else None,
+        suffixes=suffixes,
+        even_template=even_template,
+        odd_template=odd_template,
+        need_ctf=bundle.recipe.phase_flip,
+        need_halves=options.average_halves,
+    )
     plan = make_plan(table.micrographs, table.problems, output, bundle.short_hash, bundle.recipe, options)
     plan.check(output, options.on_exists)
     _make_folder(output)
@@ -85,6 +99,7 @@ def denoise(
             merge=options.merge,
             flip_back=options.flip_back,
             lowpass=options.lowpass,
+            augment=options.augment,
             lanes=options.lanes,
         ) as denoiser,
         Results(plan, table, output, phase_flipped=phase_flipped) as results,

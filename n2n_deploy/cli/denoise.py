@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.table import Table
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
+from n2n_deploy.cli.halves import EvenOption, OddOption, SuffixesOption, parse_suffixes
 
 if TYPE_CHECKING:
     from n2n_deploy.batch.results import Summary
@@ -58,6 +59,22 @@ def denoise_command(
         float | None,
         typer.Option("--lowpass", metavar="Å", help="A further soft low-pass.", rich_help_panel=_PIXELS),
     ] = None,
+    augment: Annotated[
+        bool,
+        typer.Option(
+            "--augment",
+            help="Average the network over the eight flips and quarter turns of each image, at eight times the cost.",
+            rich_help_panel=_PIXELS,
+        ),
+    ] = False,
+    average_halves: Annotated[
+        bool,
+        typer.Option(
+            "--average-halves",
+            help="Denoise the even and the odd half, at the noise level of the training, and average them.",
+            rich_help_panel=_PIXELS,
+        ),
+    ] = False,
     dtype: Annotated[
         str, typer.Option("--dtype", help="float32 or float16 (half the disk).", rich_help_panel=_PIXELS)
     ] = "float32",
@@ -70,6 +87,9 @@ def denoise_command(
             rich_help_panel=_FILES,
         ),
     ] = "error",
+    suffixes: SuffixesOption = None,
+    even: EvenOption = None,
+    odd: OddOption = None,
     project: Annotated[
         Path | None,
         typer.Option("--project", help="Folder the table's relative paths start at.", rich_help_panel=_FILES),
@@ -115,6 +135,8 @@ def denoise_command(
         merge_width=merge_width,
         flip_back=flip_back,
         lowpass=lowpass,
+        augment=augment,
+        average_halves=average_halves,
         dtype=dtype,
         on_exists=on_exists,
         device=device,
@@ -124,7 +146,17 @@ def denoise_command(
     )
     source = micrographs[0] if len(micrographs) == 1 else micrographs
     with _Bar(quiet=as_json) as bar:
-        summary = denoise(source, model, output, options=options, project=project, progress=bar.update)
+        summary = denoise(
+            source,
+            model,
+            output,
+            options=options,
+            project=project,
+            suffixes=parse_suffixes(suffixes),
+            even_template=even,
+            odd_template=odd,
+            progress=bar.update,
+        )
     save_config(ctx, output)
     if as_json:
         print_json(summary.as_dict())

@@ -1,0 +1,122 @@
+"""Averaging over views and over halves in a batch: grey levels, noise, refusals, and what makes it other work."""
+
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import starfile
+
+from n2n_deploy import CTFParameters, DataError, DenoiseOptions, Denoiser, Optics, UsageError, denoise
+from n2n_deploy.engines.session import Array
+
+from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited
+
+OPTICS = Optics(PIXEL_SIZE, 300.0, 2.7, 0.1)
+CTF = CTFParameters(15000.0, 14900.0, 30.0)
+
+
+class Tanh:
+    """A network that is not linear, so that averaging before and after it differ."""
+
+    name, array_module = "tanh", "numpy"
+
+    def run(self, batch: Array) -> Array:
+        return np.tanh(batch)
+
+    def memory(self, shape: tuple[int, int]) -> int:
+        return 8 * shape[0] * shape[1]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def halves(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed + 50)
+    even, odd = (band_limited(seed) / 2 + rng.normal(size=SHAPE).astype(np.float32) for _ in range(2))
+    return even, odd
+
+
+def add_halves(tmp_path: Path, count: int) -> None:
+    for number in range(count):
+        for suffix, image in zip(("EVN", "ODD"), halves(number), strict=True):
+            with mrcfile.new(tmp_path / "job" / "mics" / f"m{number}_{suffix}.mrc") as mrc:
+                mrc.set_data(image)
+                mrc.voxel_size = PIXEL_SIZE
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_averaged_halves_have_the_grey_levels_of_the_whole(weight: float, identity_bundle: MakeBundle) -> None:
+    """A sum of frames is twice a half, a mean is not; with an identity network both must come back as they are."""
+    even, odd = halves(0)
+    whole = weight * (even + odd)
+    with Denoiser(identity_bundle(phase_flip=True)) as denoiser:
+        plain = denoiser(whole, OPTICS, CTF)
+        averaged = denoiser.denoise(whole, OPTICS, CTF, halves=(even, odd)).image
+    np.testing.assert_allclose(averaged, plain, atol=1e-3 * plain.std())
+
+
+def test_each_half_passes_the_network_on_its_own(identity_bundle: MakeBundle) -> None:
+    even, odd = halves(0)
+    with Denoiser(identity_bundle(), session=Tanh()) as denoiser:
+        result = denoiser.denoise(even + odd, OPTICS, None, halves=(even, odd))
+        alone = [denoiser.denoise(half, OPTICS, None).image for half in (even, odd)]
+    expected, found = (image - image.mean() for image in (alone[0] + alone[1], result.image))
+    np.testing.assert_allclose(found, expected, atol=1e-3 * expected.std())
+    assert result.tiles == 2
+
+
+def test_halves_of_another_shape_are_refused(identity_bundle: MakeBundle) -> None:
+    even, odd = halves(0)
+    with Denoiser(identity_bundle()) as denoiser, pytest.raises(DataError, match="100×232 pixels.*192×232"):
+        denoiser.denoise(even + odd, OPTICS, None, halves=(even, odd[:100]))
+
+
+def test_a_batch_averages_halves_and_refuses_rows_without(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    source = table(3)
+    add_halves(tmp_path, 3)
+    (tmp_path / "job" / "mics" / "m1_ODD.mrc").unlink()
+    summary = denoise(
+        source,
+        identity_bundle(),
+        tmp_path / "out",
+        options=DenoiseOptions(average_halves=True),
+        suffixes=("DW", "EVN", "ODD"),
+    )
+    assert summary.denoised == 2
+    assert list(summary.failures) == ["job/mics/m1.mrc"]
+    assert "m1_ODD.mrc" in summary.failures["job/mics/m1.mrc"]
+    # The halves carry noise that the table's own sums do not.
+    added = mrcfile.read(tmp_path / "out" / "job" / "mics" / "m0.mrc") - band_limited(0)
+    noise = sum(halves(0)) - band_limited(0)
+    assert np.corrcoef(added.ravel(), noise.ravel())[0, 1] > 0.3
+    assert len(starfile.read(summary.table)["micrographs"]) == 2
+
+
+def test_a_table_without_halves_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="suffixes"):
+        denoise(table(1), identity_bundle(), tmp_path / "out", options=DenoiseOptions(average_halves=True))
+
+
+@pytest.mark.parametrize("change", [{"augment": True}, {"average_halves": True}])
+def test_averaging_is_other_work(
+    change: dict[str, bool], table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    source, bundle = table(1), identity_bundle()
+    add_halves(tmp_path, 1)
+    denoise(source, bundle, tmp_path / "out")
+    with pytest.raises(UsageError, match="already there"):
+        denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(**change), suffixes=("DW", "EVN", "ODD"))
+
+
+def test_a_changed_half_is_new_work(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+    source, bundle, options = table(2), identity_bundle(), DenoiseOptions(average_halves=True, on_exists="overwrite")
+    add_halves(tmp_path, 2)
+    suffixes = ("DW", "EVN", "ODD")
+    denoise(source, bundle, tmp_path / "out", options=options, suffixes=suffixes)
+    with mrcfile.mmap(tmp_path / "job" / "mics" / "m1_ODD.mrc", "r+") as mrc:
+        mrc.data[0, 0] += 1
+    summary = denoise(source, bundle, tmp_path / "out", options=options, suffixes=suffixes)
+    assert (summary.denoised, summary.already_done) == (1, 1)
