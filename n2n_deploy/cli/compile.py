@@ -223,7 +223,10 @@ def _show(model: Path, compiled: "list[Compiled]") -> None:
     unread = {reason: names for engine in compiled for reason, names in _unread(engine).items()}
     for reason, names in unread.items():
         out.print(f"[dim]as asked for, not read back ({escape(reason)}): {', '.join(names)}[/]")
-    out.print(f"{escape(str(model))} now holds {len(compiled)} more; sign it again if your nodes ask for that.")
+    out.print(
+        f"{escape(str(model))} now holds {len(compiled)} more; sign it again if your nodes ask for that.",
+        soft_wrap=True,
+    )
 
 
 def _unread(engine: "Compiled") -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
 from n2n_deploy.engines.session import Array, Session
 from n2n_deploy.errors import BundleError, HostError, N2NError, UsageError
 from n2n_deploy.manifest import Deviation, Precision
+from n2n_deploy.trust import check_trusted
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def open_session(
     *,
     engine: str | None = None,
     precision: Precision | None = None,
+    trusted_keys: Path | None = None,
 ) -> Session:
     """Open the best session that works here and passes the bundle's golden vectors.
 
@@ -94,13 +97,17 @@ def open_session(
         threads: CPU threads; by default all cores that this process may use.
         engine: name of the one engine to use; None for the best.
         precision: of the network; None for fp16 on a GPU, or what the bundle ships, and fp32 on the CPU.
+        trusted_keys: public keys, one of which must have signed the bundle; see `check_trusted`.
 
     Raises:
         UsageError: there is no such device or engine, or the engine does not run on the device.
         HostError: no engine works here, or none on a GPU where one was asked for; says why for each.
-        BundleError: the network does not do here what it did when it was exported, or the bundle is damaged.
+        BundleError: the network does not do here what it did when it was exported, or the bundle is damaged, or
+            no trusted key signed it.
     """
-    return choose_session(bundle, device, threads, engine=engine, precision=precision).session
+    return choose_session(
+        bundle, device, threads, engine=engine, precision=precision, trusted_keys=trusted_keys
+    ).session
 
 
 def choose_session(
@@ -110,10 +117,12 @@ def choose_session(
     *,
     engine: str | None = None,
     precision: Precision | None = None,
+    trusted_keys: Path | None = None,
 ) -> Choice:
     """As `open_session`, with the reasons why better engines were passed over."""
     chosen = candidates(device, engine)
     request = Request(threads, int(device.partition(":")[2] or 0), precision)
+    check_trusted(bundle, trusted_keys)
     why_not: dict[str, str] = {}
     for candidate in chosen:
         if candidate.gpu and (problem := driver().problem) is not None:
