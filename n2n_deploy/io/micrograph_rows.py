@@ -10,9 +10,7 @@ from n2n_deploy.io.micrograph_names import Folders, HalfNames
 from n2n_deploy.io.mrc import read_header
 from n2n_deploy.io.optics_groups import ROW_LABELS, micrograph_optics
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.io.star_document import StarDocument, StarTable
-
-NAME = "rlnMicrographName"
+from n2n_deploy.io.star_document import NAME, StarDocument, StarTable
 
 _EVEN, _ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")

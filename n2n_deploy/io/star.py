@@ -1,25 +1,24 @@
-"""Micrograph tables: read from STAR or made of MRC files, and written again with other names."""
+"""Micrograph tables: read from STAR or cryoSPARC or made of MRC files, and written again with other names."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.errors import UsageError
+from n2n_deploy.io.cryosparc import is_cryosparc, read_cryosparc
 from n2n_deploy.io.micrograph_files import describe_files, find_files, is_table, make_table
 from n2n_deploy.io.micrograph_names import Folders, HalfNames
-from n2n_deploy.io.micrograph_rows import NAME, RowReader
+from n2n_deploy.io.micrograph_rows import RowReader
 from n2n_deploy.io.optics_groups import FLIPPED, is_set
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.io.star_document import StarDocument, StarTable
-
-_PARTICLE_LABELS = ("rlnImageName", "rlnCoordinateX")
+from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
 
 
 class MicrographTable:
     """Micrographs as read from a table, and the table itself, to be written again with other names.
 
     Attributes:
-        path: the STAR file; None where MRC files were given.
+        path: the STAR or .cs file; None where MRC files were given.
         micrographs: one for each row, in order; `micrographs[row].row == row`.
         problems: why a row cannot be used, by row; missing files are not looked for.
         project: folder that relative names start at.
@@ -50,17 +49,12 @@ class MicrographTable:
         return str(absolute)
 
     def write(self, path: Path | str, names: Mapping[int, str], *, phase_flipped: bool | None = None) -> None:
-        """Write the table with some of its rows under other names; all else stays byte for byte.
-
-        Columns, optics groups, unknown blocks and comments are kept, numbers are not formatted anew. Where
-        MRC files were given, a RELION 3.1 table is made, with an optics group for each pixel size.
+        """Write the table with some of its rows under other names; all else stays byte for byte; see `select`.
 
         Args:
             path: the STAR file to write.
             names: `rlnMicrographName` by row; rows that are not named are left out.
-            phase_flipped: whether the phases of what the names mean were flipped on the way, for
-                `rlnCtfDataArePhaseFlipped` (in the optics groups, or in the rows before RELION 3.1); what was
-                flipped before stays so. None leaves the label as it is.
+            phase_flipped: as for `select`.
 
         Raises:
             UsageError: the path is that of the table that was read.
@@ -69,13 +63,27 @@ class MicrographTable:
         path = Path(path)
         if self.path is not None and path.resolve() == self.path.resolve():
             raise UsageError(f"{path}: is the table that was read; write to another one")
+        self.select(names, phase_flipped=phase_flipped).write(path)
+
+    def select(self, names: Mapping[int, str], *, phase_flipped: bool | None = None) -> StarDocument:
+        """Give the table with some of its rows under other names; all else stays byte for byte.
+
+        Columns, optics groups, unknown blocks and comments are kept, numbers are not formatted anew. Where
+        MRC files were given, a RELION 3.1 table is made, with an optics group for each pixel size.
+
+        Args:
+            names: `rlnMicrographName` by row; rows that are not named are left out.
+            phase_flipped: whether the phases of what the names mean were flipped on the way, for
+                `rlnCtfDataArePhaseFlipped` (in the optics groups, or in the rows before RELION 3.1); what was
+                flipped before stays so. None leaves the label as it is.
+        """
         rows = [row for row in range(len(self.micrographs)) if row in names]
         if self._document is None:
-            document = StarDocument(path, make_table(self.micrographs, names))
-            table, groups = _micrograph_table(document)
+            document = StarDocument(self.project, make_table(self.micrographs, names))
+            table, groups = micrograph_table(document)
         else:
             document = self._document.copy()
-            table, groups = _micrograph_table(document)
+            table, groups = micrograph_table(document)
             document.keep_rows(table, rows)
             document.set_column(table, NAME, {index: names[row] for index, row in enumerate(rows)})
         if phase_flipped is not None:
@@ -83,7 +91,7 @@ class MicrographTable:
             before = document.columns(flagged, (FLIPPED,)).get(FLIPPED, [""] * len(flagged))
             flags = {row: str(int(phase_flipped or is_set(value))) for row, value in enumerate(before)}
             document.set_column(flagged, FLIPPED, flags)
-        document.write(path)
+        return document
 
 
 def read_micrographs(
@@ -104,7 +112,8 @@ def read_micrographs(
     whichever has the file.
 
     Args:
-        source: a STAR file; or MRC files, globs or text files of names, where no CTF is needed.
+        source: a STAR file or cryoSPARC's .cs file of exposures; or MRC files, globs or text files of names,
+            where no CTF is needed.
         project: the project folder; None to try the current folder, then the table's and each one above it.
         suffixes: (whole, even, odd) to find the halves by; see `HalfNames`. Wins over the table's own labels.
         even_template: of the even half's name, with {folder}, {stem}, {name} and {ending} of the whole sum.
@@ -161,8 +170,8 @@ def _read_star(
     need_halves: bool,
     pixel_size: float | None,
 ) -> MicrographTable:
-    document = StarDocument.read(path)
-    table, groups = _micrograph_table(document)
+    document = read_cryosparc(path) if is_cryosparc(path) else StarDocument.read(path)
+    table, groups = micrograph_table(document)
     folders = Folders(path.parent, project)
     rows = RowReader(
         document,
@@ -175,25 +184,3 @@ def _read_star(
         pixel_size=pixel_size,
     )
     return MicrographTable(path, rows.micrographs, rows.problems, folders.project, document)
-
-
-def _micrograph_table(document: StarDocument) -> tuple[StarTable, StarTable | None]:
-    """The table with micrographs and the one with optics groups."""
-    groups = next((table for table in document.tables if table.block == "optics"), None)
-    for table in document.tables:
-        if table.block == "particles" or any(label in table.labels for label in _PARTICLE_LABELS):
-            raise DataError(
-                f"{document.path}: lists particles (data_{table.block}), not micrographs; "
-                "give the micrograph table, such as micrographs_ctf.star"
-            )
-    found = [table for table in document.tables if NAME in table.labels]
-    found = [table for table in found if table.block == "micrographs"] or found
-    if not found:
-        blocks = ", ".join(f"data_{table.block}" for table in document.tables) or "no table"
-        raise DataError(f"{document.path}: has {blocks} and no {NAME}; give a micrograph table")
-    if len(found) > 1:
-        blocks = " and ".join(f"data_{table.block}" for table in found)
-        raise DataError(f"{document.path}: both {blocks} list micrographs; give a file for each")
-    if not len(found[0]):
-        raise DataError(f"{document.path}: data_{found[0].block} has no rows; give a table with micrographs")
-    return found[0], groups

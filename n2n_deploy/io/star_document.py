@@ -5,7 +5,7 @@ lines stay as they were read, and a change replaces one value within its line.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from operator import itemgetter
@@ -13,6 +13,9 @@ from pathlib import Path
 
 from n2n_deploy.errors import DataError
 from n2n_deploy.io.atomic import atomic_write
+
+NAME = "rlnMicrographName"
+_PARTICLE_LABELS = ("rlnImageName", "rlnCoordinateX")
 
 # A quote ends only before white space: 5'-end is one unquoted value.
 _TOKEN = re.compile(r""""((?:[^"]|"(?=\S))*)"(?=\s|$)|'((?:[^']|'(?=\S))*)'(?=\s|$)|(\S+)""")
@@ -117,6 +120,17 @@ class StarDocument:
         self._dropped.update(set(table.rows) - set(kept))
         table.rows = kept
 
+    def append_rows(self, table: StarTable, rows: Iterable[Sequence[str]]) -> None:
+        """Put rows at the end of a loop, their values in the order of its labels."""
+        place = (table.rows[-1] if table.rows else table.header_end) + 1
+        lines = [" ".join(map(quoted, row)) for row in rows]
+        self._lines[place:place] = lines
+        self._dropped = {number + len(lines) * (number >= place) for number in self._dropped}
+        for other in self.tables:
+            other.rows = [number + len(lines) * (number >= place) for number in other.rows]
+            other.header_end += len(lines) * (other.header_end >= place)
+        table.rows += range(place, place + len(lines))
+
     def set_column(self, table: StarTable, label: str, values: Mapping[int, str] | str) -> None:
         """Replace values of a column, or add the column at the end.
 
@@ -190,6 +204,32 @@ class StarDocument:
         else:
             # The line of the last pair now has a second one below it, which needs no place of its own.
             self._append_line(table, f"_{label} {quoted(value)}")
+
+
+def micrograph_table(document: StarDocument) -> tuple[StarTable, StarTable | None]:
+    """Find the table with micrographs and the one with optics groups.
+
+    Raises:
+        DataError: there is none, there are several, it is empty, or it lists particles.
+    """
+    groups = next((table for table in document.tables if table.block == "optics"), None)
+    for table in document.tables:
+        if table.block == "particles" or any(label in table.labels for label in _PARTICLE_LABELS):
+            raise DataError(
+                f"{document.path}: lists particles (data_{table.block}), not micrographs; "
+                "give the micrograph table, such as micrographs_ctf.star"
+            )
+    found = [table for table in document.tables if NAME in table.labels]
+    found = [table for table in found if table.block == "micrographs"] or found
+    if not found:
+        blocks = ", ".join(f"data_{table.block}" for table in document.tables) or "no table"
+        raise DataError(f"{document.path}: has {blocks} and no {NAME}; give a micrograph table")
+    if len(found) > 1:
+        blocks = " and ".join(f"data_{table.block}" for table in found)
+        raise DataError(f"{document.path}: both {blocks} list micrographs; give a file for each")
+    if not len(found[0]):
+        raise DataError(f"{document.path}: data_{found[0].block} has no rows; give a table with micrographs")
+    return found[0], groups
 
 
 def _tables(path: Path, lines: list[str]) -> Iterator[StarTable]:
