@@ -24,6 +24,7 @@ COMMANDS = {
     "denoise": "n2n_deploy.cli.denoise",
     "angles": "n2n_deploy.cli.angles",
     "fsc": "n2n_deploy.cli.fsc",
+    "doctor": "n2n_deploy.cli.doctor",
     "demo": "n2n_deploy.cli.demo",
 }
 """Command name → the module that defines a function `<name>_command` for it."""

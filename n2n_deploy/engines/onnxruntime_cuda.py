@@ -35,7 +35,7 @@ class OnnxRuntimeCudaSession:
     def __init__(self, model: bytes, *, device: int = 0) -> None:
         self.device = device
         self._lock = threading.Lock()
-        runtime = _import_runtime()
+        runtime = import_runtime()
         self._cupy = import_cupy()
         with self._cupy.cuda.Device(device):
             self._stream = self._cupy.cuda.Stream(non_blocking=True)
@@ -99,8 +99,12 @@ class OnnxRuntimeCudaSession:
         self.close()
 
 
-def _import_runtime() -> ModuleType:
-    """ONNX Runtime with its CUDA provider."""
+def import_runtime() -> ModuleType:
+    """Import ONNX Runtime with its CUDA provider.
+
+    Raises:
+        HostError: it is not installed, or built without CUDA.
+    """
     try:
         import onnxruntime
     except ImportError as error:
