@@ -68,6 +68,9 @@ def _version(value: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 all done, 1 some failed, 2 usage, 3 environment, 130 interrupted."""
+    # OpenMP's waiting threads spin, which on a machine shared with others cost several times the work itself. PyTorch
+    # reads this when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         build()(arguments)
     except (N2NError, ModuleNotFoundError) as error:
