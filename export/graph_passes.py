@@ -35,6 +35,38 @@ def pad_channels(model: ModelProto, multiple: int = 8) -> ModelProto:
     return _with_weights(model, weights)
 
 
+def add_before_shuffling(model: ModelProto) -> ModelProto:
+    """Sum two branches first and shuffle depth to space once, where the graph shuffles both and sums then.
+
+    Both only move or add values, so the function stays the same, to the bit.
+    """
+    model = copy.deepcopy(model)
+    uses = Counter(name for node in model.graph.node for name in node.input)
+    shuffles = {node.output[0]: node for node in model.graph.node if node.op_type == "DepthToSpace"}
+    dropped: set[str] = set()
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        branches = [shuffles.get(name) for name in node.input]
+        if (
+            node.op_type == "Add"
+            and all(branch is not None and uses[branch.output[0]] == 1 for branch in branches)
+            and len({str(branch.attribute) for branch in branches if branch is not None}) == 1
+        ):
+            first, second = (branch for branch in branches if branch is not None)
+            total, result = f"{node.name}.deep", node.output[0]
+            nodes.append(helper.make_node("Add", [first.input[0], second.input[0]], [total], total))
+            shuffle = copy.deepcopy(first)
+            shuffle.name, shuffle.input[0], shuffle.output[0] = node.name, total, result
+            nodes.append(shuffle)
+            dropped |= {first.output[0], second.output[0]}
+        else:
+            nodes.append(node)
+    kept = [node for node in nodes if node.output[0] not in dropped]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return model
+
+
 def to_half(model: ModelProto) -> ModelProto:
     """Compute in float16 between the input and the output, which stay float32.
 

@@ -12,7 +12,7 @@ from torch import fx, nn
 from n2n_deploy import __version__
 from n2n_deploy.engines.onnxruntime import BYTES_PER_PIXEL
 from n2n_deploy.errors import BundleError
-from n2n_deploy.export.graph_passes import pad_channels, to_half
+from n2n_deploy.export.graph_passes import add_before_shuffling, pad_channels, to_half
 from n2n_deploy.export.liveness import peak_bytes_per_pixel
 
 INPUT, OUTPUT = "image", "denoised"
@@ -51,7 +51,7 @@ def to_onnx(
     Raises:
         BundleError: the network has a layer that this conversion does not know, or weights beyond float16.
     """
-    model = pad_channels(_convert(network))
+    model = add_before_shuffling(pad_channels(_convert(network)))
     if precision == "fp16":
         model = to_half(model)
     helper.set_model_props(model, {BYTES_PER_PIXEL: f"{peak_bytes_per_pixel(model):.1f}", **(metadata or {})})
