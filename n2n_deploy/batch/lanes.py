@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
+from n2n_deploy.batch.report import EntryKeeper
 from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.errors import N2NError
 from n2n_deploy.io.mrc import read_mrc, write_mrc
@@ -26,7 +27,7 @@ class Outcome:
         job: what was to be done.
         error: one line that says why it failed; None where the output was written.
         notes: what the user should know of a micrograph that was done: repaired pixels, an odd header.
-        seconds: wall time by stage: read, preprocess, network, restore, write.
+        seconds: wall time by stage: read, preprocess, network, restore, write, report.
         tiles: tiles the network saw.
     """
 
@@ -37,8 +38,8 @@ class Outcome:
     tiles: int = 0
 
 
-def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions) -> Outcome:
-    """Read, denoise and write one micrograph.
+def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions, keeper: EntryKeeper | None = None) -> Outcome:
+    """Read, denoise and write one micrograph, and keep what the report shows of it.
 
     Raises:
         N2NError: the input cannot be used or the output cannot be written; nothing is left under the output's name.
@@ -61,6 +62,13 @@ def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions) -> Outcom
         notes.append(
             f"the table's pixel size is {stated:g} Å, the file's header says {found:g} Å; the table's was used"
         )
+    if keeper is not None:
+        written = time.perf_counter()
+        try:
+            keeper.keep(job, result, sum(seconds.values()), notes)
+        except Exception as error:  # the output is there; that the report has no picture of it is all that is lost
+            notes.append(f"no pictures for the report: {type(error).__name__}: {error}")
+        seconds["report"] = time.perf_counter() - written
     return Outcome(job, None, tuple(notes), seconds, result.tiles)
 
 

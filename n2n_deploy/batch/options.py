@@ -36,6 +36,7 @@ class DenoiseOptions(BaseModel):
         memory: bytes the process may use; None for a share of what is free.
         threads: CPU threads of the network; None for all.
         lanes: micrographs in hand at once.
+        report: write `report.html`, where the libraries for it are installed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class DenoiseOptions(BaseModel):
     memory: Annotated[int, Field(gt=0)] | None = None
     threads: Annotated[int, Field(gt=0)] | None = None
     lanes: Annotated[int, Field(gt=0)] = 2
+    report: bool = True
 
     @property
     def merge(self) -> Merge | None:

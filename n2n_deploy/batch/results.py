@@ -3,7 +3,7 @@
 import json
 import signal
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +21,7 @@ class Summary:
     Attributes:
         output: the folder.
         table: `denoised.star`, None where nothing is finished.
+        report: `report.html`, or why there is none; None where none was asked for.
         denoised: micrographs done in this run.
         already_done: outputs recognised as finished by an earlier run.
         kept: outputs of other work that were left in place.
@@ -36,6 +37,7 @@ class Summary:
 
     output: Path
     table: Path | None = None
+    report: Path | str | None = None
     denoised: int = 0
     already_done: int = 0
     kept: int = 0
@@ -55,11 +57,20 @@ class Summary:
             return 128 + self.stopped_by
         return 1 if self.failures or self.not_begun else 0
 
+    def throughput(self) -> dict[str, Any]:
+        """How much was done how fast, for people."""
+        facts: dict[str, Any] = {"wall time": f"{self.seconds:.1f} s"}
+        if self.denoised and self.seconds:
+            facts["micrographs per hour"] = round(3600 * self.denoised / self.seconds)
+            facts["megapixels per second"] = round(self.megapixels / self.seconds, 2)
+        return facts | {f"seconds in {stage}": round(value, 2) for stage, value in self.stage_seconds.items()}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
             "output": str(self.output),
             "table": str(self.table) if self.table else None,
+            "report": str(self.report) if self.report else None,
             "denoised": self.denoised,
             "already_done": self.already_done,
             "kept": self.kept,
@@ -84,6 +95,7 @@ class Results:
         self._table = table
         self._output = output
         self._phase_flipped = phase_flipped
+        self._denoised: set[int] = set()
         self._finished = {job.micrograph.row for job in plan.jobs if job.status in (Status.DONE, Status.KEPT)}
         self.summary = Summary(
             output,
@@ -112,6 +124,7 @@ class Results:
             self._line({"micrograph": name, "status": "failed", "reason": outcome.error})
             return
         self._finished.add(outcome.job.micrograph.row)
+        self._denoised.add(outcome.job.micrograph.row)
         self.summary.denoised += 1
         self.summary.megapixels += outcome.job.shape[0] * outcome.job.shape[1] / 1e6
         if outcome.notes:
@@ -129,8 +142,22 @@ class Results:
             }
         )
 
-    def finish(self, seconds: float, run: Mapping[str, Any], stopped_by: int | None = None) -> Summary:
-        """Write `denoised.star`, `failed.star` and `summary.json`, each complete or not at all."""
+    def finish(
+        self,
+        seconds: float,
+        run: Mapping[str, Any],
+        stopped_by: int | None = None,
+        report: Callable[[Summary, frozenset[int]], Path | str] | None = None,
+    ) -> Summary:
+        """Write `denoised.star`, `failed.star` and `summary.json`, each complete or not at all.
+
+        Args:
+            seconds: wall time of the run.
+            run: model, versions, hardware and options.
+            stopped_by: number of the signal that ended the run early.
+            report: given the summary and the rows done in this run, writes the report and says where it is, or
+                why there is none.
+        """
         summary = self.summary
         summary.seconds = seconds
         summary.stage_seconds = dict(self._stages)
@@ -143,6 +170,7 @@ class Results:
         self._write_table("failed.star", {job.micrograph.row: job.micrograph.name for job in failed}, None)
         names = {job.micrograph.row: self._table.name_of(job.output) for job in finished}
         summary.table = self._write_table("denoised.star", names, self._phase_flipped)
+        summary.report = report(summary, frozenset(self._denoised)) if report else None
         with atomic_write(self._output / "summary.json") as stream:
             stream.write((json.dumps(summary.as_dict(), indent=2) + "\n").encode())
         return summary

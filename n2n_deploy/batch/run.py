@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,11 +17,14 @@ import n2n_deploy
 from n2n_deploy.batch.lanes import Outcome, denoise_one, run_lanes
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Plan, Status, make_plan
+from n2n_deploy.batch.report import EntryKeeper, write_batch_report
 from n2n_deploy.batch.results import Results, Summary
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.io.atomic import atomic_write, remove_stale_temporaries
 from n2n_deploy.io.star import read_micrographs
+from n2n_deploy.quality.run_info import missing_libraries
+from n2n_deploy.quality.thumbnails import picture_limit
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ def denoise(
         micrographs: a STAR file, an MRC file or glob, or a list of these MRC files (only for models that do not
             flip phases, since they come without a CTF).
         bundle: the model, an open bundle or the path of one.
-        output: folder that the inputs' folders are mirrored under; `denoised.star`, `failed.star`, `log.jsonl`
-            and `summary.json` are written there too.
+        output: folder that the inputs' folders are mirrored under; `denoised.star`, `failed.star`, `log.jsonl`,
+            `summary.json` and `report.html` are written there too.
         options: what to do; see `DenoiseOptions`.
         project: folder that the table's relative paths start at; by default found from the table.
         suffixes: (whole, even, odd), where the table does not name the halves that are to be averaged.
@@ -86,6 +90,7 @@ def denoise(
     _make_folder(output)
     todo = plan.with_status(Status.TODO)
     finished = 0
+    missing = missing_libraries()
     if progress:
         progress(Progress(plan, finished, None))
     phase_flipped = bundle.recipe.phase_flip and not options.flip_back
@@ -104,13 +109,31 @@ def denoise(
         ) as denoiser,
         Results(plan, table, output, phase_flipped=phase_flipped) as results,
     ):
-        for outcome in run_lanes(todo, lambda job: denoise_one(job, denoiser, options), options.lanes, stopping.event):
+        keeper = EntryKeeper(output, picture_limit(len(plan.jobs))) if options.report and not missing else None
+        work = partial(denoise_one, denoiser=denoiser, options=options, keeper=keeper)
+        for outcome in run_lanes(todo, work, options.lanes, stopping.event):
             results.add(outcome)
             finished += 1
             if progress:
                 progress(Progress(plan, finished, outcome))
         run = describe_run(bundle, denoiser.session.name, options)
-        return results.finish(time.perf_counter() - start, run, stopping.signal)
+
+        def report(summary: Summary, denoised: frozenset[int]) -> Path | str:
+            if missing:
+                return f"not written: {' and '.join(missing)} not installed; pip install 'n2n-deploy[report]'"
+            return write_batch_report(
+                output,
+                plan,
+                summary.failures,
+                denoised,
+                bundle,
+                denoiser.session.name,
+                options.model_dump(mode="json"),
+                summary.throughput(),
+            )
+
+        seconds = time.perf_counter() - start
+        return results.finish(seconds, run, stopping.signal, report if options.report else None)
 
 
 def describe_run(bundle: Bundle, session: str, options: DenoiseOptions) -> dict[str, Any]:

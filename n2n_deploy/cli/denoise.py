@@ -113,6 +113,12 @@ def denoise_command(
     lanes: Annotated[
         int, typer.Option("--lanes", min=1, help="Micrographs in hand at once.", rich_help_panel=_MACHINE)
     ] = 2,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report/--no-report", help="Write report.html, with a picture of each micrograph.", rich_help_panel=_FILES
+        ),
+    ] = True,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -122,8 +128,8 @@ def denoise_command(
 
     Writes one MRC per micrograph under the output folder with the input's size, pixel size and grey scale,
     [bold]denoised.star[/] with every column of the input table, [bold]failed.star[/] with what could not be done,
-    log.jsonl and summary.json. A file that cannot be used costs that file alone. Run the same command again to
-    go on after an interruption.
+    log.jsonl, summary.json and [bold]report.html[/]. A file that cannot be used costs that file alone. Run the same
+    command again to go on after an interruption.
     """
     del config
     from n2n_deploy.batch.options import parse_options
@@ -143,6 +149,7 @@ def denoise_command(
         memory=parse_bytes(memory) if memory else None,
         threads=threads,
         lanes=lanes,
+        report=report,
     )
     source = micrographs[0] if len(micrographs) == 1 else micrographs
     with _Bar(quiet=as_json) as bar:
@@ -223,6 +230,8 @@ def _print_summary(summary: "Summary") -> None:
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in summary.stage_seconds.items())
         table.add_row("seconds by stage", stages)
     table.add_row("output", str(summary.table or summary.output))
+    if summary.report:
+        table.add_row("report", str(summary.report))
     out.print(table)
     if summary.failures:
         out.print(f"what failed, with reasons: {summary.output / 'failed.star'} and {summary.output / 'log.jsonl'}")

@@ -21,6 +21,8 @@ class RunInfo:
         versions: of this package and what it ran on.
         hardware: host, processor, GPU.
         throughput: counts, wall time, micrographs per hour.
+        results: what was found for the whole set.
+        figures: PNG files by caption, shown below the facts.
     """
 
     title: str
@@ -31,6 +33,8 @@ class RunInfo:
     versions: Mapping[str, Any] = field(default_factory=dict)
     hardware: Mapping[str, Any] = field(default_factory=dict)
     throughput: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class MicrographEntry:
 
     Attributes:
         name: as in the table.
-        status: "denoised", "done before", "kept", "failed", "refused" or "not begun".
+        status: "denoised", "evaluated", "done before", "kept", "failed", "refused" or "not begun".
         reason: why it failed, one line.
         seconds: wall time.
         pixel_size: Å.

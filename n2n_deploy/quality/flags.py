@@ -1,11 +1,10 @@
 """What looks wrong with a micrograph, from its arrays; and which micrographs stand out from the others."""
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from n2n_deploy.quality.entries import Flag, MicrographEntry
+from n2n_deploy.quality.entries import Flag
 from n2n_deploy.quality.spectra import ThonFit
 
 FLAT, NOTHING, EMPTY, RINGS, OUTLIER = (
@@ -81,36 +80,31 @@ def flags_of(
     return tuple(found)
 
 
-def flag_outliers(entries: Sequence[MicrographEntry]) -> list[MicrographEntry]:
+def outlier_flags(snr: Sequence[float | None], power_kept: Sequence[float | None]) -> dict[int, Flag]:
     """Flag the micrographs whose SNR, or share of power kept, lies far from the others'.
 
     Far is more than five robust standard deviations (1.4826 × the median absolute deviation) of the logarithm
     from the median, of eight micrographs or more.
+
+    Args:
+        snr: of each micrograph before denoising, None where unknown.
+        power_kept: percent, of each micrograph, None where unknown.
+
+    Returns:
+        A flag by the index of each outlier; of one in both, that of its SNR.
     """
-    entries = _flag_far(list(entries), "SNR", lambda entry: entry.snr[0] if entry.snr else None)
-    return _flag_far(entries, "power kept", lambda entry: entry.views.power_kept if entry.views else None)
+    return {**_far("power kept (%)", power_kept), **_far("SNR", snr)}
 
 
-def _flag_far(
-    entries: list[MicrographEntry], what: str, measure: Callable[[MicrographEntry], float | None]
-) -> list[MicrographEntry]:
-    values = np.array([value if (value := measure(entry)) and value > 0 else np.nan for entry in entries])
+def _far(what: str, measured: Sequence[float | None]) -> dict[int, Flag]:
+    values = np.array([value if value and value > 0 else np.nan for value in measured])
     known = np.log(values[np.isfinite(values)])
     if len(known) < _FEWEST:
-        return entries
+        return {}
     median = float(np.median(known))
     spread = max(1.4826 * float(np.median(np.abs(known - median))), 1e-3)
-    with np.errstate(invalid="ignore"):
-        far = np.abs(np.log(values) - median) > _FAR * spread
-    return [
-        dataclasses.replace(
-            entry,
-            flags=(
-                *entry.flags,
-                Flag(OUTLIER, f"{what} is {value:.3g}; the others' median is {np.exp(median):.3g}"),
-            ),
-        )
-        if is_far and not any(flag.kind == OUTLIER for flag in entry.flags)
-        else entry
-        for entry, value, is_far in zip(entries, values, far, strict=True)
-    ]
+    far = np.flatnonzero(np.abs(np.log(values) - median) > _FAR * spread)
+    return {
+        int(index): Flag(OUTLIER, f"{what} is {values[index]:.3g}; the others' median is {np.exp(median):.3g}")
+        for index in far
+    }

@@ -4,45 +4,58 @@ The page fetches nothing. Rows are light JSON; what a row shows when it is opene
 script block of its own, which the browser neither parses nor decodes before, so thousands open at once.
 """
 
+import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from n2n_deploy.io.atomic import atomic_write
-from n2n_deploy.quality.entries import MicrographEntry, RunInfo
-from n2n_deploy.quality.flags import flag_outliers
+from n2n_deploy.quality.entries import Flag, MicrographEntry, RunInfo
+from n2n_deploy.quality.flags import outlier_flags
 
 _FAILED = ("failed", "refused")
 
 
-def write_report(path: Path, run: RunInfo, entries: Sequence[MicrographEntry]) -> None:
-    """Write the page; outliers among the entries are flagged first.
+def write_report(path: Path, run: RunInfo, entries: Iterable[MicrographEntry]) -> None:
+    """Write the page, with flags on the entries that are outliers.
 
     Args:
         path: the HTML file.
         run: what ran.
-        entries: its micrographs, in the order of the table.
+        entries: its micrographs, in the order of the table. They are walked through twice and not kept, so
+            entries that are read from disk as they are asked for cost no memory.
 
     Raises:
         HostError: the file cannot be written.
     """
     import jinja2
 
-    entries = flag_outliers(entries)
+    rows: list[dict[str, Any]] = []
+    failures = []
+    for entry in entries:
+        rows.append(_row(entry))
+        if entry.status in _FAILED:
+            failures.append(replace(entry, views=None, ssnr=None))
+    outliers = outlier_flags([row["snr_noisy"] for row in rows], [row["kept"] for row in rows])
+    for index, flag in outliers.items():
+        rows[index]["flags"].append(flag.kind)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_resource("report.html.j2"))
     with atomic_write(path) as stream:
         parts = template.generate(
             run=run,
             facts=_facts(run),
-            counts=_counts(entries),
-            failures=[entry for entry in entries if entry.status in _FAILED],
+            figures={caption: base64.b64encode(png).decode() for caption, png in run.figures.items()},
+            counts=_counts(rows),
+            failures=failures,
             style=_safe(_resource("report.css")),
             script=_safe(_resource("panel.js") + _resource("report.js")),
-            rows=_safe(_json([_row(entry) for entry in entries])),
-            details=_details(entries),
+            rows=_safe(_json(rows)),
+            details=_details(entries, outliers),
         )
         for part in parts:
             stream.write(part.encode())
@@ -66,6 +79,7 @@ def _json(value: Any) -> str:
 
 def _facts(run: RunInfo) -> dict[str, Mapping[str, Any]]:
     facts = {
+        "Results": run.results,
         "Throughput": run.throughput,
         "Model": run.model,
         "Recipe": run.recipe,
@@ -76,11 +90,9 @@ def _facts(run: RunInfo) -> dict[str, Mapping[str, Any]]:
     return {title: values for title, values in facts.items() if values}
 
 
-def _counts(entries: Sequence[MicrographEntry]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for entry in entries:
-        counts[entry.status] = counts.get(entry.status, 0) + 1
-    flagged = sum(bool(entry.flags) for entry in entries)
+def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    counts = Counter(row["status"] for row in rows)
+    flagged = sum(bool(row["flags"]) for row in rows)
     return {**counts, "flagged": flagged} if flagged else counts
 
 
@@ -99,7 +111,9 @@ def _row(entry: MicrographEntry) -> dict[str, Any]:
     }
 
 
-def _details(entries: Sequence[MicrographEntry]) -> Iterator[Any]:
+def _details(entries: Iterable[MicrographEntry], outliers: Mapping[int, Flag]) -> Iterator[Any]:
     for index, entry in enumerate(entries):
+        if index in outliers:
+            entry = replace(entry, flags=(*entry.flags, outliers[index]))
         block = _json(entry.as_json())
         yield _safe(f'<script type="application/json" id="entry-{index}">{block}</script>\n')

@@ -1,6 +1,5 @@
 """Pictures, spectra and flags of a micrograph, on images whose content is known."""
 
-import dataclasses
 import io
 
 import numpy as np
@@ -10,7 +9,7 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.quality.entries import Curves, Flag, MicrographEntry
-from n2n_deploy.quality.flags import EMPTY, FLAT, NOTHING, OUTLIER, RINGS, empty_area, flag_outliers
+from n2n_deploy.quality.flags import EMPTY, FLAT, NOTHING, OUTLIER, RINGS, empty_area, outlier_flags
 from n2n_deploy.quality.spectra import ctf_zeros, fit_thon_rings, frequencies, power
 from n2n_deploy.quality.thumbnails import picture_limit
 from n2n_deploy.quality.views import view
@@ -136,13 +135,16 @@ def test_the_pictures_of_thousands_are_small_and_of_few_are_large():
 
 def test_a_micrograph_that_stands_out_is_flagged():
     rng = np.random.default_rng(6)
-    entries = [MicrographEntry(f"{i}.mrc", "denoised", snr=(0.07 * np.exp(rng.normal(0, 0.1)), 5.0)) for i in range(40)]
-    entries[11] = dataclasses.replace(entries[11], snr=(0.5, 5.0))
-    entries[12] = MicrographEntry("failed.mrc", "failed", reason="empty")
-    flagged = flag_outliers(entries)
-    assert [i for i, entry in enumerate(flagged) if entry.flags] == [11]
-    assert flagged[11].flags[0].kind == OUTLIER
-    assert flag_outliers(entries[8:14]) == entries[8:14], "six are too few to say what is ordinary"
+    snr: list[float | None] = list(0.07 * np.exp(rng.normal(0, 0.1, 40)))
+    snr[11], snr[12] = 0.5, None
+    kept: list[float | None] = [0.01] * 40
+    found = outlier_flags(snr, kept)
+    assert list(found) == [11]
+    assert found[11].kind == OUTLIER
+    assert "SNR is 0.5" in found[11].text
+    kept[7] = 0.3
+    assert list(outlier_flags([None] * 40, kept)) == [7]
+    assert not outlier_flags(snr[8:14], kept[8:14]), "six are too few to say what is ordinary"
 
 
 def test_an_entry_survives_json():

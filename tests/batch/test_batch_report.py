@@ -1,0 +1,128 @@
+"""The report of a batch: all rows with their pictures, also of a run that goes on; never in the way of the work."""
+
+import importlib.util
+import json
+import re
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from n2n_deploy import DenoiseOptions, denoise
+from n2n_deploy.imaging.ctf import Optics
+from n2n_deploy.quality.entries import MicrographEntry, RunInfo
+from n2n_deploy.quality.entry_store import EntryStore
+from n2n_deploy.quality.report import write_report
+from n2n_deploy.quality.views import view
+
+from .conftest import MakeBundle, MakeTable
+
+pytest.importorskip("jinja2", reason="jinja2 is not installed (pip install 'n2n-deploy[report]')")
+
+
+def blocks(report: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The table's rows and what each opens, as the page holds them."""
+    found = re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', report.read_text(), re.DOTALL)
+    content = {name: json.loads(text) for name, text in found}
+    rows = content.pop("rows")
+    return rows, [content[f"entry-{index}"] for index in range(len(rows))]
+
+
+def test_a_run_that_goes_on_reports_on_all_of_it(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+    source, bundle, out = table(4), identity_bundle(), tmp_path / "out"
+    mics = tmp_path / "job" / "mics"
+    (mics / "m2.mrc").rename(tmp_path / "m2.mrc")
+    first = denoise(source, bundle, out)
+    assert first.report == out / "report.html"
+    rows, _ = blocks(out / "report.html")
+    assert [row["status"] for row in rows] == ["denoised", "denoised", "refused", "denoised"]
+    (tmp_path / "m2.mrc").rename(mics / "m2.mrc")
+    (out / "job" / "mics" / "m3.mrc").unlink()
+    denoise(source, bundle, out)
+    rows, entries = blocks(out / "report.html")
+    assert [row["status"] for row in rows] == ["done before", "done before", "denoised", "denoised"]
+    assert [row["name"] for row in rows] == [f"job/mics/m{number}.mrc" for number in range(4)]
+    assert all(entry["views"]["pictures"]["denoised"] for entry in entries)
+    # What the identity network keeps is all of it.
+    assert [round(row["kept"], 3) for row in rows] == [100.0] * 4
+    assert rows[0]["defocus"] == pytest.approx((15000.5 + 14900) / 2e4)
+
+
+def test_pictures_of_other_work_are_not_shown(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+    source, bundle, out = table(1), identity_bundle(), tmp_path / "out"
+    denoise(source, bundle, out)
+    denoise(source, bundle, out, options=DenoiseOptions(lowpass=30.0, on_exists="skip"))
+    rows, entries = blocks(out / "report.html")
+    assert [row["status"] for row in rows] == ["kept"]
+    assert entries[0]["views"] is None
+    assert "made by other work" in entries[0]["reason"]
+
+
+def test_no_report_where_none_is_wanted_or_possible(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, bundle, out = table(1), identity_bundle(), tmp_path / "out"
+    assert denoise(source, bundle, out, options=DenoiseOptions(report=False)).report is None
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jinja2" else find(name))
+    summary = denoise(source, bundle, tmp_path / "other")
+    assert (summary.denoised, summary.exit_code) == (1, 0)
+    assert "jinja2 not installed" in str(summary.report)
+    for folder in (out, tmp_path / "other"):
+        assert not (folder / "report.html").exists()
+        assert not (folder / ".report").exists()
+
+
+def test_trouble_with_the_report_costs_no_micrograph(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    source, out = table(2), tmp_path / "out"
+    out.mkdir()
+    (out / ".report").write_text("a file where the folder should be")
+    summary = denoise(source, identity_bundle(), out)
+    assert (summary.denoised, summary.exit_code) == (2, 0)
+    assert all("no pictures" in notes[-1] for notes in summary.notes.values())
+    assert [row["status"] for row in blocks(out / "report.html")[0]] == ["denoised"] * 2
+
+
+def test_a_store_gives_nothing_of_other_work_or_of_damaged_files(tmp_path: Path) -> None:
+    store = EntryStore(tmp_path / "store")
+    store.put("a/b.mrc", "work 1", MicrographEntry("b", "denoised", seconds=2.0))
+    kept = store.get("a/b.mrc", "work 1")
+    assert kept is not None
+    assert (kept.name, kept.seconds) == ("b", 2.0)
+    assert store.get("a/b.mrc", "work 2") is None
+    assert store.get("b.mrc", "work 1") is None
+    (file,) = (tmp_path / "store").iterdir()
+    content = file.read_bytes()
+    for damaged in (b"", content[:40], content[:30] + b"\xff\xff" + content[32:], b"{}"):
+        file.write_bytes(damaged)
+        assert store.get("a/b.mrc", "work 1") is None
+
+
+def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
+    """A page of more than 6 MB is written from entries that are read as they are needed, within a tenth of that."""
+    rng = np.random.default_rng(0)
+    store, count = EntryStore(tmp_path / "store"), 150
+    noisy = rng.standard_normal((320, 320)).astype(np.float32)
+    views = view(noisy, noisy, (3.0, 3.0), Optics(1.0), None, 60_000)
+    for index in range(count):
+        store.put(str(index), "", MicrographEntry(str(index), "denoised", views=views))
+
+    class Entries:
+        def __iter__(self) -> Iterator[MicrographEntry]:
+            for index in range(count):
+                entry = store.get(str(index), "")
+                assert entry is not None
+                yield entry
+
+    tracemalloc.start()
+    write_report(tmp_path / "report.html", RunInfo("many"), Entries())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    size = (tmp_path / "report.html").stat().st_size
+    assert size > 6e6
+    assert peak < size / 10
