@@ -1,120 +1,157 @@
-"""Lanes: threads that each take one micrograph from start to end, in plain sequential code.
+"""Lanes: threads that each take one item from start to end, in plain sequential code.
 
-Throughput comes from several of them: while one waits for the file system, another computes.
+Throughput comes from several of them: while one waits for the file system, another computes. A lane that waits for
+longer than the time-out is given up, with its item, and another takes its place: a file system that does not answer
+cannot be interrupted, but it need not hold up the run.
 """
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Generic, TypeVar
 
-from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.batch.plan import Job
-from n2n_deploy.batch.report import EntryKeeper
-from n2n_deploy.denoiser import Denoiser
-from n2n_deploy.errors import N2NError
-from n2n_deploy.io.mrc import read_mrc, write_mrc
+from n2n_deploy.errors import HostError
 
-_PIXEL_SIZE_TOLERANCE = 0.01
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
+Waiting = Callable[[str], AbstractContextManager[None]]
+"""`with waiting("reading"):` tells the watcher that the lane now waits for files, and for what."""
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one job ended.
-
-    Attributes:
-        job: what was to be done.
-        error: one line that says why it failed; None where the output was written.
-        notes: what the user should know of a micrograph that was done: repaired pixels, an odd header.
-        seconds: wall time by stage: read, preprocess, network, restore, write, report.
-        tiles: tiles the network saw.
-    """
-
-    job: Job
-    error: str | None = None
-    notes: tuple[str, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-    tiles: int = 0
+_DONE = object()
 
 
-def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions, keeper: EntryKeeper | None = None) -> Outcome:
-    """Read, denoise and write one micrograph, and keep what the report shows of it.
-
-    Raises:
-        N2NError: the input cannot be used or the output cannot be written; nothing is left under the output's name.
-    """
-    start = time.perf_counter()
-    micrograph = job.micrograph
-    source = read_mrc(micrograph.path)
-    halves = None
-    if options.average_halves and micrograph.even and micrograph.odd:
-        halves = read_mrc(micrograph.even).data, read_mrc(micrograph.odd).data
-    read = time.perf_counter()
-    result = denoiser.denoise(source.data, micrograph.optics, micrograph.ctf, halves=halves)
-    done = time.perf_counter()
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    write_mrc(job.output, result.image, like=source, label=job.label, dtype=options.dtype)
-    seconds = {"read": read - start, **result.seconds, "write": time.perf_counter() - done}
-    notes = [*source.warnings, *result.notes]
-    stated, found = micrograph.optics.pixel_size, source.pixel_size
-    if found and abs(found / stated - 1) > _PIXEL_SIZE_TOLERANCE:
-        notes.append(
-            f"the table's pixel size is {stated:g} Å, the file's header says {found:g} Å; the table's was used"
-        )
-    if keeper is not None:
-        written = time.perf_counter()
-        try:
-            keeper.keep(job, result, sum(seconds.values()), notes)
-        except Exception as error:  # the output is there; that the report has no picture of it is all that is lost
-            notes.append(f"no pictures for the report: {type(error).__name__}: {error}")
-        seconds["report"] = time.perf_counter() - written
-    return Outcome(job, None, tuple(notes), seconds, result.tiles)
+class _AbandonedError(Exception):
+    """Raised in a lane that was given up and then found its way back: its item has been accounted for."""
 
 
 def run_lanes(
-    jobs: Sequence[Job], work: Callable[[Job], Outcome], lanes: int, stop: threading.Event
-) -> Iterator[Outcome]:
-    """Do all jobs in `lanes` threads and yield what came of each, as it comes.
+    items: Iterable[Item],
+    work: Callable[[Item, Waiting], Result],
+    lanes: int,
+    stop: threading.Event,
+    timeout: float | None = None,
+) -> Iterator[tuple[Item, Result | BaseException]]:
+    """Do all items in `lanes` threads and yield what came of each, as it comes.
 
-    One job's failure is its own outcome and costs no other. Once `stop` is set no further job is begun; those in
-    hand are finished and yielded.
+    Args:
+        items: taken one by one, as lanes get free.
+        work: does one item; it marks its waiting for files. Whatever it raises is yielded in place of its result and
+            costs no other item.
+        lanes: how many threads.
+        stop: once it is set no further item is begun; those in hand are finished and yielded.
+        timeout: seconds that a lane may wait for files at a time; None for ever.
+
+    Yields:
+        Each item with its result, or with the exception: HostError for one that waited too long.
     """
-    waiting = iter(jobs)
-    taking = threading.Lock()
-    outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
-
-    def lane() -> None:
-        try:
-            while not stop.is_set():
-                with taking:
-                    job = next(waiting, None)
-                if job is None:
-                    return
-                outcomes.put(_isolated(work, job))
-        finally:
-            outcomes.put(None)
-
-    threads = [threading.Thread(target=lane, name=f"lane-{number}", daemon=True) for number in range(lanes)]
-    for thread in threads:
-        thread.start()
-    running = lanes
-    while running:
-        outcome = outcomes.get()
-        if outcome is None:
-            running -= 1
-        else:
-            yield outcome
-    for thread in threads:
-        thread.join()
-
-
-def _isolated(work: Callable[[Job], Outcome], job: Job) -> Outcome:
+    crew = _Crew(items, work, stop)
     try:
-        return work(job)
-    except N2NError as error:
-        return Outcome(job, str(error))
-    except (OSError, MemoryError) as error:
-        return Outcome(job, f"{job.micrograph.path}: {error or type(error).__name__}")
-    except Exception as error:  # whatever a strange file provokes in a library costs that file alone
-        return Outcome(job, f"{job.micrograph.path}: {type(error).__name__}: {error}")
+        for _ in range(lanes):
+            crew.begin()
+        while crew.lanes:
+            yield from crew.collect(timeout)
+    finally:
+        # What ends the loop early (an interrupt, an error of the caller) does not wait for the lanes.
+        for lane in crew.lanes:
+            lane.abandoned = True
+
+
+class _Crew(Generic[Item, Result]):
+    """The lanes at work, and the thread that collects from them."""
+
+    def __init__(self, items: Iterable[Item], work: Callable[[Item, Waiting], Result], stop: threading.Event) -> None:
+        self.lanes: set[_Lane[Item, Result]] = set()
+        self.outcomes: queue.SimpleQueue[tuple[_Lane[Item, Result], object, Result | BaseException | None]] = (
+            queue.SimpleQueue()
+        )
+        self.work = work
+        self.stop = stop
+        self._items = iter(items)
+        self._taking = threading.Lock()
+        self._looked = time.monotonic()
+
+    def begin(self) -> None:
+        """Start one more lane."""
+        lane = _Lane(self)
+        self.lanes.add(lane)
+        lane.start()
+
+    def take(self) -> object:
+        """The next item, `_DONE` where there is none or the run is to stop."""
+        with self._taking:
+            return _DONE if self.stop.is_set() else next(self._items, _DONE)
+
+    def collect(self, timeout: float | None) -> Iterator[tuple[Item, Result | BaseException]]:
+        """Wait for one outcome, and now and then look for lanes that stall."""
+        pause = None if timeout is None else max(0.05, min(timeout / 4, 5.0))
+        try:
+            lane, item, result = self.outcomes.get(timeout=pause)
+        except queue.Empty:
+            pass
+        else:
+            if item is _DONE:
+                self.lanes.discard(lane)
+                if isinstance(result, BaseException):  # of the list of items itself
+                    raise result
+            elif not lane.abandoned:
+                yield item, result  # type: ignore[misc]
+        if timeout is not None and pause is not None and time.monotonic() - self._looked > pause:
+            self._looked = time.monotonic()
+            for lane in [lane for lane in self.lanes if lane.waited() > timeout]:
+                lane.abandoned = True
+                self.lanes.discard(lane)
+                self.begin()
+                yield (
+                    lane.item,  # type: ignore[misc]
+                    HostError(
+                        f"no answer from the file system for {timeout:g} s while {lane.reason}; "
+                        "check the disk or the network file system and run again, or raise --timeout"
+                    ),
+                )
+
+
+class _Lane(threading.Thread, Generic[Item, Result]):
+    """One thread. It is a daemon: a process must be able to end although a file system hangs."""
+
+    def __init__(self, crew: _Crew[Item, Result]) -> None:
+        super().__init__(name="lane", daemon=True)
+        self.item: object = _DONE
+        self.reason = ""
+        self.abandoned = False
+        self._crew = crew
+        self._since: float | None = None
+
+    def run(self) -> None:
+        result: Result | BaseException | None = None
+        try:
+            while not self.abandoned and (item := self._crew.take()) is not _DONE:
+                self.item = item
+                try:
+                    result = self._crew.work(item, self._waiting)  # type: ignore[arg-type]
+                except BaseException as error:  # SystemExit of a library, too: a lane must not die with its item
+                    result = error
+                self._crew.outcomes.put((self, item, result))
+                result = None
+        except BaseException as error:
+            result = error
+        finally:
+            self._crew.outcomes.put((self, _DONE, result))
+
+    @contextmanager
+    def _waiting(self, reason: str) -> Iterator[None]:
+        self.reason = reason
+        self._since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since = None
+            if self.abandoned:
+                raise _AbandonedError
+
+    def waited(self) -> float:
+        """Seconds that it has been waiting for files now."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since

@@ -35,7 +35,9 @@ class DenoiseOptions(BaseModel):
         device: where the network runs.
         memory: bytes the process may use; None for a share of what is free.
         threads: CPU threads of the network; None for all.
-        lanes: micrographs in hand at once.
+        lanes: micrographs in hand at once, in each process.
+        timeout: seconds that reading or writing one file may take before it is given up.
+        max_failures: end the run once more micrographs than this have failed; None to go on whatever fails.
         report: write `report.html`, where the libraries for it are installed.
     """
 
@@ -53,6 +55,8 @@ class DenoiseOptions(BaseModel):
     memory: Annotated[int, Field(gt=0)] | None = None
     threads: Annotated[int, Field(gt=0)] | None = None
     lanes: Annotated[int, Field(gt=0)] = 2
+    timeout: Annotated[float, Field(gt=0)] = 600.0
+    max_failures: Annotated[int, Field(ge=0)] | None = None
     report: bool = True
 
     @property

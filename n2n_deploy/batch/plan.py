@@ -1,19 +1,24 @@
 """What a batch would do, found out from headers alone before anything is computed."""
 
+import functools
 import hashlib
 import os
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import n2n_deploy
+from n2n_deploy.batch.lanes import Waiting, run_lanes
+from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
 from n2n_deploy.errors import DataError, HostError, UsageError
 from n2n_deploy.io.mrc import read_header
+from n2n_deploy.io.mrc_header import HEADER_BYTES
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.recipe import Recipe
 
@@ -49,6 +54,10 @@ class Job:
     status: Status
     reason: str = ""
     shape: tuple[int, int] = (0, 0)
+
+    def output_bytes(self, dtype: str) -> int:
+        """Size of the output, but for an extended header."""
+        return HEADER_BYTES + self.shape[0] * self.shape[1] * (2 if dtype == "float16" else 4)
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class Plan:
 def make_plan(
     micrographs: Sequence[Micrograph],
     problems: Mapping[int, str],
-    output: Path,
+    mirror: Mirror,
     model_hash: str,
     recipe: Recipe,
     options: DenoiseOptions,
@@ -100,9 +109,9 @@ def make_plan(
     """Look at every input's header and every output's label.
 
     Args:
-        micrographs: the records of the table.
+        micrographs: the records of the table, or some of them.
         problems: reasons by row, found while reading the table, not to use that row.
-        output: folder that the inputs' folders are mirrored under.
+        mirror: where outputs go.
         model_hash: the bundle's short hash.
         recipe: the bundle's recipe.
         options: of the run.
@@ -110,68 +119,101 @@ def make_plan(
     Raises:
         UsageError: an output would fall on an input.
     """
-    outputs = output_paths([micrograph.name for micrograph in micrographs], output)
-    inputs = {os.path.realpath(micrograph.path) for micrograph in micrographs}
-    for path in outputs:
-        if os.path.realpath(path) in inputs:
-            raise UsageError(f"{path} is one of the inputs; choose an output folder apart from them")
-    written = Counter(outputs)
+    outputs = [mirror(micrograph.name) for micrograph in micrographs]
+    _check_apart([micrograph.path for micrograph in micrographs], outputs)
+    written = Counter(map(str, outputs))
+    jobs: list[Job | None] = [None] * len(outputs)
 
-    def job(micrograph: Micrograph, path: Path) -> Job:
-        def refused(reason: str) -> Job:
-            return Job(micrograph, path, "", Status.REFUSED, reason)
-
+    def look(index: int, waiting: Waiting) -> Job:
+        micrograph, path = micrographs[index], outputs[index]
         if micrograph.row in problems:
-            return refused(problems[micrograph.row])
-        if written[path] > 1:
-            return refused(f"{written[path]} rows of the table would be written to {path}; names must differ")
-        if recipe.phase_flip and micrograph.ctf is None:
-            return refused(
+            reason = problems[micrograph.row]
+        elif (count := written[str(path)]) > 1:
+            reason = f"{count} rows of the table would be written to {path}; names must differ"
+        elif recipe.phase_flip and micrograph.ctf is None:
+            reason = (
                 f"{micrograph.name}: the table has no CTF for it, and the model needs one to flip phases; "
                 "estimate the CTF, or train a model with --no-phase-flip"
             )
+        else:
+            with waiting(f"looking at {micrograph.path}"):
+                return look_at(micrograph, path, model_hash, recipe, options)
+        return Job(micrograph, path, "", Status.REFUSED, reason)
+
+    for index, job in run_lanes(range(len(outputs)), look, _HEADER_THREADS, threading.Event(), options.timeout):
+        if isinstance(job, Job):
+            jobs[index] = job
+        elif isinstance(job, HostError):
+            micrograph = micrographs[index]
+            jobs[index] = Job(micrograph, outputs[index], "", Status.REFUSED, f"{micrograph.name}: {job}")
+        else:
+            raise job
+    planned = [job for job in jobs if job is not None]
+    needed = sum(job.output_bytes(options.dtype) for job in planned if job.status is Status.TODO)
+    return Plan(planned, needed, shutil.disk_usage(_existing(mirror.output)).free)
+
+
+def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe, options: DenoiseOptions) -> Job:
+    """Find out from the headers of one input and its output what is to be done."""
+    try:
+        header = read_header(micrograph.path)
+        files = [micrograph.path, *(_halves(micrograph, header.shape) if options.average_halves else ())]
+        stamps = [(stat.st_size, stat.st_mtime_ns) for stat in (file.stat() for file in files)]
+    except (DataError, OSError) as error:
+        return Job(micrograph, path, "", Status.REFUSED, str(error))
+    label = provenance_label(model_hash, options, recipe, micrograph, stamps)
+    status, reason = _standing(path, label)
+    if status is Status.KEPT and options.on_exists is OnExists.OVERWRITE:
+        status, reason = Status.TODO, ""
+    return Job(micrograph, path, label, status, reason, header.shape)
+
+
+def is_finished(job: Job) -> bool:
+    """Whether the output is there by now and is this job's work, whoever did it."""
+    return bool(job.label) and _standing(job.output, job.label)[0] is Status.DONE
+
+
+def _standing(path: Path, label: str) -> tuple[Status, str]:
+    """What is at an output's place: nothing of value, this work finished, or other work and what is known of it."""
+    # The work alone decides, not the version of the program that did it.
+    work = label.partition(": ")[2]
+    try:
+        labels = read_header(path).labels
+    except (DataError, OSError):
         try:
-            header = read_header(micrograph.path)
-            files = [micrograph.path, *(_halves(micrograph, header.shape) if options.average_halves else ())]
-            stamps = [(stat.st_size, stat.st_mtime_ns) for stat in (file.stat() for file in files)]
-        except (DataError, OSError) as error:
-            return refused(str(error))
-        label = provenance_label(model_hash, options, recipe, micrograph, stamps)
-        found = _labels(path)
-        # The work alone decides, not the version of the program that did it.
-        finished = any(other.partition(": ")[2] == label.partition(": ")[2] for other in found or ())
-        if found is None or (not finished and options.on_exists is OnExists.OVERWRITE):
-            return Job(micrograph, path, label, Status.TODO, shape=header.shape)
-        if finished:
-            return Job(micrograph, path, label, Status.DONE, shape=header.shape)
-        return Job(micrograph, path, label, Status.KEPT, f"{path} was there: {_told(found)}", header.shape)
-
-    with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        jobs = list(pool.map(job, micrographs, outputs))
-    itemsize = 2 if options.dtype == "float16" else 4
-    needed = sum(1024 + job.shape[0] * job.shape[1] * itemsize for job in jobs if job.status is Status.TODO)
-    return Plan(jobs, needed, shutil.disk_usage(_existing(output)).free)
+            with path.open("rb") as file:
+                block = file.read(HEADER_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            return Status.TODO, ""
+        except OSError as error:
+            return Status.KEPT, f"{path} was there: it cannot be read ({error.strerror})"
+        # After a power failure a file may have its name without all of its bytes.
+        if not block or work.encode() in block:
+            return Status.TODO, ""
+        labels = ()
+    if any(label.partition(": ")[2] == work for label in labels):
+        return Status.DONE, ""
+    own = [label for label in labels if label.startswith("n2n-deploy")]
+    told = f"made by other work ({own[-1]})" if own else "not made by n2n-deploy"
+    return Status.KEPT, f"{path} was there: {told}"
 
 
-def output_paths(names: Sequence[str], output: Path) -> list[Path]:
-    """Where each micrograph's output goes: the folders of its name under `output`, the extension always .mrc.
+def _check_apart(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
+    """Refuse outputs that would fall on inputs, by whatever links."""
+    folder = functools.cache(os.path.realpath)
 
-    Absolute names lose the folder that they all share; steps upward ("..") are left out.
-    """
-    paths = [PurePosixPath(name) for name in names]
-    absolute = [path.parent for path in paths if path.is_absolute()]
-    shared = PurePosixPath(os.path.commonpath(absolute)) if absolute else PurePosixPath("/")
-    results = []
-    for path in paths:
-        relative = path.relative_to(shared) if path.is_absolute() else path
-        parts = [part for part in relative.parts if part not in ("..", ".")]
-        name = parts[-1]
-        for ending in (".gz", ".bz2"):
-            name = name.removesuffix(ending)
-        if not name.endswith(".mrc"):
-            name = name.removesuffix(".mrcs") + ".mrc"
-        results.append(output.joinpath(*parts[:-1], name))
-    return results
+    def real(path: Path) -> str:
+        head, _, name = str(path).rpartition("/")
+        return f"{folder(head or '.')}/{name}"
+
+    taken = {real(path) for path in inputs}
+    for path in inputs:
+        with suppress(OSError):
+            if os.path.islink(path):  # noqa: PTH114
+                taken.add(os.path.realpath(path))
+    for path in outputs:
+        if real(path) in taken:
+            raise UsageError(f"{path} is one of the inputs; choose an output folder apart from them")
 
 
 def provenance_label(
@@ -207,21 +249,6 @@ def _halves(micrograph: Micrograph, shape: tuple[int, int]) -> tuple[Path, Path]
                 f"{shape[0]}×{shape[1]}; halves of one micrograph have its shape"
             )
     return micrograph.even, micrograph.odd
-
-
-def _labels(path: Path) -> Sequence[str] | None:
-    """The labels of the file at `path`; none of them where it is no whole MRC file; None where nothing is there."""
-    try:
-        return read_header(path).labels
-    except FileNotFoundError:
-        return None
-    except (DataError, OSError):
-        return None if not path.exists() else ()
-
-
-def _told(labels: Sequence[str]) -> str:
-    own = [label for label in labels if label.startswith("n2n-deploy")]
-    return f"made by other work ({own[-1]})" if own else "not made by n2n-deploy"
 
 
 def _existing(folder: Path) -> Path:

@@ -61,10 +61,11 @@ class EntryKeeper:
 
 
 def write_batch_report(
+    folder: Path,
     output: Path,
     plan: Plan,
     failures: Mapping[str, str],
-    denoised: frozenset[int],
+    denoised: frozenset[str],
     bundle: Bundle,
     session: str,
     options: Mapping[str, Any],
@@ -73,10 +74,11 @@ def write_batch_report(
     """Write `report.html` about all of a plan's micrographs, with the entries that this or an earlier run kept.
 
     Args:
-        output: the output folder.
+        folder: where the report goes.
+        output: the output folder, where the entries are.
         plan: of the batch.
         failures: reason by micrograph name.
-        denoised: rows that this run finished.
+        denoised: names of those that this run finished.
         bundle: the model.
         session: what ran it.
         options: of the run.
@@ -85,7 +87,7 @@ def write_batch_report(
     Raises:
         HostError: the report cannot be written.
     """
-    path = output / "report.html"
+    path = folder / "report.html"
     info = run_info(f"Denoising with {bundle.path.name}", bundle, session, options, throughput=throughput)
     write_report(path, info, _Entries(output, plan, failures, denoised))
     return path
@@ -104,7 +106,7 @@ class _Entries:
     output: Path
     plan: Plan
     failures: Mapping[str, str]
-    denoised: frozenset[int]
+    denoised: frozenset[str]
 
     def __iter__(self) -> Iterator[MicrographEntry]:
         store = EntryStore(self.output / FOLDER)
@@ -121,7 +123,7 @@ class _Entries:
     def _status(self, job: Job) -> tuple[str, str]:
         if (reason := self.failures.get(job.micrograph.name)) is not None:
             return ("refused" if job.status is Status.REFUSED else "failed"), reason
-        if job.micrograph.row in self.denoised:
+        if job.micrograph.name in self.denoised:
             return "denoised", ""
         return {Status.DONE: "done before", Status.KEPT: "kept"}.get(job.status, "not begun"), job.reason
 

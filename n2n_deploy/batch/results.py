@@ -1,137 +1,78 @@
 """What a batch leaves behind beside the images: a line per file, the tables, and a summary."""
 
 import json
-import signal
+import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from types import TracebackType
+from typing import Any, Self
 
-from n2n_deploy.batch.lanes import Outcome
-from n2n_deploy.batch.plan import Plan, Status
+from n2n_deploy.batch.log import Log
+from n2n_deploy.batch.mirror import SUMMARY, Mirror
+from n2n_deploy.batch.plan import Job, Plan, Status, is_finished
+from n2n_deploy.batch.summary import Summary
+from n2n_deploy.batch.tables import DENOISED, FAILED, located, locked, names_in, write_merged
+from n2n_deploy.batch.work import Outcome
 from n2n_deploy.io.atomic import atomic_write
 from n2n_deploy.io.star import MicrographTable
 
-
-@dataclass
-class Summary:
-    """The account of a batch, as `summary.json` holds it.
-
-    Attributes:
-        output: the folder.
-        table: `denoised.star`, None where nothing is finished.
-        report: `report.html`, or why there is none; None where none was asked for.
-        denoised: micrographs done in this run.
-        already_done: outputs recognised as finished by an earlier run.
-        kept: outputs of other work that were left in place.
-        failures: reason by micrograph name, of those refused and those that failed.
-        notes: what to know of micrographs that were done, by name.
-        not_begun: micrographs that were left because the run was told to stop.
-        stopped_by: number of the signal that told it to, None where none did.
-        seconds: wall time of the run.
-        stage_seconds: time by stage, summed over the micrographs of all lanes.
-        megapixels: raw pixels denoised in this run, in millions.
-        run: model, versions, hardware and the effective options.
-    """
-
-    output: Path
-    table: Path | None = None
-    report: Path | str | None = None
-    denoised: int = 0
-    already_done: int = 0
-    kept: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    not_begun: int = 0
-    stopped_by: int | None = None
-    seconds: float = 0.0
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-    megapixels: float = 0.0
-    run: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> int:
-        """0 where every micrograph has its output; 128 + the signal of a run cut short; otherwise 1."""
-        if self.not_begun and self.stopped_by is not None:
-            return 128 + self.stopped_by
-        return 1 if self.failures or self.not_begun else 0
-
-    def throughput(self) -> dict[str, Any]:
-        """How much was done how fast, for people."""
-        facts: dict[str, Any] = {"wall time": f"{self.seconds:.1f} s"}
-        if self.denoised and self.seconds:
-            facts["micrographs per hour"] = round(3600 * self.denoised / self.seconds)
-            facts["megapixels per second"] = round(self.megapixels / self.seconds, 2)
-        return facts | {f"seconds in {stage}": round(value, 2) for stage, value in self.stage_seconds.items()}
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "output": str(self.output),
-            "table": str(self.table) if self.table else None,
-            "report": str(self.report) if self.report else None,
-            "denoised": self.denoised,
-            "already_done": self.already_done,
-            "kept": self.kept,
-            "failed": len(self.failures),
-            "not_begun": self.not_begun,
-            "stopped_by": signal.Signals(self.stopped_by).name if self.stopped_by is not None else None,
-            "seconds": round(self.seconds, 3),
-            "megapixels": round(self.megapixels, 3),
-            "megapixels_per_second": round(self.megapixels / self.seconds, 3) if self.seconds else None,
-            "stage_seconds": {stage: round(value, 3) for stage, value in self.stage_seconds.items()},
-            "failures": self.failures,
-            "notes": {name: list(notes) for name, notes in self.notes.items()},
-            **self.run,
-        }
+Report = Callable[[Summary, frozenset[str]], Path | str]
 
 
 class Results:
-    """Collects outcomes while a batch runs; a context manager that keeps `log.jsonl` open."""
+    """Collects outcomes while a batch runs; a context manager that keeps `log.jsonl` open.
 
-    def __init__(self, plan: Plan, table: MicrographTable, output: Path, *, phase_flipped: bool) -> None:
-        self._plan = plan
-        self._table = table
-        self._output = output
+    Args:
+        mirror: where outputs go.
+        folder: where log, tables and summary go: the output folder, or a part's own below it.
+        phase_flipped: whether the outputs' phases are flipped.
+    """
+
+    def __init__(self, mirror: Mirror, folder: Path, *, phase_flipped: bool) -> None:
+        self._mirror = mirror
+        self._folder = folder
         self._phase_flipped = phase_flipped
-        self._denoised: set[int] = set()
-        self._finished = {job.micrograph.row for job in plan.jobs if job.status in (Status.DONE, Status.KEPT)}
-        self.summary = Summary(
-            output,
-            already_done=len(plan.with_status(Status.DONE)),
-            kept=len(plan.with_status(Status.KEPT)),
-            failures={job.micrograph.name: job.reason for job in plan.with_status(Status.REFUSED)},
-        )
+        self._jobs: dict[str, Job] = {}
+        self._done: dict[str, Status] = {}
+        self._denoised: set[str] = set()
         self._stages: dict[str, float] = defaultdict(float)
-        self._log: TextIO | None = None
+        self._table: MicrographTable | None = None
+        self.summary = Summary(mirror.output, base=mirror.base)
+        self._log = Log(folder / "log.jsonl")
 
-    def __enter__(self) -> "Results":
-        self._log = (self._output / "log.jsonl").open("a", encoding="utf-8")
-        for job in self._plan.with_status(Status.REFUSED):
-            self._line({"micrograph": job.micrograph.name, "status": "refused", "reason": job.reason})
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._log is not None
-        self._log.close()
+    def begin(self, table: MicrographTable, plan: Plan) -> None:
+        """Take a plan, the first or a further one, and the table that it came from."""
+        self._table = table
+        for job in plan.jobs:
+            name = job.micrograph.name
+            self._jobs[name] = job
+            self.summary.failures.pop(name, None)
+            self._done.pop(name, None)
+            if job.status in (Status.DONE, Status.KEPT):
+                self._done[name] = job.status
+            elif job.status is Status.REFUSED:
+                self.summary.failures[name] = job.reason
+                self._log.line({"micrograph": name, "status": "refused", "reason": job.reason})
 
     def add(self, outcome: Outcome) -> None:
-        """Take one outcome: into the log at once, into the tables and the summary at the end."""
+        """Take one outcome: into the log at once, into the tables and the summary when they are written."""
         name = outcome.job.micrograph.name
+        where = {"host": outcome.host} if outcome.host else {}
         if outcome.error is not None:
             self.summary.failures[name] = outcome.error
-            self._line({"micrograph": name, "status": "failed", "reason": outcome.error})
+            self._log.line({"micrograph": name, "status": "failed", "reason": outcome.error, **where})
             return
-        self._finished.add(outcome.job.micrograph.row)
-        self._denoised.add(outcome.job.micrograph.row)
+        self.summary.failures.pop(name, None)
+        self._done[name] = Status.TODO
+        self._denoised.add(name)
         self.summary.denoised += 1
         self.summary.megapixels += outcome.job.shape[0] * outcome.job.shape[1] / 1e6
         if outcome.notes:
             self.summary.notes[name] = outcome.notes
         for stage, seconds in outcome.seconds.items():
             self._stages[stage] += seconds
-        self._line(
+        self._log.line(
             {
                 "micrograph": name,
                 "status": "denoised",
@@ -139,51 +80,87 @@ class Results:
                 "seconds": {stage: round(value, 4) for stage, value in outcome.seconds.items()},
                 "tiles": outcome.tiles,
                 "notes": list(outcome.notes),
+                **where,
             }
         )
 
-    def finish(
-        self,
-        seconds: float,
-        run: Mapping[str, Any],
-        stopped_by: int | None = None,
-        report: Callable[[Summary, frozenset[int]], Path | str] | None = None,
-    ) -> Summary:
+    def write(self, seconds: float, run: Mapping[str, Any], report: Report | None = None) -> Summary:
         """Write `denoised.star`, `failed.star` and `summary.json`, each complete or not at all.
 
+        The tables list what is in the folder: what this run did or found done; what another run did meanwhile; and
+        what earlier runs over other micrographs did, as when only the failed ones are tried again.
+
         Args:
-            seconds: wall time of the run.
+            seconds: wall time of the run so far.
             run: model, versions, hardware and options.
-            stopped_by: number of the signal that ended the run early.
-            report: given the summary and the rows done in this run, writes the report and says where it is, or
+            report: given the summary and the names done in this run, writes the report and says where it is, or
                 why there is none.
         """
+        assert self._table is not None
         summary = self.summary
         summary.seconds = seconds
         summary.stage_seconds = dict(self._stages)
         summary.run = dict(run)
-        summary.stopped_by = stopped_by
-        jobs = self._plan.jobs
-        finished = [job for job in jobs if job.micrograph.row in self._finished]
-        failed = [job for job in jobs if job.micrograph.name in summary.failures]
-        summary.not_begun = len(jobs) - len(finished) - len(failed)
-        self._write_table("failed.star", {job.micrograph.row: job.micrograph.name for job in failed}, None)
-        names = {job.micrograph.row: self._table.name_of(job.output) for job in finished}
-        summary.table = self._write_table("denoised.star", names, self._phase_flipped)
-        summary.report = report(summary, frozenset(self._denoised)) if report else None
-        with atomic_write(self._output / "summary.json") as stream:
-            stream.write((json.dumps(summary.as_dict(), indent=2) + "\n").encode())
+        with locked(self._folder):
+            self._recognise()
+            summary.already_done = sum(status is Status.DONE for status in self._done.values())
+            summary.kept = sum(status is Status.KEPT for status in self._done.values())
+            summary.not_begun = len(self._jobs) - len(self._done) - len(summary.failures)
+            self._write_denoised(self._table)
+            self._write_failed(self._table)
+            summary.report = report(summary, frozenset(self._denoised)) if report else None
+            with atomic_write(self._folder / SUMMARY) as stream:
+                stream.write((json.dumps(summary.as_dict(), indent=2) + "\n").encode())
         return summary
 
-    def _write_table(self, name: str, rows: Mapping[int, str], phase_flipped: bool | None) -> Path | None:
-        path = self._output / name
-        if not rows:
-            path.unlink(missing_ok=True)
-            return None
-        self._table.write(path, rows, phase_flipped=phase_flipped)
-        return path
+    def _recognise(self) -> None:
+        """Count what another run finished meanwhile: it is listed in the tables, and its label is looked at."""
+        open_jobs = {str(job.output.absolute()): name for name, job in self._jobs.items() if name not in self._done}
+        if not open_jobs:
+            return
+        for listed in names_in(self._folder / DENOISED):
+            name = open_jobs.get(str(located(listed, self._mirror.output.absolute())))
+            if name is not None and is_finished(self._jobs[name]):
+                self._done[name] = Status.DONE
+                self.summary.failures.pop(name, None)
 
-    def _line(self, record: Mapping[str, Any]) -> None:
-        assert self._log is not None
-        self._log.write(json.dumps(record) + "\n")
-        self._log.flush()
+    def _write_denoised(self, table: MicrographTable) -> None:
+        path, output = self._folder / DENOISED, self._mirror.output.absolute()
+        rows = {
+            micrograph.row: table.name_of(self._jobs[micrograph.name].output)
+            for micrograph in table.micrographs
+            if micrograph.name in self._done
+        }
+        own = {str(job.output.absolute()) for job in self._jobs.values()}
+
+        def keep(name: str) -> bool:
+            place = str(located(name, output))
+            return place not in own and os.path.exists(place)  # noqa: PTH110
+
+        document = table.select(rows, phase_flipped=self._phase_flipped) if rows else None
+        note = write_merged(path, document, keep)
+        if note:
+            self.summary.notes[DENOISED] = (note,)
+        self.summary.table = path if path.exists() else None
+        self.summary.listed = len(names_in(path))
+
+    def _write_failed(self, table: MicrographTable) -> None:
+        failures = self.summary.failures
+        rows = {micrograph.row: micrograph.name for micrograph in table.micrographs if micrograph.name in failures}
+
+        def keep(name: str) -> bool:
+            return name not in self._jobs and not self._mirror(name).exists()
+
+        write_merged(self._folder / FAILED, table.select(rows) if rows else None, keep)
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -2,27 +2,24 @@
 
 import os
 import platform
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import n2n_deploy
-from n2n_deploy.batch.lanes import Outcome, denoise_one, run_lanes
+from n2n_deploy.batch.local import LocalWorkers, Workers
 from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.batch.plan import Plan, Status, make_plan
+from n2n_deploy.batch.plan import Plan, Status
 from n2n_deploy.batch.report import EntryKeeper, write_batch_report
-from n2n_deploy.batch.results import Results, Summary
+from n2n_deploy.batch.results import Report, Results
+from n2n_deploy.batch.signals import Stopping, stop_on_signal
+from n2n_deploy.batch.summary import Summary
+from n2n_deploy.batch.task import Shard, Source, Task
+from n2n_deploy.batch.work import Outcome
 from n2n_deploy.bundle import Bundle
-from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.io.atomic import atomic_write, remove_stale_temporaries
-from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.quality.run_info import missing_libraries
 from n2n_deploy.quality.thumbnails import picture_limit
 
@@ -37,7 +34,7 @@ class Progress:
 
 
 def denoise(
-    micrographs: Path | str | Sequence[Path | str],
+    micrographs: Source,
     bundle: Bundle | Path | str,
     output: Path | str,
     *,
@@ -46,104 +43,139 @@ def denoise(
     suffixes: tuple[str, str, str] | None = None,
     even_template: str | None = None,
     odd_template: str | None = None,
+    shard: Shard | None = None,
+    cluster: str | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Denoise every micrograph of a table; one bad file costs one file.
 
     Args:
-        micrographs: a STAR file, an MRC file or glob, or a list of these MRC files (only for models that do not
-            flip phases, since they come without a CTF).
+        micrographs: a STAR file or cryoSPARC's .cs file of exposures; or an MRC file or glob, or a list of these MRC
+            files (only for models that do not flip phases, since they come without a CTF).
         bundle: the model, an open bundle or the path of one.
         output: folder that the inputs' folders are mirrored under; `denoised.star`, `failed.star`, `log.jsonl`,
-            `summary.json` and `report.html` are written there too.
+            `summary.json` and `report.html` are written there too. The tables list what is in the folder: trying
+            `failed.star` again adds to them.
         options: what to do; see `DenoiseOptions`.
         project: folder that the table's relative paths start at; by default found from the table.
         suffixes: (whole, even, odd), where the table does not name the halves that are to be averaged.
         even_template: of the even half's name; see `read_micrographs`.
         odd_template: of the odd half's.
+        shard: do one part of the table, with an account of its own under `shards`; see `merge_results`.
+        cluster: spread the work by Dask: "local:N", a scheduler's address or "slurm:N"; see `ClusterWorkers`.
         progress: called after planning and after each micrograph, from the calling thread.
 
     Returns:
         The account of the run. Outputs that an earlier run finished with the same model and options are not made
-        again. SIGINT or SIGTERM (in the main thread) ends the run after the micrographs in hand, tables written.
+        again. SIGINT or SIGTERM (in the main thread) ends the run after the micrographs in hand, tables written;
+        a second one does not wait for them.
 
     Raises:
         DataError: the table cannot be read.
         BundleError: the model is damaged or does not work here.
         UsageError, HostError: the plan cannot end well; nothing was written.
     """
-    options = options or DenoiseOptions()
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
-    output = Path(output)
     start = time.perf_counter()
-    table = read_micrographs(
-        micrographs,
-        project=Path(project) if project else None,
-        suffixes=suffixes,
-        even_template=even_template,
-        odd_template=odd_template,
-        need_ctf=bundle.recipe.phase_flip,
-        need_halves=options.average_halves,
-    )
-    plan = make_plan(table.micrographs, table.problems, output, bundle.short_hash, bundle.recipe, options)
-    plan.check(output, options.on_exists)
-    _make_folder(output)
-    todo = plan.with_status(Status.TODO)
+    naming = {
+        "project": project,
+        "suffixes": suffixes,
+        "even_template": even_template,
+        "odd_template": odd_template,
+    }
+    task = Task.open(micrographs, bundle, output, options, shard, **naming)
+    table = task.read()
+    mirror = task.mirror(table)
+    plan = task.plan(task.part(table), table, mirror)
+    plan.check(task.output, task.options.on_exists)
+    make_folder(task.folder)
+    session = "none"
+    with stop_on_signal() as stopping, Results(mirror, task.folder, phase_flipped=task.phase_flipped) as results:
+        results.begin(table, plan)
+        if progress:
+            progress(Progress(plan, 0, None))
+        if plan.with_status(Status.TODO):
+            with open_workers(task, plan, cluster) as workers:
+                session = workers.session
+                do_jobs(plan, workers, results, stopping, task.options, progress)
+        results.summary.stopped_by = stopping.signal
+        report = reporter(task, plan, session)
+        return results.write(time.perf_counter() - start, describe_run(task, session), report)
+
+
+def open_workers(task: Task, plan: Plan, cluster: str | None) -> Workers:
+    """What does the jobs: lanes in this process, or Dask's workers."""
+    keeper = None
+    if task.options.report and not missing_libraries():
+        keeper = EntryKeeper(task.output, picture_limit(len(plan.jobs)))
+    if cluster is None:
+        return LocalWorkers(task.bundle, task.options, keeper)
+    from n2n_deploy.batch.cluster import ClusterWorkers
+
+    return ClusterWorkers(cluster, task.bundle, task.options, keeper)
+
+
+def do_jobs(
+    plan: Plan,
+    workers: Workers,
+    results: Results,
+    stopping: Stopping,
+    options: DenoiseOptions,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    """Do what a plan holds, until it is done or something asks to stop."""
     finished = 0
-    missing = missing_libraries()
-    if progress:
-        progress(Progress(plan, finished, None))
-    phase_flipped = bundle.recipe.phase_flip and not options.flip_back
-    with (
-        _stop_on_signal() as stopping,
-        Denoiser(
-            bundle,
-            device=options.device,
-            memory=options.memory,
-            threads=options.threads,
-            merge=options.merge,
-            flip_back=options.flip_back,
-            lowpass=options.lowpass,
-            augment=options.augment,
-            lanes=options.lanes,
-        ) as denoiser,
-        Results(plan, table, output, phase_flipped=phase_flipped) as results,
-    ):
-        keeper = EntryKeeper(output, picture_limit(len(plan.jobs))) if options.report and not missing else None
-        work = partial(denoise_one, denoiser=denoiser, options=options, keeper=keeper)
-        for outcome in run_lanes(todo, work, options.lanes, stopping.event):
+    too_many(results.summary, options, stopping)
+    try:
+        for outcome in workers.run(plan.with_status(Status.TODO), stopping.event):
             results.add(outcome)
             finished += 1
+            too_many(results.summary, options, stopping)
             if progress:
                 progress(Progress(plan, finished, outcome))
-        run = describe_run(bundle, denoiser.session.name, options)
-
-        def report(summary: Summary, denoised: frozenset[int]) -> Path | str:
-            if missing:
-                return f"not written: {' and '.join(missing)} not installed; pip install 'n2n-deploy[report]'"
-            return write_batch_report(
-                output,
-                plan,
-                summary.failures,
-                denoised,
-                bundle,
-                denoiser.session.name,
-                options.model_dump(mode="json"),
-                summary.throughput(),
-            )
-
-        seconds = time.perf_counter() - start
-        return results.finish(seconds, run, stopping.signal, report if options.report else None)
+    except KeyboardInterrupt:
+        # The second signal: what is in hand is left, what is done is accounted for.
+        if stopping.signal is None:
+            raise
 
 
-def describe_run(bundle: Bundle, session: str, options: DenoiseOptions) -> dict[str, Any]:
+def too_many(summary: Summary, options: DenoiseOptions, stopping: Stopping) -> None:
+    """Ask the run to stop where more micrographs failed than the options allow."""
+    if options.max_failures is not None and len(summary.failures) > options.max_failures:
+        summary.gave_up = f"more than {options.max_failures} micrographs failed"
+        stopping.event.set()
+
+
+def reporter(task: Task, plan: Plan, session: str) -> Report | None:
+    """What writes the report of a plan; None where none was asked for."""
+    if not task.options.report:
+        return None
+
+    def report(summary: Summary, denoised: frozenset[str]) -> Path | str:
+        if missing := missing_libraries():
+            return f"not written: {' and '.join(missing)} not installed; pip install 'n2n-deploy[report]'"
+        return write_batch_report(
+            task.folder,
+            task.output,
+            plan,
+            summary.failures,
+            denoised,
+            task.bundle,
+            session,
+            task.options.model_dump(mode="json"),
+            summary.throughput(),
+        )
+
+    return report
+
+
+def describe_run(task: Task, session: str) -> dict[str, Any]:
     """Model, versions, hardware and options of a run, for its summary."""
     return {
         "version": n2n_deploy.__version__,
         "model": {
-            "hash": bundle.short_hash,
-            "preset": bundle.manifest.preset,
-            "recipe": bundle.recipe.model_dump(),
+            "hash": task.bundle.short_hash,
+            "preset": task.bundle.manifest.preset,
+            "recipe": task.bundle.recipe.model_dump(),
         },
         "session": session,
         "host": {
@@ -151,43 +183,19 @@ def describe_run(bundle: Bundle, session: str, options: DenoiseOptions) -> dict[
             "machine": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
         },
-        "options": options.model_dump(mode="json"),
+        "shard": task.shard.name if task.shard else None,
+        "options": task.options.model_dump(mode="json"),
     }
 
 
-def _make_folder(output: Path) -> None:
-    """Create the output folder, prove that it can be written to, and clear what a killed run left half-written."""
-    probe = output / f".n2n-write-test-{os.getpid()}"
+def make_folder(folder: Path) -> None:
+    """Create the folder of the tables, prove that it can be written to, and clear what a killed run left half-written.
+
+    Raises:
+        HostError: it cannot be written to.
+    """
+    probe = folder / f".n2n-write-test-{os.getpid()}"
     with atomic_write(probe):
         pass
     probe.unlink()
-    remove_stale_temporaries(output)
-
-
-class _Stopping:
-    """Whether a signal has asked the run to end, and which."""
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.signal: int | None = None
-
-    def __call__(self, number: int, _frame: FrameType | None) -> None:
-        if self.event.is_set():
-            raise KeyboardInterrupt
-        self.signal = number
-        self.event.set()
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[_Stopping]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; a second one interrupts at once."""
-    stopping = _Stopping()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopping
-        return
-    before = {number: signal.signal(number, stopping) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    remove_stale_temporaries(folder)

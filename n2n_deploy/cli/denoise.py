@@ -19,7 +19,7 @@ from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json
 from n2n_deploy.cli.halves import EvenOption, OddOption, SuffixesOption, parse_suffixes
 
 if TYPE_CHECKING:
-    from n2n_deploy.batch.results import Summary
+    from n2n_deploy.batch.summary import Summary
 
 _PIXELS, _FILES, _MACHINE = "What is written", "Files", "Machine"
 

@@ -132,18 +132,36 @@ def test_every_micrograph_has_its_own_shape(table: MakeTable, identity_bundle: M
 
 
 def test_finished_work_is_not_done_again(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
-    source, bundle = table(), identity_bundle()
+    source, bundle = table(4), identity_bundle()
     denoise(source, bundle, tmp_path / "out")
     mics = tmp_path / "out" / "job" / "mics"
+    # Missing, cut short, and with its name only, as a power failure may leave it.
     (mics / "m1.mrc").unlink()
     os.truncate(mics / "m2.mrc", 5000)
+    os.truncate(mics / "m3.mrc", 0)
     before = (mics / "m0.mrc").stat().st_mtime_ns
-    with pytest.raises(UsageError, match=r"m2\.mrc"):
-        denoise(source, bundle, tmp_path / "out")
-    summary = denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(on_exists="overwrite"))
-    assert (summary.denoised, summary.already_done) == (2, 1)
+    summary = denoise(source, bundle, tmp_path / "out")
+    assert (summary.denoised, summary.already_done, summary.exit_code) == (3, 1, 0)
     assert (mics / "m0.mrc").stat().st_mtime_ns == before
-    assert len(starfile.read(summary.table)["micrographs"]) == 3
+    assert all(mrcfile.validate(path) for path in mics.iterdir())
+    assert len(starfile.read(summary.table)["micrographs"]) == 4
+
+
+def test_files_that_are_not_ours_are_not_written_over(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    source, bundle = table(), identity_bundle()
+    theirs = tmp_path / "out" / "job" / "mics" / "m1.mrc"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("somebody's notes")
+    with pytest.raises(UsageError, match=r"m1\.mrc"):
+        denoise(source, bundle, tmp_path / "out")
+    summary = denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(on_exists="skip"))
+    assert (summary.denoised, summary.kept) == (2, 1)
+    assert theirs.read_text() == "somebody's notes"
+    summary = denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(on_exists="overwrite"))
+    assert (summary.denoised, summary.already_done) == (1, 2)
+    assert mrcfile.validate(theirs)
 
 
 def test_outputs_of_other_work_are_not_taken_for_ours(

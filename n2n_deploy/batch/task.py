@@ -1,0 +1,127 @@
+"""`Task`: what a run is asked to do, before anything is looked at."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from n2n_deploy.batch.mirror import Mirror
+from n2n_deploy.batch.options import DenoiseOptions
+from n2n_deploy.batch.plan import Plan, make_plan
+from n2n_deploy.bundle import Bundle
+from n2n_deploy.errors import UsageError
+from n2n_deploy.io.records import Micrograph
+from n2n_deploy.io.star import MicrographTable, read_micrographs
+
+Source = Path | str | Sequence[Path | str]
+
+SHARDS = "shards"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `count` parts of a table, for job arrays: `index` counts from 1, rows stay in order."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The shard that a text such as "3/8" means.
+
+        Raises:
+            UsageError: it means none.
+        """
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if not match or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError(f"shard {text!r}: expected i/n with i from 1 to n, such as 3/8")
+        return cls(int(match[1]), int(match[2]))
+
+    def of(self, micrographs: Sequence[Micrograph]) -> Sequence[Micrograph]:
+        """Its part: the shards of a table, one after the other, are the table."""
+        total = len(micrographs)
+        return micrographs[(self.index - 1) * total // self.count : self.index * total // self.count]
+
+    @property
+    def name(self) -> str:
+        """Of its folder below `shards`."""
+        return f"{self.index}-of-{self.count}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run is asked to do.
+
+    Attributes:
+        source: a STAR or cryoSPARC table, an MRC file or glob, or a list of MRC files.
+        bundle: the model.
+        output: folder that the inputs' folders are mirrored under.
+        options: what to do.
+        shard: the part of the table to do; None for all of it.
+        naming: how files are found: project, suffixes, even_template, odd_template; see `read_micrographs`.
+    """
+
+    source: Source
+    bundle: Bundle
+    output: Path
+    options: DenoiseOptions
+    shard: Shard | None
+    naming: dict[str, Any]
+
+    @classmethod
+    def open(
+        cls,
+        source: Source,
+        bundle: Bundle | Path | str,
+        output: Path | str,
+        options: DenoiseOptions | None = None,
+        shard: Shard | None = None,
+        **naming: Any,
+    ) -> Self:
+        """Gather what a run is asked, opening the bundle.
+
+        Raises:
+            BundleError: the model is damaged.
+        """
+        bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+        return cls(source, bundle, Path(output), options or DenoiseOptions(), shard, naming)
+
+    @property
+    def folder(self) -> Path:
+        """Where log, tables and summary go: a shard has a folder of its own, for no two jobs to write one file."""
+        return self.output / SHARDS / self.shard.name if self.shard else self.output
+
+    @property
+    def phase_flipped(self) -> bool:
+        """Whether the outputs' phases are flipped."""
+        return self.bundle.recipe.phase_flip and not self.options.flip_back
+
+    def read(self) -> MicrographTable:
+        """Read the table.
+
+        Raises:
+            DataError, UsageError: as for `read_micrographs`.
+        """
+        return read_micrographs(
+            self.source,
+            need_ctf=self.bundle.recipe.phase_flip,
+            need_halves=self.options.average_halves,
+            **self.naming,
+        )
+
+    def mirror(self, table: MicrographTable) -> Mirror:
+        """Where the outputs go; the same for every shard of a table."""
+        return Mirror.open(self.output, [micrograph.name for micrograph in table.micrographs])
+
+    def plan(self, micrographs: Sequence[Micrograph], table: MicrographTable, mirror: Mirror) -> Plan:
+        """Look at the headers of some of a table's micrographs, or of all.
+
+        Raises:
+            UsageError: an output would fall on an input.
+        """
+        return make_plan(micrographs, table.problems, mirror, self.bundle.short_hash, self.bundle.recipe, self.options)
+
+    def part(self, table: MicrographTable) -> Sequence[Micrograph]:
+        """The micrographs that are this task's to do."""
+        return self.shard.of(table.micrographs) if self.shard else table.micrographs

@@ -1,0 +1,132 @@
+"""One micrograph from file to file, and how that ended."""
+
+import shutil
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from n2n_deploy.batch.lanes import Waiting
+from n2n_deploy.batch.options import DenoiseOptions
+from n2n_deploy.batch.plan import Job
+from n2n_deploy.batch.report import EntryKeeper
+from n2n_deploy.bundle import Bundle
+from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.errors import HostError, N2NError
+from n2n_deploy.io.mrc import read_mrc, write_mrc
+
+_PIXEL_SIZE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one job ended.
+
+    Attributes:
+        job: what was to be done.
+        error: one line that says why it failed; None where the output was written.
+        notes: what the user should know of a micrograph that was done: repaired pixels, an odd header.
+        seconds: wall time by stage: read, preprocess, network, restore, write.
+        tiles: tiles the network saw.
+        host: name of the machine that did it, where it was not the one that the run was started on.
+    """
+
+    job: Job
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    tiles: int = 0
+    host: str = ""
+
+
+def failed(job: Job, error: BaseException) -> Outcome:
+    """The outcome of a job that raised something; the line names the file."""
+    path = str(job.micrograph.path)
+    text = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, N2NError | OSError | MemoryError):
+        text = f"{type(error).__name__}: {text}"
+    return Outcome(job, text if path in text else f"{path}: {text}")
+
+
+def open_denoiser(bundle: Bundle, options: DenoiseOptions, *, lanes: int | None = None) -> Denoiser:
+    """The denoiser that the options ask for.
+
+    Raises:
+        BundleError, HostError: as for `Denoiser`.
+    """
+    return Denoiser(
+        bundle,
+        device=options.device,
+        memory=options.memory,
+        threads=options.threads,
+        merge=options.merge,
+        flip_back=options.flip_back,
+        lowpass=options.lowpass,
+        augment=options.augment,
+        lanes=lanes or options.lanes,
+    )
+
+
+def denoise_one(
+    job: Job,
+    denoiser: Denoiser,
+    options: DenoiseOptions,
+    waiting: Waiting | None = None,
+    keeper: EntryKeeper | None = None,
+) -> Outcome:
+    """Read, denoise and write one micrograph.
+
+    Args:
+        job: which, and where to.
+        denoiser: the model.
+        options: of the run.
+        waiting: told when this waits for files.
+        keeper: keeps what the report shows; None where there is none.
+
+    Raises:
+        N2NError: the input cannot be used or the output cannot be written; nothing is left under the output's name.
+    """
+    waiting = waiting or _unwatched
+    start = time.perf_counter()
+    micrograph = job.micrograph
+    with waiting(f"reading {micrograph.path}"):
+        source = read_mrc(micrograph.path)
+        halves = None
+        if options.average_halves and micrograph.even and micrograph.odd:
+            halves = read_mrc(micrograph.even).data, read_mrc(micrograph.odd).data
+        job.output.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(job, options)
+    read = time.perf_counter()
+    result = denoiser.denoise(source.data, micrograph.optics, micrograph.ctf, halves=halves)
+    done = time.perf_counter()
+    with waiting(f"writing {job.output}"):
+        write_mrc(job.output, result.image, like=source, label=job.label, dtype=options.dtype)
+    seconds = {"read": read - start, **result.seconds, "write": time.perf_counter() - done}
+    notes = [*source.warnings, *result.notes]
+    stated, found = micrograph.optics.pixel_size, source.pixel_size
+    if found and abs(found / stated - 1) > _PIXEL_SIZE_TOLERANCE:
+        notes.append(
+            f"the table's pixel size is {stated:g} Å, the file's header says {found:g} Å; the table's was used"
+        )
+    if keeper is not None:
+        written = time.perf_counter()
+        try:
+            with waiting("keeping what the report shows"):
+                keeper.keep(job, result, sum(seconds.values()), notes)
+        except Exception as error:  # the output is there; that the report has no picture of it is all that is lost
+            notes.append(f"no pictures for the report: {type(error).__name__}: {error}")
+        seconds["report"] = time.perf_counter() - written
+    return Outcome(job, None, tuple(notes), seconds, result.tiles)
+
+
+def _unwatched(_reason: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _check_room(job: Job, options: DenoiseOptions) -> None:
+    """Once a disk is full, every further micrograph would be denoised for nothing."""
+    needed, free = job.output_bytes(options.dtype), shutil.disk_usage(job.output.parent).free
+    if needed > free:
+        raise HostError(
+            f"{job.output.parent}: no room for {job.output.name} ({needed} bytes needed, {free} free); "
+            "free some space or choose another output folder"
+        )
