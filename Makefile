@@ -4,13 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test gpu-test lint format clean
 
 demo: $(STAMP)
 	$(BIN)/n2n-deploy demo -o demo
 
 test: $(STAMP) lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=auto
+
+# Everything that needs a GPU; without one it says so and fails: a skip is not a pass. onnxruntime-gpu replaces onnxruntime.
+gpu-test: $(STAMP)
+	@$(BIN)/python -c 'import sys; from n2n_deploy.engines.gpus import driver; problem = driver().problem; print(f"SKIPPED: {problem}" if problem else driver()); sys.exit(77 if problem else 0)'
+	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[gpu,tensorrt,rtx]'
+	$(BIN)/pytest tests/gpu
 
 lint: $(STAMP)
 	$(BIN)/ruff check

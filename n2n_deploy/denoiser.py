@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ import numpy
 
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.engines.averaging import VIEWS, run_averaged
+from n2n_deploy.engines.place import place_of
 from n2n_deploy.engines.select import open_session
 from n2n_deploy.engines.session import Session
 from n2n_deploy.engines.tiling import count_tiles, plan_tiles, run_tiled
@@ -21,7 +22,6 @@ from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.imaging.preprocess import Prepared, preprocess, working_memory
 from n2n_deploy.imaging.restore import Merge, restore
-from n2n_deploy.memory import available_memory, process_memory
 
 Array = Any
 
@@ -52,14 +52,15 @@ class Denoised:
 class Denoiser:
     """Denoise micrographs with the model of a bundle: preprocess (S2.1), network (S2.2), restore (S2.3, S2.4).
 
-    May be called from several threads at once: Fourier work runs side by side, the network one image at a time,
-    so that its activation memory exists once.
+    May be called from several threads at once: Fourier work runs side by side. On the CPU the network sees one image
+    at a time, so that its activation memory exists once; on a GPU each thread has a stream and memory of its own.
 
     Args:
         bundle: an open bundle, or the path of one.
         device: "auto", "cpu", "gpu" or "cuda:N"; see `open_session`.
-        memory: bytes that the whole process may use at most; by default a share of what is free now. The network
-            runs on the whole image where that fits, otherwise on exact tiles: the result is the same.
+        memory: bytes of host memory that the whole process may use at most; by default a share of what is free now;
+            on a GPU it is a share of what is free there. The network runs on the whole image where that fits,
+            otherwise on exact tiles: the result is the same.
         threads: CPU threads of the network; by default all cores this process may use.
         merge: keep the noisy spectrum above this band (S2.4); by default the output ends at max_resolution.
         flip_back: undo the phase flip in the output, for programs that correct the CTF themselves.
@@ -96,8 +97,7 @@ class Denoiser:
         self._lanes = lanes
         self._owns_session = session is None
         self.session = session or open_session(self.bundle, device=device, threads=threads)
-        self._memory = memory if memory is not None else process_memory() + int(0.8 * available_memory())
-        self._resident = process_memory()
+        self._place = place_of(self.session, memory)
         self._network = threading.Lock()
 
     def __call__(self, image: Array, optics: Optics, ctf: CTFParameters | None = None) -> Array:
@@ -137,18 +137,23 @@ class Denoiser:
             DataError: as for calling the denoiser; or a half has another shape than the image.
         """
         seconds: dict[str, float] = {}
-        with _timed(seconds, "preprocess"):
-            prepared = preprocess(image, optics, ctf, self.recipe, keep_spectrum=self.merge is not None)
-            parts = [prepared] if halves is None else [self._half(half, prepared) for half in halves]
-        with _timed(seconds, "network"):
-            tile = self.tile(prepared.shape, optics.pixel_size, halves=halves is not None)
-            outputs = [self.network(part.image, tile) for part in parts]
-            denoised = outputs[0] if halves is None else _averaged(outputs, parts, prepared)
-        with _timed(seconds, "restore"):
-            full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
+        with self._place.lane():
+            with _timed(seconds, "preprocess"):
+                image = self._place.bring(image)
+                prepared = preprocess(image, optics, ctf, self.recipe, keep_spectrum=self.merge is not None)
+                parts = [prepared] if halves is None else [self._half(half, prepared) for half in halves]
+            with _timed(seconds, "network"):
+                tile = self.tile(prepared.shape, optics.pixel_size, halves=halves is not None)
+                outputs = [self.network(part.image, tile) for part in parts]
+                denoised = outputs[0] if halves is None else _averaged(outputs, parts, prepared)
+            with _timed(seconds, "restore"):
+                full = self._place.take(
+                    restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
+                )
+            shown = self._place.take(prepared.image), self._place.take(denoised)
         passes = len(parts) * (VIEWS if self.augment else 1)
         tiles = passes * count_tiles(prepared.image.shape, self.bundle.manifest.halo, tile)
-        return Denoised(full, prepared.image, denoised, prepared.spacing, _notes(prepared), tiles, seconds)
+        return Denoised(full, *shown, prepared.spacing, _notes(prepared), tiles, seconds)
 
     def tile(self, shape: tuple[int, int], pixel_size: float, *, halves: bool = False) -> tuple[int, int]:
         """Height and width in network pixels of the tiles that a micrograph of this shape is denoised in.
@@ -167,7 +172,9 @@ class Denoiser:
             around += 4 * (2 * shape[0] * shape[1] + 4 * size[0] * size[1])
         if self.augment:
             around += 4 * 3 * size[0] * size[1]
-        left = self._memory - self._resident - self._lanes * around
+        around += self._place.lane_memory(shape)
+        left = self._place.budget - self._place.resident
+        left = left // self._lanes - around if self._place.parallel_networks else left - self._lanes * around
         return plan_tiles(size, self.bundle.manifest.halo, left, self.session)
 
     def network(self, image: Array, tile: tuple[int, int] | None = None) -> Array:
@@ -178,7 +185,7 @@ class Denoiser:
             tile: height and width of the tiles, as the method `tile` gives them; by default the whole image at once.
         """
         run = run_averaged if self.augment else run_tiled
-        with self._network:
+        with nullcontext() if self._place.parallel_networks else self._network:
             return run(self.session, image, self.bundle.manifest.halo, tile or image.shape)
 
     def _half(self, half: Array, whole: Prepared) -> Prepared:
@@ -187,7 +194,7 @@ class Denoiser:
                 f"a half of {half.shape[0]}×{half.shape[1]} pixels does not belong to a sum of "
                 f"{whole.shape[0]}×{whole.shape[1]}; check the names of the halves"
             )
-        return preprocess(half, whole.optics, whole.ctf, self.recipe)
+        return preprocess(self._place.bring(half), whole.optics, whole.ctf, self.recipe)
 
     def close(self) -> None:
         """Free the network, unless the session was the caller's."""

@@ -1,0 +1,62 @@
+"""A whole batch on the GPU against the CPU's, with lanes; and no leak over 500 micrographs."""
+
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import psutil
+import pytest
+
+from n2n_deploy import Denoiser, denoise
+from n2n_deploy.batch.options import DenoiseOptions
+from n2n_deploy.bundle import Bundle
+from n2n_deploy.errors import HostError
+from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.simulate import simulate
+
+OPTICS, CTF = Optics(1.0, 300.0, 2.7, 0.1), CTFParameters(15000.0, 14000.0, 20.0)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("N2N_DEPLOY_CACHE", str(tmp_path_factory.getbasetemp() / "gpu-cache"))
+
+
+def gpu_denoiser(bundle: Bundle, **options: Any) -> Denoiser:
+    try:
+        return Denoiser(bundle, device="gpu", **options)
+    except HostError as error:
+        pytest.skip(str(error))
+
+
+def test_a_batch_is_the_cpus(gpu_bundle: Bundle, tmp_path: Path) -> None:
+    gpu_denoiser(gpu_bundle).close()
+    table = simulate(tmp_path / "data", micrographs=4, size=(600, 512), pixel_size=1.5, seed=1)
+    outputs = {}
+    for device in ("cpu", "gpu"):
+        options = DenoiseOptions(device=device, lanes=3)
+        summary = denoise(table, gpu_bundle, tmp_path / device, options=options)
+        assert not summary.failures
+        outputs[device] = sorted((tmp_path / device).rglob("*.mrc"))
+    assert len(outputs["cpu"]) == len(outputs["gpu"]) == 4
+    for one, other in zip(outputs["cpu"], outputs["gpu"], strict=True):
+        expected, found = mrcfile.read(one), mrcfile.read(other)
+        assert np.abs(found - expected).max() < 0.05 * expected.std()
+        assert np.sqrt(np.mean((found - expected) ** 2)) < 0.005 * expected.std()
+
+
+def test_nothing_leaks_over_500_micrographs(gpu_bundle: Bundle) -> None:
+    import cupy
+
+    rng = np.random.default_rng(0)
+    images = [rng.normal(40, 6, shape).astype(np.float32) for shape in ((512, 512), (511, 600))]
+    host, device = [], []
+    with gpu_denoiser(gpu_bundle) as denoiser:
+        for number in range(500):
+            denoiser(images[number % 2], OPTICS, CTF)
+            if number in (100, 499):
+                host.append(psutil.Process().memory_info().rss)
+                device.append(cupy.cuda.runtime.memGetInfo()[0])
+    assert host[1] - host[0] < 32 << 20
+    assert device[0] - device[1] < 32 << 20

@@ -1,0 +1,106 @@
+"""Each session against ONNX Runtime on the CPU; the order of streams; memory as stated."""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from n2n_deploy.bundle import Bundle
+from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
+from n2n_deploy.engines.select import ENGINES, choose_session, deviation
+from n2n_deploy.engines.session import Session
+from n2n_deploy.engines.tiling import run_tiled
+from n2n_deploy.errors import HostError
+from n2n_deploy.manifest import Precision
+
+GPU_ENGINES = [engine.name for engine in ENGINES if engine.gpu]
+CASES: list[tuple[str, Precision]] = [(name, kind) for name in GPU_ENGINES for kind in ("fp32", "fp16")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("N2N_DEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def opened(bundle: Bundle, engine: str, precision: Precision = "fp16") -> Session:
+    try:
+        return choose_session(bundle, "gpu", engine=engine, precision=precision).session
+    except HostError as error:
+        pytest.skip(str(error))
+
+
+def images(shape: tuple[int, ...]) -> Any:
+    return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(("engine", "precision"), CASES)
+@pytest.mark.parametrize("shape", [(1, 1, 512, 512), (1, 1, 264, 1016), (3, 1, 64, 96)])
+def test_sessions_agree_with_the_cpu(
+    cupy: ModuleType, stream: Any, gpu_bundle: Bundle, engine: str, precision: Precision, shape: tuple[int, ...]
+) -> None:
+    del stream
+    batch = images(shape)
+    with OnnxRuntimeSession(gpu_bundle.onnx("fp32")) as cpu:
+        expected = cpu.run(batch)
+    with opened(gpu_bundle, engine, precision) as session:
+        for _ in range(3):  # set-up, capture, replay
+            found = session.run(cupy.asarray(batch))
+            assert deviation(cupy.asnumpy(found), expected).within(gpu_bundle.manifest.tolerance[precision])
+
+
+@pytest.mark.parametrize("engine", GPU_ENGINES)
+def test_a_session_waits_for_the_kernels_before_it_and_holds_up_those_after(
+    cupy: ModuleType, gpu_bundle: Bundle, engine: str
+) -> None:
+    batch = images((1, 1, 512, 512))
+    # The input becomes right, and the output is read, only if the streams' order holds: no synchronisation between.
+    spin = cupy.RawKernel(
+        'extern "C" __global__ void spin(long long n) { long long t = clock64(); while (clock64() - t < n); }', "spin"
+    )
+    with opened(gpu_bundle, engine) as session:
+        expected = cupy.asnumpy(session.run(cupy.asarray(batch)))
+        for stream in (cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream(non_blocking=True)):
+            with stream:
+                late = cupy.zeros(batch.shape, cupy.float32)
+                right = cupy.asarray(batch)
+                session.run(right)
+                spin((1,), (1,), (200_000_000,))
+                late += right
+                result = session.run(late)
+                late.fill(0)
+                copy = result * 1
+                session.run(late)
+                found = cupy.asnumpy(copy)
+            assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("engine", GPU_ENGINES)
+def test_tiles_equal_the_whole_image(cupy: ModuleType, stream: Any, gpu_bundle: Bundle, engine: str) -> None:
+    del stream
+    image = cupy.asarray(images((1024, 1280)))
+    halo = gpu_bundle.manifest.halo
+    with opened(gpu_bundle, engine, "fp32") as session:
+        whole = run_tiled(session, image, halo, (1024, 1280))
+        tiled = run_tiled(session, image, halo, (512, 640))
+        assert float(abs(tiled - whole).max()) < 1e-4 * float(whole.std())
+
+
+@pytest.mark.parametrize("engine", GPU_ENGINES)
+def test_memory_is_not_more_than_stated(cupy: ModuleType, stream: Any, gpu_bundle: Bundle, engine: str) -> None:
+    shape = (1016, 1520)
+    pool = cupy.get_default_memory_pool()
+    with opened(gpu_bundle, engine) as session:
+        batch = cupy.asarray(images((1, 1, *shape)))
+        stream.synchronize()
+        pool.free_all_blocks()
+        before = cupy.cuda.runtime.memGetInfo()[0]
+        result = session.run(batch)
+        stream.synchronize()
+        taken = before - cupy.cuda.runtime.memGetInfo()[0]
+        # The context's own code and the pool's rounding come on top.
+        assert taken <= session.memory(shape) + (64 << 20)
+        assert session.memory(shape) < 4 * max(taken, 64 << 20)
+        assert result.shape == batch.shape
