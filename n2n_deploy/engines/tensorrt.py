@@ -60,6 +60,7 @@ class TensorRTSession:
         self._lock = threading.Lock()
         self._plans: OrderedDict[tuple[int, Shape], _Plan] = OrderedDict()
         self._memory: dict[Shape, int] = {}
+        self._probes: dict[int, Any] = {}  # profile → a context without memory, to be asked for sizes
         self._logger = make_logger(module)
         with self._cupy.cuda.Device(device):
             self._runtime = module.Runtime(self._logger)
@@ -107,13 +108,16 @@ class TensorRTSession:
     def memory(self, shape: tuple[int, int]) -> int:
         """GPU bytes that a stream needs for one image (height, width), as the engine states them; and its buffers."""
         one = (1, 1, *shape)
-        if choose_profile(self.profiles, one) is None:
+        index = choose_profile(self.profiles, one)
+        if index is None:
             return BEYOND
         with self._lock:
             if one not in self._memory:
                 with self._cupy.cuda.Device(self.device):
-                    context = self._context(one, self._cupy.cuda.Stream.null)
-                    self._memory[one] = int(context.update_device_memory_size_for_shapes())
+                    if index not in self._probes:
+                        self._probes[index] = self._context(one, self._own)
+                    self._probes[index].set_input_shape(self._input, one)
+                    self._memory[one] = int(self._probes[index].update_device_memory_size_for_shapes())
             return self._memory[one] + 3 * 4 * shape[0] * shape[1]
 
     def close(self) -> None:
@@ -123,6 +127,7 @@ class TensorRTSession:
         with self._lock, self._cupy.cuda.Device(self.device):
             self._cupy.cuda.Device(self.device).synchronize()
             self._plans.clear()
+            self._probes.clear()
             self._keep_kernels()
             self._config = self._engine = self._runtime = None
 

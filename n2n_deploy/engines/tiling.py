@@ -107,6 +107,8 @@ def plan_tiles(shape: tuple[int, int], halo: int, memory: int, session: Session)
         tiles = count_tiles(shape, halo, tile)
         return tiles * tile[0] * tile[1], tiles
 
+    if need(shape) <= memory:
+        return shape
     choices = [(height, width) for height in _sides(shape[0], halo) for width in _sides(shape[1], halo)]
     fitting = [tile for tile in choices if need(tile) <= memory]
     if not fitting:
