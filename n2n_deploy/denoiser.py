@@ -22,6 +22,7 @@ from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.imaging.preprocess import Prepared, preprocess, working_memory
 from n2n_deploy.imaging.restore import Merge, restore
+from n2n_deploy.manifest import Precision
 
 Array = Any
 
@@ -67,6 +68,9 @@ class Denoiser:
         lowpass: Å; a further soft low-pass of the output.
         augment: average the network over the eight flips and quarter turns of its input, at eight times the cost.
         lanes: how many threads will call this at once; their Fourier work is taken off the memory the network gets.
+        engine: name of the one engine to use, such as "tensorrt"; by default the best that works.
+        precision: of the network: "fp32", "fp16" or "bf16"; by default the engine's.
+        trusted_keys: file or folder of public keys, one of which must have signed the bundle.
         session: an open session to use in place of choosing one; it stays the caller's to close.
 
     Raises:
@@ -86,6 +90,9 @@ class Denoiser:
         lowpass: float | None = None,
         augment: bool = False,
         lanes: int = 1,
+        engine: str | None = None,
+        precision: Precision | None = None,
+        trusted_keys: Path | None = None,
         session: Session | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
@@ -96,7 +103,9 @@ class Denoiser:
         self.augment = augment
         self._lanes = lanes
         self._owns_session = session is None
-        self.session = session or open_session(self.bundle, device=device, threads=threads)
+        self.session = session or open_session(
+            self.bundle, device, threads, engine=engine, precision=precision, trusted_keys=trusted_keys
+        )
         self._place = place_of(self.session, memory)
         self._network = threading.Lock()
 

@@ -147,3 +147,17 @@ def test_from_the_command_line(bundle: Bundle, tmp_path: Path, capsys: pytest.Ca
         assert ended.value.code == 0
     assert "is signed with" in capsys.readouterr().out
     assert check_trusted(Bundle.open(bundle.path), tmp_path / "k.pub") is not None
+
+
+def test_verify_refuses_what_is_not_trusted(
+    bundle: Bundle, key: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(bundle.path), "--trusted-keys", str(public(key))])
+    assert ended.value.code == 1
+    assert "is not signed" in capsys.readouterr().err
+    monkeypatch.setenv(TRUSTED_KEYS, str(public(key)))
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(bundle.path)])
+    assert ended.value.code == 1
+    assert "is not signed" in capsys.readouterr().err

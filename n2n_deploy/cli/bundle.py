@@ -7,7 +7,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, out, print_json
+from n2n_deploy.cli.common import (
+    ConfigOption,
+    EngineOption,
+    JsonOption,
+    PrecisionOption,
+    TrustedKeysOption,
+    out,
+    parse_precision,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from n2n_deploy.bundle import Bundle
@@ -36,6 +45,9 @@ def verify_command(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")
     ] = None,
+    engine: EngineOption = None,
+    precision: PrecisionOption = None,
+    trusted_keys: TrustedKeysOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,7 +61,9 @@ def verify_command(
 
     opened = Bundle.open(bundle)
     opened.verify_members()
-    choice = choose_session(opened, device, threads)
+    choice = choose_session(
+        opened, device, threads, engine=engine, precision=parse_precision(precision), trusted_keys=trusted_keys
+    )
     choice.session.close()
     tolerance = opened.manifest.tolerance[choice.precision]
     if as_json:

@@ -4,7 +4,7 @@ import json
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tomli_w
 import typer
@@ -62,6 +62,49 @@ ConfigOption = Annotated[
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON, for programs.", rich_help_panel="General")
 ]
+
+
+_ENGINE = "The engine"
+
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        help="tensorrt, rtx, tensorrt-lean, onnxruntime-cuda or onnxruntime-cpu; by default the best that works.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="fp32, fp16 or bf16; by default fp16 on a GPU and fp32 on the CPU.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+
+TrustedKeysOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--trusted-keys",
+        envvar="N2N_DEPLOY_TRUSTED_KEYS",
+        help="File or folder of public keys; a bundle that none of them signed is refused.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+
+
+def parse_precision(text: str | None) -> Literal["fp32", "fp16", "bf16"] | None:
+    """Check the name of a precision.
+
+    Raises:
+        UsageError: there is no such precision.
+    """
+    match text:
+        case None | "fp32" | "fp16" | "bf16":
+            return text
+    raise UsageError(f"--precision {text!r} does not exist; choose fp32, fp16 or bf16")
 
 
 def effective_config(ctx: typer.Context) -> dict[str, Any]:

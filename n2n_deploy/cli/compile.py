@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, parse_precision, print_json
 from n2n_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -162,11 +162,8 @@ def _flavour(target: str) -> "Flavour":
 
 
 def _precisions(text: str) -> "list[Precision]":
-    names = [part.strip() for part in text.split(",")]
-    for name in names:
-        if name not in ("fp32", "fp16", "bf16"):
-            raise UsageError(f"--precision {name!r} does not exist; choose fp32, fp16 or bf16")
-    return cast("list[Precision]", list(dict.fromkeys(names)))
+    names = [parse_precision(part.strip()) for part in text.split(",")]
+    return [name for name in dict.fromkeys(names) if name is not None]
 
 
 def _network_shapes(
