@@ -45,6 +45,7 @@ def denoise(
     odd_template: str | None = None,
     shard: Shard | None = None,
     cluster: str | None = None,
+    say: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
     """Denoise every micrograph of a table; one bad file costs one file.
@@ -63,6 +64,7 @@ def denoise(
         odd_template: of the odd half's.
         shard: do one part of the table, with an account of its own under `shards`; see `merge_results`.
         cluster: spread the work by Dask: "local:N", a scheduler's address or "slurm:N"; see `ClusterWorkers`.
+        say: told the address of the cluster's dashboard.
         progress: called after planning and after each micrograph, from the calling thread.
 
     Returns:
@@ -76,7 +78,7 @@ def denoise(
         UsageError, HostError: the plan cannot end well; nothing was written.
     """
     start = time.perf_counter()
-    naming = {
+    naming: dict[str, Any] = {
         "project": project,
         "suffixes": suffixes,
         "even_template": even_template,
@@ -94,7 +96,7 @@ def denoise(
         if progress:
             progress(Progress(plan, 0, None))
         if plan.with_status(Status.TODO):
-            with open_workers(task, plan, cluster) as workers:
+            with open_workers(task, plan, cluster, say) as workers:
                 session = workers.session
                 do_jobs(plan, workers, results, stopping, task.options, progress)
         results.summary.stopped_by = stopping.signal
@@ -102,7 +104,7 @@ def denoise(
         return results.write(time.perf_counter() - start, describe_run(task, session), report)
 
 
-def open_workers(task: Task, plan: Plan, cluster: str | None) -> Workers:
+def open_workers(task: Task, plan: Plan, cluster: str | None, say: Callable[[str], None] | None = None) -> Workers:
     """What does the jobs: lanes in this process, or Dask's workers."""
     keeper = None
     if task.options.report and not missing_libraries():
@@ -111,7 +113,7 @@ def open_workers(task: Task, plan: Plan, cluster: str | None) -> Workers:
         return LocalWorkers(task.bundle, task.options, keeper)
     from n2n_deploy.batch.cluster import ClusterWorkers
 
-    return ClusterWorkers(cluster, task.bundle, task.options, keeper)
+    return ClusterWorkers(cluster, task.bundle, task.options, keeper, logs=task.folder / "dask-logs", say=say)
 
 
 def do_jobs(

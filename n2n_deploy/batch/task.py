@@ -85,7 +85,7 @@ class Task:
             BundleError: the model is damaged.
         """
         bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
-        return cls(source, bundle, Path(output), options or DenoiseOptions(), shard, naming)
+        return cls(source, bundle, Path(output).absolute(), options or DenoiseOptions(), shard, naming)
 
     @property
     def folder(self) -> Path:

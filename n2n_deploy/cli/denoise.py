@@ -1,7 +1,8 @@
 """`n2n-deploy denoise`: micrographs in, denoised micrographs, tables and a summary out."""
 
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -20,8 +21,9 @@ from n2n_deploy.cli.halves import EvenOption, OddOption, SuffixesOption, parse_s
 
 if TYPE_CHECKING:
     from n2n_deploy.batch.summary import Summary
+    from n2n_deploy.batch.task import Task
 
-_PIXELS, _FILES, _MACHINE = "What is written", "Files", "Machine"
+_PIXELS, _FILES, _MACHINE, _RUN = "What is written", "Files", "Machine", "Run"
 
 
 def denoise_command(
@@ -119,6 +121,47 @@ def denoise_command(
             "--report/--no-report", help="Write report.html, with a picture of each micrograph.", rich_help_panel=_FILES
         ),
     ] = True,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Write nothing; print what would be done, what is refused and why, disk, memory and time.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Do the I-th of N parts of the table, for job arrays; n2n-deploy merge-results joins the accounts.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            "--cluster",
+            metavar="WHERE",
+            help="Spread the work by Dask: local:N processes, the scheduler at tcp://HOST:PORT, or slurm:N jobs.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            help="Give up a file that takes longer to read or write.",
+            rich_help_panel=_RUN,
+        ),
+    ] = 600.0,
+    max_failures: Annotated[
+        int | None,
+        typer.Option(
+            "--max-failures", min=0, help="End the run once more than this have failed.", rich_help_panel=_RUN
+        ),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -134,6 +177,7 @@ def denoise_command(
     del config
     from n2n_deploy.batch.options import parse_options
     from n2n_deploy.batch.run import denoise
+    from n2n_deploy.batch.task import SHARDS, Shard, Task
     from n2n_deploy.memory import parse_bytes
 
     options = parse_options(
@@ -149,22 +193,33 @@ def denoise_command(
         memory=parse_bytes(memory) if memory else None,
         threads=threads,
         lanes=lanes,
+        timeout=timeout,
+        max_failures=max_failures,
         report=report,
     )
     source = micrographs[0] if len(micrographs) == 1 else micrographs
+    naming: dict[str, Any] = {
+        "project": project,
+        "suffixes": parse_suffixes(suffixes),
+        "even_template": even,
+        "odd_template": odd,
+    }
+    part = Shard.parse(shard) if shard else None
+    if dry_run:
+        _dry_run(Task.open(source, model, output, options, part, **naming), as_json=as_json)
     with _Bar(quiet=as_json) as bar:
         summary = denoise(
             source,
             model,
             output,
             options=options,
-            project=project,
-            suffixes=parse_suffixes(suffixes),
-            even_template=even,
-            odd_template=odd,
+            **naming,
+            shard=part,
+            cluster=cluster,
+            say=bar.say,
             progress=bar.update,
         )
-    save_config(ctx, output)
+    save_config(ctx, output / SHARDS / part.name if part else output)
     if as_json:
         print_json(summary.as_dict())
     else:
@@ -208,8 +263,44 @@ class _Bar:
         for note in event.outcome.notes:
             self._say("note", f"{event.outcome.job.micrograph.name}: {note}", "yellow")
 
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(escape(text), soft_wrap=True)
+
     def _say(self, kind: str, text: str, colour: str = "red") -> None:
         self._progress.console.print(f"[{colour}]{kind}:[/] {escape(text)}", soft_wrap=True)
+
+
+def _dry_run(task: "Task", *, as_json: bool) -> NoReturn:
+    """Print what a run would do, and end with the exit code that it would end with."""
+    from n2n_deploy.batch.forecast import forecast
+    from n2n_deploy.batch.plan import Status
+
+    found = forecast(task)
+    if as_json:
+        print_json(found.as_dict())
+        raise typer.Exit(found.exit_code)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for status in Status:
+        if count := len(found.plan.with_status(status)):
+            table.add_row(status.value, str(count))
+    table.add_row("disk", f"{found.plan.bytes_needed / 1e9:.2f} GB needed, {found.plan.bytes_free / 1e9:.2f} GB free")
+    if found.kinds:
+        needed = max(kind.memory for kind in found.kinds)
+        table.add_row("memory", f"{needed / 1e9:.2f} GB needed, {found.memory_free / 1e9:.2f} GB free")
+        table.add_row("engine", f"{found.session}, {found.lanes} lanes")
+    for kind in found.kinds:
+        ny, nx = kind.shape
+        each = "" if kind.seconds is None else f", {kind.seconds:.2f} s each"
+        table.add_row(f"{kind.count} of {ny}×{nx}", f"{kind.pixel_size:g} Å/px, {kind.tiles} tiles each{each}")
+    if found.seconds is not None:
+        table.add_row("time expected", f"{timedelta(seconds=round(found.seconds))}, writing apart")
+    out.print(table)
+    for job in found.plan.with_status(Status.REFUSED):
+        out.print(f"[red]refused:[/] {escape(job.reason)}", soft_wrap=True)
+    if found.obstacle:
+        out.print(f"[bold red]would not start:[/] {escape(found.obstacle)}", soft_wrap=True)
+    raise typer.Exit(found.exit_code)
 
 
 def _print_summary(summary: "Summary") -> None:
@@ -229,6 +320,10 @@ def _print_summary(summary: "Summary") -> None:
         table.add_row("time", rate)
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in summary.stage_seconds.items())
         table.add_row("seconds by stage", stages)
+    if summary.gave_up:
+        table.add_row("ended early", summary.gave_up)
+    if summary.listed > summary.denoised + summary.already_done + summary.kept:
+        table.add_row("in the folder", str(summary.listed))
     table.add_row("output", str(summary.table or summary.output))
     if summary.report:
         table.add_row("report", str(summary.report))

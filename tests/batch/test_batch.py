@@ -54,8 +54,8 @@ def test_relion_reads_the_table(
 ) -> None:
     summary = denoise(table(), identity_bundle(), tmp_path / "out")
     assert callable(relion)
-    relion("relion_star_handler", "--i", summary.table, "--select", "rlnDefocusU", "--minval", 15001, "--o", "kept.star",
-           cwd=tmp_path)  # fmt: skip
+    relion("relion_star_handler", "--i", summary.table, "--select", "rlnDefocusU", "--minval", 15001,
+           "--o", "kept.star", cwd=tmp_path)  # fmt: skip
     assert len(starfile.read(tmp_path / "kept.star")["micrographs"]) == 2
 
 

@@ -1,0 +1,235 @@
+"""`ClusterWorkers`: jobs spread over processes and machines by Dask, which schedules, retries and shows what goes on.
+
+Each worker process opens the engine once and keeps it; its threads are its lanes. The list of jobs stays here: only
+as many are handed out as keep the workers busy, however long it is.
+"""
+
+import importlib
+import os
+import platform
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from n2n_deploy.batch.lanes import run_lanes
+from n2n_deploy.batch.options import DenoiseOptions
+from n2n_deploy.batch.plan import Job
+from n2n_deploy.batch.report import EntryKeeper
+from n2n_deploy.batch.work import Outcome, denoise_one, failed, open_denoiser
+from n2n_deploy.bundle import Bundle
+from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.engines.gpus import gpus
+from n2n_deploy.errors import BundleError, HostError, UsageError
+from n2n_deploy.memory import available_memory
+
+_PER_THREAD = 2
+"""Jobs handed out for each thread of the workers: one in hand, and one to begin while the answer is on its way."""
+
+_RETRIES = 2
+"""How often a job is tried again that could not run at all, on whichever worker is free."""
+
+# Control-C in a terminal reaches every process of the group; only the one that was started is to end the run.
+_PRELOAD = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
+_denoisers: dict[str, Denoiser] = {}
+_opening = threading.Lock()
+
+
+class ClusterWorkers:
+    """Workers of a Dask cluster; a context manager that starts and ends what it starts itself.
+
+    Args:
+        spec: "local:N" for N processes on this machine, "tcp://host:port" (or tls) for a scheduler that runs already,
+            "slurm:N" for N jobs of one worker each. SLURM's queue, account, walltime, cores, memory and further
+            directives come from Dask's own configuration (`~/.config/dask/jobqueue.yaml`, or variables such as
+            DASK_JOBQUEUE__SLURM__QUEUE); cores are by default the lanes.
+        bundle: the model; its file must be readable on every worker.
+        options: of the run; each worker process has `options.lanes` lanes, or its threads where it was started apart.
+        keeper: keeps what the report shows.
+        logs: folder for the logs of SLURM's jobs.
+        say: told the dashboard's address.
+
+    Raises:
+        UsageError: the spec means nothing.
+        HostError: Dask is not installed, or the cluster cannot be reached or started.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        bundle: Bundle,
+        options: DenoiseOptions,
+        keeper: EntryKeeper | None = None,
+        *,
+        logs: Path,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        if not re.fullmatch(r"local:[1-9]\d*|(tcp|tls)://\S+|slurm(:[1-9]\d*)?", spec):
+            raise UsageError(f"cluster {spec!r}: expected local:N, tcp://host:port or slurm:N")
+        self.session = f"dask {spec}"
+        self._spec = spec
+        self._bundle = bundle
+        self._options = options
+        self._keeper = keeper
+        self._logs = logs
+        self._say = say
+        self._cluster: Any = None
+        self._client: Any = None
+
+    def __enter__(self) -> Self:
+        kind, _, rest = self._spec.partition(":")
+        try:
+            if kind == "local":
+                self._cluster = self._start_local(int(rest))
+            elif kind == "slurm":
+                self._cluster = self._start_slurm(int(rest or 1))
+            self._client = _library("distributed").Client(self._cluster if self._cluster is not None else self._spec)
+        except (OSError, TimeoutError, RuntimeError, ValueError) as error:
+            self._close()
+            raise HostError(f"the Dask cluster {self._spec} cannot be used: {' '.join(str(error).split())}") from error
+        if self._say:
+            self._say(f"Dask scheduler {self._client.scheduler.address}, dashboard {self._client.dashboard_link}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
+        """Hand out the jobs, a bounded number at a time; see `Workers`."""
+        waiting = iter(jobs)
+        in_hand: dict[Any, Job] = {}
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        work = partial(
+            denoise_on_worker,
+            bundle=self._bundle.path.absolute(),
+            model=self._bundle.short_hash,
+            options=self._options,
+            keeper=self._keeper,
+        )
+        while True:
+            window = _PER_THREAD * max(self._threads(), 1)
+            while len(in_hand) < window and not stop.is_set() and (job := next(waiting, None)) is not None:
+                future = self._client.submit(work, job, pure=False, retries=_RETRIES)
+                in_hand[future] = job
+                future.add_done_callback(answers.put)
+            if not in_hand:
+                return
+            try:
+                future = answers.get(timeout=1.0)
+            except queue.Empty:
+                if stop.is_set() and not self._threads():
+                    return  # what was in hand went with the workers
+                continue
+            job = in_hand.pop(future)
+            yield _outcome(job, future)
+
+    def _threads(self) -> int:
+        """Threads of all workers that are there now."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        return sum(worker["nthreads"] for worker in workers)
+
+    def _start_local(self, count: int) -> Any:
+        share = {
+            "memory": self._options.memory or int(0.8 * available_memory() / count),
+            "threads": self._options.threads or max(1, len(os.sched_getaffinity(0)) // count),
+        }
+        self._options = self._options.model_copy(update=share)
+        return _library("distributed").LocalCluster(
+            n_workers=count,
+            threads_per_worker=self._options.lanes,
+            memory_limit=0,  # the memory is planned here; Dask's limit would kill workers that keep to the plan
+            preload=[_PRELOAD],
+        )
+
+    def _start_slurm(self, count: int) -> Any:
+        library = _library("dask_jobqueue")
+        configured = partial(_library("dask").config.get, default=None)
+        directives = list(configured("jobqueue.slurm.job-extra-directives") or [])
+        if self._options.device.startswith(("gpu", "cuda")) and not any("gpu" in line for line in directives):
+            directives.append("--gres=gpu:1")
+        cluster = library.SLURMCluster(
+            cores=configured("jobqueue.slurm.cores") or self._options.lanes,
+            memory=configured("jobqueue.slurm.memory") or "16GB",
+            processes=configured("jobqueue.slurm.processes") or 1,
+            job_extra_directives=directives,
+            log_directory=configured("jobqueue.slurm.log-directory") or str(self._logs),
+        )
+        # Adapting keeps the number: a job that reaches its walltime is followed by another.
+        cluster.adapt(minimum_jobs=count, maximum_jobs=count)
+        return cluster
+
+    def _close(self) -> None:
+        for started in (self._client, self._cluster):
+            if started is not None:
+                started.close()
+        self._client = self._cluster = None
+
+
+def denoise_on_worker(
+    job: Job, *, bundle: Path, model: str, options: DenoiseOptions, keeper: EntryKeeper | None
+) -> Outcome:
+    """Do one job in a worker process, with the engine that this process keeps open.
+
+    Raises:
+        N2NError: the engine cannot be opened here, so that no job can run.
+    """
+    worker = _library("distributed").get_worker()
+    with _opening:
+        key = f"{model} {options.model_dump_json()}"
+        if key not in _denoisers:
+            opened = Bundle.open(bundle)
+            if opened.short_hash != model:
+                raise BundleError(f"{bundle}: is model {opened.short_hash} on {platform.node()}, expected {model}")
+            here = options.model_copy(update={"device": _device(options.device, worker.name)})
+            _denoisers[key] = open_denoiser(opened, here, lanes=worker.state.nthreads)
+        denoiser = _denoisers[key]
+    # A lane of its own, so that a file system that does not answer costs the worker this job and no thread.
+    for _, result in run_lanes(
+        [job],
+        lambda job, waiting: denoise_one(job, denoiser, options, waiting, keeper),
+        1,
+        threading.Event(),
+        options.timeout,
+    ):
+        outcome = result if isinstance(result, Outcome) else failed(job, result)
+    return replace(outcome, host=platform.node())
+
+
+def _device(device: str, worker: object) -> str:
+    """The GPU of one of several workers on a machine, which Dask numbers; other devices stay as they are."""
+    count = len(gpus())
+    if device in ("auto", "gpu") and count > 1 and isinstance(worker, int):
+        return f"cuda:{worker % count}"
+    return device
+
+
+def _library(name: str) -> Any:
+    """A library of the extra `cluster`."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise HostError(f"{name} is not installed; pip install 'n2n-deploy[cluster]' brings it") from error
+
+
+def _outcome(job: Job, future: Any) -> Outcome:
+    """What came of a job: what the worker says, or why no worker could say it."""
+    try:
+        outcome = future.result()
+    except _library("distributed").KilledWorker as error:
+        return failed(
+            job,
+            HostError(f"{job.micrograph.path}: {error.allowed_failures + 1} workers died on it, one after the other"),
+        )
+    except BaseException as error:  # CancelledError of a scheduler that was stopped is no Exception
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return failed(job, error)
+    return outcome if isinstance(outcome, Outcome) else failed(job, TypeError(f"a worker answered {outcome!r}"))

@@ -1,0 +1,177 @@
+"""`forecast`: what a run would do, need and take, without writing anything."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from n2n_deploy.batch.plan import Job, Plan, Status
+from n2n_deploy.batch.task import Task
+from n2n_deploy.batch.work import open_denoiser
+from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.engines.tiling import count_tiles
+from n2n_deploy.errors import N2NError
+from n2n_deploy.imaging.fourier import network_shape
+from n2n_deploy.imaging.preprocess import working_memory
+from n2n_deploy.io.mrc import read_mrc
+from n2n_deploy.memory import available_memory
+
+_CALIBRATION_PIXELS = 512
+"""Side of the calibration image at the network's resolution."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Micrographs of one shape and pixel size, which cost the same.
+
+    Attributes:
+        shape: (ny, nx).
+        pixel_size: Å.
+        count: how many are to do.
+        tile: height and width of the network's tiles, in network pixels.
+        tiles: how many of them a micrograph is cut into.
+        memory: bytes that a process needs for it beyond what it holds now.
+        seconds: what one is expected to take; None where it was not measured.
+    """
+
+    shape: tuple[int, int]
+    pixel_size: float
+    count: int
+    tile: tuple[int, int]
+    tiles: int
+    memory: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would do.
+
+    Attributes:
+        plan: every micrograph and where it stands.
+        obstacle: why the run would end before it begins; None where it would not.
+        exit_code: that the run would end with, if nothing fails that is not known now.
+        session: what would run the network.
+        lanes: micrographs in hand at once.
+        memory_free: bytes that this machine could give.
+        kinds: what is to do.
+        seconds: wall time expected; None where nothing was measured.
+    """
+
+    plan: Plan
+    obstacle: str | None
+    exit_code: int
+    session: str = "none"
+    lanes: int = 1
+    memory_free: int = 0
+    kinds: Sequence[Kind] = field(default_factory=tuple)
+    seconds: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        counts = Counter(job.status for job in self.plan.jobs)
+        return {
+            **{status.value.replace(" ", "_"): counts[status] for status in Status},
+            "reasons": {job.micrograph.name: job.reason for job in self.plan.with_status(Status.REFUSED)},
+            "obstacle": self.obstacle,
+            "disk_needed": self.plan.bytes_needed,
+            "disk_free": self.plan.bytes_free,
+            "memory_needed": max((kind.memory for kind in self.kinds), default=0),
+            "memory_free": self.memory_free,
+            "session": self.session,
+            "lanes": self.lanes,
+            "seconds_expected": None if self.seconds is None else round(self.seconds, 1),
+            "kinds": [
+                {
+                    "shape": list(kind.shape),
+                    "pixel_size": kind.pixel_size,
+                    "count": kind.count,
+                    "tile": list(kind.tile),
+                    "tiles": kind.tiles,
+                    "seconds_each": None if kind.seconds is None else round(kind.seconds, 3),
+                }
+                for kind in self.kinds
+            ],
+        }
+
+
+def forecast(task: Task) -> Forecast:
+    """Plan a run, open its engine and time one small image, to say what the run would do, need and take.
+
+    The time counts reading, computing and what lanes do side by side; writing is not tried.
+
+    Raises:
+        DataError: the table cannot be read.
+        BundleError, HostError: the model does not work here.
+        UsageError: an output would fall on an input.
+    """
+    table = task.read()
+    plan = task.plan(task.part(table), table, task.mirror(table))
+    obstacle, exit_code = None, 1 if plan.with_status(Status.REFUSED) else 0
+    try:
+        plan.check(task.output, task.options.on_exists)
+    except N2NError as error:
+        obstacle, exit_code = str(error), error.exit_code
+    todo = plan.with_status(Status.TODO)
+    if not todo:
+        return Forecast(plan, obstacle, exit_code, lanes=task.options.lanes, memory_free=available_memory())
+    free = available_memory()
+    with open_denoiser(task.bundle, task.options) as denoiser:
+        kinds = _kinds(todo, denoiser, task)
+        lanes = task.options.lanes
+        seconds = None
+        if all(kind.seconds is not None for kind in kinds):
+            seconds = sum(kind.count * kind.seconds for kind in kinds if kind.seconds is not None)
+        return Forecast(plan, obstacle, exit_code, denoiser.session.name, lanes, free, kinds, seconds)
+
+
+def _kinds(todo: Sequence[Job], denoiser: Denoiser, task: Task) -> list[Kind]:
+    """The kinds of micrographs to do, the most frequent first, each timed."""
+    groups: dict[tuple[tuple[int, int], float], list[Job]] = {}
+    for job in todo:
+        groups.setdefault((job.shape, job.micrograph.optics.pixel_size), []).append(job)
+    kinds = []
+    for (shape, pixel_size), jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
+        tile = denoiser.tile(shape, pixel_size, halves=task.options.average_halves)
+        size = network_shape(shape, pixel_size, denoiser.recipe.max_resolution)
+        tiles = count_tiles(size, denoiser.bundle.manifest.halo, tile)
+        around = working_memory(shape, pixel_size, denoiser.recipe, merge=denoiser.merge is not None)
+        memory = task.options.lanes * around + denoiser.session.memory(tile)
+        seconds = _time(jobs, denoiser, tiles * tile[0] * tile[1], task)
+        kinds.append(Kind(shape, pixel_size, len(jobs), tile, tiles, memory, seconds))
+    return kinds
+
+
+def _time(jobs: Sequence[Job], denoiser: Denoiser, computed: int, task: Task) -> float | None:
+    """Seconds for one of these micrographs: one is read, and a small image of noise goes through the model.
+
+    Args:
+        jobs: micrographs of one kind.
+        denoiser: the model.
+        computed: pixels that the network computes for one, halos included.
+        task: the run.
+    """
+    job = jobs[0]
+    micrograph, shape = job.micrograph, job.shape
+    start = time.perf_counter()
+    try:
+        read_mrc(micrograph.path)
+    except N2NError:
+        return None
+    read = time.perf_counter() - start
+    pixel_size, resolution = micrograph.optics.pixel_size, denoiser.recipe.max_resolution
+    side = max(int(_CALIBRATION_PIXELS * resolution / 2 / pixel_size), 64)
+    small = min(shape[0], side), min(shape[1], side)
+    image = np.random.default_rng(0).normal(size=small).astype(np.float32)
+    halves = (image, image) if task.options.average_halves else None
+    for _ in range(2):  # the first run of a shape pays for caches and for memory
+        seconds = denoiser.denoise(image, micrograph.optics, micrograph.ctf, halves=halves).seconds
+    raw = shape[0] * shape[1] / (small[0] * small[1])
+    height, width = network_shape(small, pixel_size, resolution)
+    network = seconds["network"] * computed / (height * width)
+    total = read + raw * (seconds["preprocess"] + seconds["restore"]) + network
+    # Lanes do everything side by side but for the network, which takes one image at a time.
+    return max(network, total / task.options.lanes)

@@ -1,0 +1,146 @@
+"""Batches spread over worker processes by Dask: the same results, whatever happens to a worker."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import mrcfile
+import numpy as np
+import psutil
+import pytest
+import starfile
+
+from n2n_deploy import DenoiseOptions, UsageError, denoise
+from n2n_deploy.batch.cluster import ClusterWorkers
+from n2n_deploy.batch.plan import Job
+from n2n_deploy.batch.run import Progress
+from n2n_deploy.batch.task import Task
+
+from .conftest import MakeBundle, MakeTable, band_limited
+
+distributed = pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
+
+PLAIN = DenoiseOptions(report=False, lanes=1, threads=1)
+
+
+def workers() -> list[psutil.Process]:
+    """The worker processes of this process, and not their nannies' helpers."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def check_outputs(out: Path, count: int) -> None:
+    for number in range(count):
+        path = out / "job" / "mics" / f"m{number}.mrc"
+        assert mrcfile.validate(path)
+        np.testing.assert_allclose(mrcfile.read(path), band_limited(number), atol=0.05)
+    assert len(starfile.read(out / "denoised.star", always_dict=True)["micrographs"]) == count
+
+
+def test_processes_do_a_batch_although_one_is_killed(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    source, bundle = table(60), identity_bundle()
+    (tmp_path / "job" / "mics" / "m7.mrc").write_bytes(b"no micrograph")
+    killed: list[int] = []
+
+    def progress(event: Progress) -> None:
+        if event.finished == 5:
+            victim = workers()[0]
+            victim.send_signal(signal.SIGKILL)
+            killed.append(victim.pid)
+
+    summary = denoise(source, bundle, tmp_path / "out", options=PLAIN, cluster="local:2", progress=progress)
+    assert killed
+    assert (summary.denoised, list(summary.failures)) == (59, ["job/mics/m7.mrc"])
+    (tmp_path / "job" / "mics" / "m7.mrc").unlink()
+    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    assert sorted(line["micrograph"] for line in lines) == sorted(f"job/mics/m{number}.mrc" for number in range(60))
+    assert all(line["host"] for line in lines if line["status"] == "denoised")
+    names = starfile.read(tmp_path / "out" / "denoised.star")["micrographs"]["rlnMicrographName"]
+    assert len(names) == 59
+    assert not workers()
+
+
+def test_an_address_is_joined_and_left_running(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+    source, bundle = table(6), identity_bundle()
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=":0"
+    ) as own:
+        summary = denoise(source, bundle, tmp_path / "out", options=PLAIN, cluster=own.scheduler_address)
+        assert summary.denoised == 6
+        assert len(own.workers) == 1
+    check_outputs(tmp_path / "out", 6)
+
+
+def test_a_job_that_kills_its_workers_costs_itself_and_the_list_stays_here(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    def fatal(job: Job, *_: object) -> None:
+        if job.micrograph.name.endswith("m3.mrc"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    pytest.importorskip("cloudpickle").register_pickle_by_value(sys.modules[__name__])
+    dask = pytest.importorskip("dask")
+    task = Task.open(table(30), identity_bundle(), tmp_path / "out", PLAIN)
+    records = task.read()
+    plan = task.plan(records.micrographs, records, task.mirror(records))
+    taken = 0
+
+    def jobs() -> Iterator[Job]:
+        nonlocal taken
+        for taken, job in enumerate(plan.jobs, 1):  # noqa: B007
+            yield job
+
+    said: list[str] = []
+    workers = ClusterWorkers(
+        "local:2",
+        task.bundle,
+        PLAIN,
+        SimpleNamespace(keep=fatal),
+        logs=tmp_path,
+        say=said.append,  # type: ignore[arg-type]
+    )
+    outcomes = []
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), workers:
+        for outcome in workers.run(jobs(), threading.Event()):
+            outcomes.append(outcome)
+            assert taken - len(outcomes) <= 4
+    assert "http://" in said[0]
+    (lost,) = [outcome for outcome in outcomes if outcome.error]
+    assert lost.job.micrograph.name == "job/mics/m3.mrc"
+    assert "workers died" in str(lost.error)
+    assert len(outcomes) == 30
+
+
+def test_a_spec_that_means_nothing_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+    for spec in ("local", "local:0", "8", "http://x"):
+        with pytest.raises(UsageError, match="expected local:N"):
+            denoise(table(1) if spec == "local" else tmp_path / "micrographs.star", identity_bundle(), tmp_path / "out",
+                    options=PLAIN, cluster=spec)  # fmt: skip
+
+
+def test_control_c_reaches_every_process_and_ends_the_run_in_order(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "n2n_deploy", "denoise", table(300), identity_bundle(), "-o", tmp_path / "out",
+               "--cluster", "local:2", "--lanes", 1, "--no-report"]  # fmt: skip
+    process = subprocess.Popen(list(map(str, command)), start_new_session=True, stderr=subprocess.PIPE)
+    mics = tmp_path / "out" / "job" / "mics"
+    deadline = time.monotonic() + 120
+    while not (mics.is_dir() and len(list(mics.glob("*.mrc"))) > 3) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT
+    written = sorted(mics.glob("*.mrc"))
+    assert 0 < len(written) < 300
+    assert all(mrcfile.validate(path) for path in written)
+    assert len(starfile.read(tmp_path / "out" / "denoised.star")["micrographs"]) == len(written)
