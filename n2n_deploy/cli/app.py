@@ -22,12 +22,13 @@ COMMANDS = {
     "keygen": "n2n_deploy.cli.sign",
     "sign": "n2n_deploy.cli.sign",
     "denoise": "n2n_deploy.cli.denoise",
+    "merge-results": "n2n_deploy.cli.merge_results",
     "angles": "n2n_deploy.cli.angles",
     "fsc": "n2n_deploy.cli.fsc",
     "doctor": "n2n_deploy.cli.doctor",
     "demo": "n2n_deploy.cli.demo",
 }
-"""Command name → the module that defines a function `<name>_command` for it."""
+"""Command name → the module that defines a function `<name>_command` for it, with underscores for hyphens."""
 
 
 def build() -> typer.Typer:
@@ -55,7 +56,7 @@ def build() -> typer.Typer:
             os.environ["N2N_DEPLOY_DEBUG"] = "1"
 
     for name, module in COMMANDS.items():
-        function: Any = getattr(importlib.import_module(module), f"{name}_command")
+        function: Any = getattr(importlib.import_module(module), f"{name.replace('-', '_')}_command")
         app.command(name)(function)
     return app
 
