@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from n2n_deploy.imaging.arrays import irfft2, rfft2, to_numpy
+from n2n_deploy.imaging.arrays import array_module, irfft2, rfft2, to_numpy
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf, ctf_sign
 from n2n_deploy.imaging.filters import bandpass, soft_lowpass
 from n2n_deploy.imaging.fourier import frequencies, nyquist, partial_irfft2, partial_rfft2, resize_spectrum
@@ -76,12 +76,24 @@ def test_pixels(cupy: ModuleType, dtype: str) -> None:
     close(found, expected, 1e-5)
 
 
+def test_defects_in_clusters_are_repaired_alike(cupy: ModuleType) -> None:
+    image = micrograph((300, 317))
+    image[10, 10], image[50, 60], image[100:110, 100:105] = 1e6, np.inf, np.nan
+    expected, report = repair_pixels(image)
+    found, there = repair_pixels(cupy.asarray(image))
+    assert (there.bad, there.clipped) == (report.bad, report.clipped) == (51, 1)
+    assert there.std == pytest.approx(report.std, rel=1e-6)
+    close(found, expected, 1e-6)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("resolution", [2.0, 4.5, 8.0])
 def test_fused_preprocessing_and_restoring(cupy: ModuleType, shape: tuple[int, int], resolution: float) -> None:
     recipe, image = Recipe(max_resolution=resolution), micrograph(shape)
     expected = preprocess(image, OPTICS, CTF, recipe, keep_spectrum=True)
     found = preprocess(cupy.asarray(image), OPTICS, CTF, recipe, keep_spectrum=True)
+    assert array_module(found.image) is cupy
+    assert found.image.dtype == np.float32
     assert found.std == pytest.approx(expected.std, rel=1e-5)
     assert np.abs(to_numpy(found.image) - expected.image).max() < 1e-4
     end = min(nyquist(expected.spacing), 0.5 / expected.pixel_size)
@@ -90,4 +102,5 @@ def test_fused_preprocessing_and_restoring(cupy: ModuleType, shape: tuple[int, i
             options: dict[str, Any] = {"merge": merge, "flip_back": flip_back, "lowpass": 1.5 / end}
             truth = restore(expected.image, expected, **options)
             there = restore(found.image, found, **options)
+            assert array_module(there) is cupy
             assert np.abs(to_numpy(there) - truth).max() < 2e-4 * truth.std() + 1e-5 * abs(truth.mean())
