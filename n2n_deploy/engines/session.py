@@ -1,5 +1,6 @@
 """`Session`: one network, loaded and ready. Everything that runs a network on some hardware implements it."""
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -35,3 +36,17 @@ class Session(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class Closing(ABC):
+    """What frees what it holds when its `with` block ends."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

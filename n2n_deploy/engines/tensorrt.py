@@ -9,13 +9,13 @@ import threading
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Self
+from types import ModuleType
+from typing import Any
 
 from n2n_deploy.engine_facts import EngineFacts, Flavour, Profile, Shape
 from n2n_deploy.engines.builder import make_logger
 from n2n_deploy.engines.profiles import choose_profile
-from n2n_deploy.engines.session import Array
+from n2n_deploy.engines.session import Array, Closing
 from n2n_deploy.errors import HostError, UsageError
 from n2n_deploy.io.atomic import atomic_write
 
@@ -26,7 +26,7 @@ PLANS_PER_STREAM = 2
 """The whole image and one kind of tile; a plan keeps its activation memory, so more of them would crowd the GPU."""
 
 
-class TensorRTSession:
+class TensorRTSession(Closing):
     """A network on one GPU; see `Session`. Threads may run it at once, each on a CuPy stream of its own.
 
     Args:
@@ -130,14 +130,6 @@ class TensorRTSession:
             self._probes.clear()
             self._keep_kernels()
             self._config = self._engine = self._runtime = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _profile(self, shape: Shape) -> int:
         index = choose_profile(self.profiles, shape)
