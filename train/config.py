@@ -28,6 +28,8 @@ class TrainConfig(BaseModel):
         max_minutes: end after this much optimisation (making the patches not counted), with the learning rate
             following the clock where that runs ahead of the steps.
         augment: random swaps of even and odd and the eight flips and rotations.
+        patch_overlap: fraction of their side by which neighbouring patches overlap. More than 0 makes more of few
+            micrographs.
         validation_fraction: of the patches, held out from training.
         seed: of the first weights and of the choice of patches.
         checkpointing: recompute activations in the backward pass: less memory, more time.
@@ -47,6 +49,7 @@ class TrainConfig(BaseModel):
     schedule: Schedule | None = None
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     augment: bool = True
+    patch_overlap: Annotated[float, Field(ge=0, le=0.75)] = 0.0
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     seed: Annotated[int, Field(ge=0)] = 0
     checkpointing: bool = False

@@ -80,11 +80,11 @@ def fit(
         N2NError: the loss is no longer finite.
     """
     device = find_device(config.device)
-    training, held = split(store.counts, config.validation_fraction, config.seed)
+    side = config.recipe.patch_size
+    training, held = split(store.corners, side, config.validation_fraction, config.seed)
     if len(training) == 0:
         raise DataError(f"{len(store)} patches are too few to train on; give more micrographs or smaller patches")
     chosen = np.linspace(0, len(held) - 1, min(len(held), _VALIDATION_PAIRS)).astype(int)
-    side = config.recipe.patch_size
     validation = store.read(held[chosen]) if len(held) else np.empty((0, 2, side, side), np.float32)
 
     run = start(out, config, device, resume=resume, facts=facts or {})

@@ -77,6 +77,7 @@ def train(
         [micrograph for micrograph in table.micrographs if micrograph.row not in table.problems],
         config.recipe,
         Path(patches) if patches is not None else out / "patches",
+        overlap=config.patch_overlap,
         workers=workers or min(4, os.cpu_count() or 1),
         progress=None if progress is None else lambda finished, total: progress(Preparing(finished, total)),
     )

@@ -1,8 +1,9 @@
 """Random batches of patch pairs, the same for the same (seed, step), read ahead in a thread."""
 
+import math
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,29 +17,41 @@ _AHEAD = 8  # batches read before they are needed
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def split(counts: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split(
+    corners: Sequence[NDArray[np.int64]], side: int, fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Hold out patches: whole micrographs where there are at least 20, the last patches of each elsewhere.
 
     Args:
-        counts: patches of each micrograph.
+        corners: (y, x) of the patches, an array (n, 2) for each micrograph, row by row.
+        side: of the patches, in pixels.
         fraction: of the patches to hold out, about; at least one is, unless it is 0.
         seed: of the choice of micrographs.
 
     Returns:
-        Numbers of the patches for training and of those for validation, disjoint.
+        Numbers of the patches for training and of those for validation. Patches that share much with one held out
+        are in neither.
     """
-    ends = np.cumsum(counts)
-    held = np.zeros(int(counts.sum()), bool)
-    if fraction > 0 and len(counts) >= 20:
-        chosen = np.random.default_rng(seed).permutation(len(counts))[: max(1, round(fraction * len(counts)))]
-        for number in chosen:
-            held[ends[number] - counts[number] : ends[number]] = True
-    elif fraction > 0:
-        for count, end in zip(counts, ends, strict=True):
-            if count > 1:
-                held[end - max(1, round(fraction * count)) : end] = True
-    numbers = np.arange(len(held), dtype=np.int64)
-    return numbers[~held], numbers[held]
+    training: list[NDArray[np.int64]] = []
+    held: list[NDArray[np.int64]] = []
+    whole = len(corners) >= 20
+    chosen = np.random.default_rng(seed).permutation(len(corners))[: math.ceil(fraction * len(corners))]
+    start = 0
+    for number, grid in enumerate(corners):
+        numbers = start + np.arange(len(grid))
+        start += len(grid)
+        if whole or fraction == 0 or len(grid) == 1:
+            (held if whole and number in chosen else training).append(numbers)
+            continue
+        last = max(1, round(fraction * len(grid)))
+        # A quarter of the side is what neighbours share at most where the grid only has to fit the image.
+        apart = (np.abs(grid[:, None] - grid[-last:]) >= 0.75 * side).any(axis=2).all(axis=1)
+        training.append(numbers[:-last][apart[:-last]])
+        held.append(numbers[-last:])
+    return (
+        np.concatenate(training) if training else np.empty(0, np.int64),
+        np.concatenate(held) if held else np.empty(0, np.int64),
+    )
 
 
 def make_batch(store: PatchStore, numbers: NDArray[np.int64], config: TrainConfig, step: int) -> Batch:

@@ -7,6 +7,7 @@ one chunk.
 
 import hashlib
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -43,6 +44,7 @@ def prepare_patches(
     recipe: Recipe,
     folder: Path,
     *,
+    overlap: float = 0.0,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Preparation:
@@ -52,6 +54,7 @@ def prepare_patches(
         micrographs: with even and odd halves.
         recipe: how they become patches.
         folder: of the store; made where it is missing.
+        overlap: of neighbouring patches, as a fraction of their side.
         workers: micrographs prepared at once, in threads.
         progress: called with (micrographs finished, all of them).
 
@@ -69,11 +72,12 @@ def prepare_patches(
     result = Preparation()
 
     def prepare(micrograph: Micrograph) -> tuple[Path, bool]:
-        path = folder / f"{_fingerprint(micrograph, recipe)}.h5"
+        path = folder / f"{_fingerprint(micrograph, recipe, overlap)}.h5"
         if _complete(path):
             return path, True
         even, odd = prepare_pair(micrograph, recipe)
-        write_patches(path, cut_pairs(even, odd, recipe.patch_size), micrograph.name, recipe)
+        pairs, corners = cut_pairs(even, odd, recipe.patch_size, overlap)
+        write_patches(path, pairs, corners, micrograph.name, recipe)
         return path, False
 
     queue = list(enumerate(micrographs))[::-1]
@@ -100,18 +104,20 @@ def prepare_patches(
     return result
 
 
-def cut_pairs(even: NDArray[np.float32], odd: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+def cut_pairs(
+    even: NDArray[np.float32], odd: NDArray[np.float32], side: int, overlap: float = 0.0
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Cut two images into the same patches, on a grid that covers them, each patch normalised (S2.1).
 
     Args:
         even: (h, w).
         odd: (h, w).
         side: pixels.
+        overlap: of neighbours, as a fraction of the side, at least. The grid is even and its first and last
+            patches touch the edges.
 
     Returns:
-        (n, 2, side, side), mean 0 and standard deviation 1 each. The grid is even and its first and last
-        patches touch the edges, so that neighbours overlap a little where the image is not a multiple of the
-        patch.
+        The pairs (n, 2, side, side), mean 0 and standard deviation 1 each, and their corners (n, 2) as (y, x).
 
     Raises:
         DataError: the image is smaller than a patch, or every patch is constant.
@@ -121,9 +127,13 @@ def cut_pairs(even: NDArray[np.float32], odd: NDArray[np.float32], side: int) ->
             f"the micrograph has {even.shape[1]}×{even.shape[0]} pixels at the recipe's resolution, fewer "
             f"than a patch of {side}; take a smaller --patch-size or a finer --max-resolution"
         )
-    rows, columns = (np.linspace(0, length - side, -(-length // side)).round().astype(int) for length in even.shape)
+    rows, columns = (
+        np.linspace(0, length - side, math.ceil((length - side) / (side * (1 - overlap))) + 1).round().astype(np.int64)
+        for length in even.shape
+    )
+    corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
     pairs: NDArray[np.float32] = np.stack(
-        [np.stack([half[y : y + side, x : x + side] for half in (even, odd)]) for y in rows for x in columns]
+        [np.stack([half[y : y + side, x : x + side] for half in (even, odd)]) for y, x in corners]
     )
     std = pairs.std(axis=(2, 3), dtype=np.float64, keepdims=True)
     signal = (std > 1e-3).all(axis=(1, 2, 3))  # the whole image has 1; a masked corner has nothing to learn from
@@ -132,11 +142,13 @@ def cut_pairs(even: NDArray[np.float32], odd: NDArray[np.float32], side: int) ->
     pairs, std = pairs[signal], std[signal]
     pairs -= pairs.mean(axis=(2, 3), dtype=np.float64, keepdims=True)
     pairs /= std
-    return pairs
+    return pairs, corners[signal]
 
 
-def write_patches(path: Path, pairs: NDArray[np.float32], name: str, recipe: Recipe) -> None:
-    """Write one micrograph's pairs (n, 2, side, side).
+def write_patches(
+    path: Path, pairs: NDArray[np.float32], corners: NDArray[np.int64], name: str, recipe: Recipe
+) -> None:
+    """Write one micrograph's pairs (n, 2, side, side) and their corners (n, 2).
 
     float16 halves the disk space and the reading; its rounding, 3e-4 of the noise, drowns in the noise.
     Compression would gain nothing on noise. A pair is a chunk, so a random batch reads no byte too many.
@@ -144,6 +156,7 @@ def write_patches(path: Path, pairs: NDArray[np.float32], name: str, recipe: Rec
     with atomic_write(path) as stream, h5py.File(stream, "w") as file:
         data = pairs.astype(np.float16)
         file.create_dataset("pairs", data=data, chunks=(1, *data.shape[1:]))
+        file.create_dataset("corners", data=corners)
         file.attrs["format"] = STORE_FORMAT
         file.attrs["recipe"] = recipe.model_dump_json()
         file.attrs["micrograph"] = name
@@ -155,6 +168,10 @@ class PatchStore:
     Args:
         files: what `prepare_patches` returned.
 
+    Attributes:
+        corners: (y, x) of each patch, an array (n, 2) for each micrograph.
+        counts: patches of each micrograph.
+
     Raises:
         DataError: a file is damaged, or of a newer format.
     """
@@ -162,7 +179,8 @@ class PatchStore:
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
         self._open: OrderedDict[int, h5py.File] = OrderedDict()
-        self.counts = np.array([self._file(index)["pairs"].shape[0] for index in range(len(self.files))], int)
+        self.corners: list[NDArray[np.int64]] = [self._file(index)["corners"][:] for index in range(len(self.files))]
+        self.counts = np.array([len(corners) for corners in self.corners], dtype=np.int64)
         self._ends = np.cumsum(self.counts)
 
     def __len__(self) -> int:
@@ -220,9 +238,9 @@ def _complete(path: Path) -> bool:
         return False
 
 
-def _fingerprint(micrograph: Micrograph, recipe: Recipe) -> str:
-    """Name for a micrograph's patches: of its row, its halves' sizes and dates, its CTF and the recipe."""
-    facts: list[object] = [micrograph.name, asdict(micrograph.optics), recipe.model_dump()]
+def _fingerprint(micrograph: Micrograph, recipe: Recipe, overlap: float) -> str:
+    """Name for a micrograph's patches: of its row, its halves' sizes and dates, its CTF, recipe and overlap."""
+    facts: list[object] = [micrograph.name, asdict(micrograph.optics), recipe.model_dump(), overlap]
     facts.append(asdict(micrograph.ctf) if micrograph.ctf is not None and recipe.phase_flip else None)
     for half in (micrograph.even, micrograph.odd):
         with suppress(OSError):

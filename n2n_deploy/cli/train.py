@@ -28,6 +28,7 @@ CONFIG_OPTIONS = {
     "schedule": "schedule",
     "max_minutes": "max_minutes",
     "augment": "augment",
+    "overlap": "patch_overlap",
     "validation": "validation_fraction",
     "seed": "seed",
     "checkpointing": "checkpointing",
@@ -129,6 +130,14 @@ def train_command(
             rich_help_panel=_COURSE,
         ),
     ] = True,
+    overlap: Annotated[
+        float,
+        typer.Option(
+            "--overlap",
+            help="Fraction of their side by which patches overlap; 0.5 makes more of few micrographs.",
+            rich_help_panel=_COURSE,
+        ),
+    ] = 0.0,
     validation: Annotated[
         float,
         typer.Option("--validation", help="Fraction of the patches held out to watch.", rich_help_panel=_COURSE),
@@ -217,20 +226,8 @@ def train_command(
     --max-minutes end it early with a usable model. Without a GPU, try --preset small --max-resolution 8
     --patch-size 96 --max-minutes 10.
     """
-    del (
-        config,
-        preset,
-        epochs,
-        batches,
-        batch_size,
-        learning_rate,
-        schedule,
-        max_minutes,
-        augment,
-        validation,
-        seed,
-    )
-    del checkpointing, device, compile_network, bf16, max_resolution, highpass, phase_flip, patch_size
+    del config, preset, epochs, batches, batch_size, learning_rate, schedule, max_minutes, augment, overlap, validation
+    del seed, checkpointing, device, compile_network, bf16, max_resolution, highpass, phase_flip, patch_size
     from n2n_deploy.train import load_model, train
 
     settings = _train_config(ctx, output / "state.pt" if resume else None)

@@ -60,7 +60,7 @@ def store(tmp_path: Path, small_recipe: Recipe) -> PatchStore:
         signal = blobs(rng, (128, 128))
         even, odd = (np.float32(signal + rng.standard_normal(signal.shape)) for _ in range(2))
         files.append(tmp_path / f"{name}.h5")
-        write_patches(files[-1], cut_pairs(even, odd, 32), name, small_recipe)
+        write_patches(files[-1], *cut_pairs(even, odd, 32), name, small_recipe)
     return PatchStore(files)
 
 

@@ -175,7 +175,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_model(
 ) -> None:
     fit(store, tmp_path / "run", config)
     good = load_model(tmp_path / "run" / "model.pt")
-    write_patches(tmp_path / "nan.h5", np.full((8, 2, 32, 32), np.nan, np.float32), "nan", small_recipe)
+    nothing = np.full((8, 2, 32, 32), np.nan, np.float32)
+    write_patches(tmp_path / "nan.h5", nothing, np.arange(16).reshape(8, 2) * 32, "nan", small_recipe)
     spoiled = PatchStore([tmp_path / "nan.h5"])
     with pytest.raises(N2NError, match=r"nan at step 5; .*model.pt holds an earlier state; .*--learning-rate"):
         fit(spoiled, tmp_path / "run", config.model_copy(update={"epochs": 3}), resume=True)

@@ -11,7 +11,7 @@ from n2n_deploy.errors import DataError
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.loader import Batches, augment, make_batch, split
-from n2n_deploy.train.patches import PatchStore
+from n2n_deploy.train.patches import PatchStore, cut_pairs
 
 
 def test_augmentation_reaches_all_sixteen_ways_and_keeps_halves_registered() -> None:
@@ -53,13 +53,23 @@ def test_an_error_while_reading_reaches_the_loop(store: PatchStore, small_recipe
 
 @pytest.mark.parametrize("micrographs", [1, 3, 40])
 def test_split_holds_out_whole_micrographs_where_there_are_many(micrographs: int) -> None:
-    counts = np.full(micrographs, 20)
-    training, held = split(counts, 0.1, seed=0)
+    grid = np.stack(np.meshgrid([0, 32, 64, 96], [0, 32, 64, 96, 128], indexing="ij"), axis=-1).reshape(-1, 2)
+    corners = [grid] * micrographs
+    training, held = split(corners, 32, 0.1, seed=0)
     assert sorted([*training, *held]) == list(range(20 * micrographs))
     assert len(held) == pytest.approx(2 * micrographs, abs=1)
     if micrographs == 40:
         assert len(set(held // 20)) == 4
-    assert len(split(counts, 0.0, seed=0)[1]) == 0
+    assert len(split(corners, 32, 0.0, seed=0)[1]) == 0
+
+
+def test_what_is_held_out_is_not_seen_through_overlapping_neighbours() -> None:
+    _, corners = cut_pairs(*np.random.default_rng(0).standard_normal((2, 128, 128)), 32, overlap=0.5)
+    training, held = split([corners], 32, 0.05, seed=0)
+    shared = np.maximum(0, 32 - np.abs(corners[training][:, None] - corners[held])).prod(axis=2)
+    assert len(held) == 2
+    assert len(training) > 40
+    assert shared.max() == 0
 
 
 def test_linear_regression_on_batches_is_the_wiener_filter(store: PatchStore, small_recipe: Recipe) -> None:

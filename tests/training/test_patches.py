@@ -28,13 +28,28 @@ def micrographs_of(table: Path) -> list[Micrograph]:
 def test_patches_are_normalised_cover_the_image_and_stay_registered() -> None:
     rng = np.random.default_rng(0)
     image = rng.standard_normal((104, 136)).astype(np.float32)
-    pairs = cut_pairs(image, 2 * image + 5, 32)
+    pairs, corners = cut_pairs(image, 2 * image + 5, 32)
     assert pairs.shape == (4 * 5, 2, 32, 32)
+    covered = np.zeros(image.shape, bool)
+    for y, x in corners:
+        covered[y : y + 32, x : x + 32] = True
+    assert covered.all()
     np.testing.assert_allclose(pairs.mean(axis=(2, 3)), 0, atol=1e-6)
     np.testing.assert_allclose(pairs.std(axis=(2, 3)), 1, rtol=1e-5)
     np.testing.assert_allclose(pairs[:, 0], pairs[:, 1], atol=1e-5)
     corner = image[-32:, -32:]
     np.testing.assert_allclose(pairs[-1, 0], (corner - corner.mean()) / corner.std(), atol=1e-5)
+
+
+def test_overlapping_patches_share_what_was_asked_for() -> None:
+    image = np.random.default_rng(0).standard_normal((128, 160)).astype(np.float32)
+    pairs, corners = cut_pairs(image, image, 32, overlap=0.5)
+    assert len(pairs) == 7 * 9
+    assert set(np.diff(np.unique(corners[:, 0]))) == {16}
+    first, right = (next(i for i, corner in enumerate(corners) if tuple(corner) == at) for at in ((16, 16), (16, 32)))
+    left, shifted = image[16:48, 16:48], image[16:48, 32:64]
+    np.testing.assert_allclose(pairs[first, 0], (left - left.mean()) / left.std(), atol=1e-5)
+    np.testing.assert_allclose(pairs[right, 0], (shifted - shifted.mean()) / shifted.std(), atol=1e-5)
 
 
 def test_a_micrograph_smaller_than_a_patch_says_what_to_do() -> None:
@@ -54,7 +69,7 @@ def test_store_holds_the_preprocessed_halves(
     found = store.read(np.arange(len(store)))
     assert found.dtype == np.float32
     # float16 has 11 bits
-    np.testing.assert_allclose(found, cut_pairs(*expected, 32), rtol=2**-11, atol=1e-4)
+    np.testing.assert_allclose(found, cut_pairs(*expected, 32)[0], rtol=2**-11, atol=1e-4)
     with h5py.File(result.files[0]) as file:
         assert file["pairs"].chunks == (1, 2, 32, 32)
         assert Recipe.model_validate_json(file.attrs["recipe"]) == small_recipe
@@ -71,10 +86,10 @@ def test_a_stopped_preparation_goes_on_and_redoes_nothing_finished(
     folder = tmp_path / "patches"
     written = patches_module.write_patches
 
-    def killed(path: Path, pairs: Any, name: str, recipe: Recipe) -> None:
+    def killed(path: Path, pairs: Any, corners: Any, name: str, recipe: Recipe) -> None:
         if "b_DW" in name:
             raise KeyboardInterrupt
-        written(path, pairs, name, recipe)
+        written(path, pairs, corners, name, recipe)
 
     monkeypatch.setattr(patches_module, "write_patches", killed)
     with pytest.raises(KeyboardInterrupt):
