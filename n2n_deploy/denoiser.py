@@ -39,6 +39,7 @@ class Denoised:
         notes: what the user should know: pixels that were repaired, a resolution the pixels do not reach.
         tiles: how many tiles the network saw; 1 is the whole image.
         seconds: wall time of "preprocess", "network" and "restore".
+        grey_levels: mean of the raw image, and the standard deviation that 1 stands for in the network's input.
     """
 
     image: Array
@@ -48,6 +49,7 @@ class Denoised:
     notes: tuple[str, ...]
     tiles: int
     seconds: dict[str, float] = field(default_factory=dict)
+    grey_levels: tuple[float, float] = (0.0, 1.0)
 
 
 class Denoiser:
@@ -162,7 +164,8 @@ class Denoiser:
             shown = self._place.take(prepared.image), self._place.take(denoised)
         passes = len(parts) * (VIEWS if self.augment else 1)
         tiles = passes * count_tiles(prepared.image.shape, self.bundle.manifest.halo, tile)
-        return Denoised(full, *shown, prepared.spacing, _notes(prepared), tiles, seconds)
+        grey = prepared.mean, prepared.std
+        return Denoised(full, *shown, prepared.spacing, _notes(prepared), tiles, seconds, grey)
 
     def tile(self, shape: tuple[int, int], pixel_size: float, *, halves: bool = False) -> tuple[int, int]:
         """Height and width in network pixels of the tiles that a micrograph of this shape is denoised in.

@@ -23,6 +23,7 @@ COMMANDS = {
     "sign": "n2n_deploy.cli.sign",
     "denoise": "n2n_deploy.cli.denoise",
     "merge-results": "n2n_deploy.cli.merge_results",
+    "evaluate": "n2n_deploy.cli.evaluate",
     "angles": "n2n_deploy.cli.angles",
     "fsc": "n2n_deploy.cli.fsc",
     "doctor": "n2n_deploy.cli.doctor",

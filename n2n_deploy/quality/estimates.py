@@ -146,8 +146,7 @@ def from_covariances(c: Covariances) -> Estimates:
         ratios = [np.divide(c.m1m2, other) for other in (noise_noisy, noise_denoised, bias)]
         ratios.append(np.divide(recovered, c.m1m2))
     values = [c.m1m2, noise_noisy, noise_denoised, bias, *ratios]
-    if c.frequency is None:
-        values = [float(value) for value in values]
+    values = [float(value) if np.ndim(value) == 0 else value for value in values]
     return Estimates(*[*values, c.frequency])
 
 

@@ -1,0 +1,173 @@
+"""A whole evaluation: from a table of micrographs and a bundle to a folder with numbers, figures and a report."""
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from n2n_deploy.bundle import Bundle
+from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.engines.session import Session
+from n2n_deploy.io.star import MicrographTable, read_micrographs
+from n2n_deploy.quality.entries import MicrographEntry
+from n2n_deploy.quality.entry_store import EntryStore
+from n2n_deploy.quality.evaluate import Evaluation, MicrographEvaluation, SetEvaluation, evaluate
+from n2n_deploy.quality.evaluation_files import as_json, write_json, write_micrograph_rings, write_tables
+from n2n_deploy.quality.evaluation_views import entry_of, write_figures
+from n2n_deploy.quality.halves import Halves
+from n2n_deploy.quality.report import write_report
+from n2n_deploy.quality.run_info import missing_libraries, run_info
+from n2n_deploy.quality.thumbnails import picture_limit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationRun:
+    """What a run found and wrote.
+
+    Attributes:
+        result: each micrograph, and what failed.
+        whole: the set; None where nothing could be measured.
+        document: what `evaluation.json` holds.
+        report: `report.html`, or why there is none.
+    """
+
+    result: Evaluation
+    whole: SetEvaluation | None
+    document: dict[str, Any]
+    report: Path | str
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every micrograph was measured, otherwise 1."""
+        return 1 if self.result.failures else 0
+
+
+def run_evaluation(
+    micrographs: Path | str | Sequence[Path | str],
+    bundle: Bundle | Path | str,
+    output: Path | str,
+    *,
+    truth: Path | None = None,
+    augment: bool = False,
+    device: str = "auto",
+    memory: int | None = None,
+    threads: int | None = None,
+    lanes: int = 2,
+    project: Path | str | None = None,
+    suffixes: tuple[str, str, str] | None = None,
+    even_template: str | None = None,
+    odd_template: str | None = None,
+    session: Session | None = None,
+    progress: Callable[[int, str | None, str | None], None] = lambda _total, _name, _error: None,
+) -> EvaluationRun:
+    """Denoise the halves of every micrograph of a table and say how good that is.
+
+    Writes `evaluation.json`, `evaluation.csv` (micrographs), `rings.csv` (Fourier rings of the set), `rings/` (those of
+    each micrograph), `ssnr.png`, `recovered_signal_fraction.png` and `report.html`.
+
+    Args:
+        micrographs: a STAR file, or MRC files or globs where the model does not flip phases.
+        bundle: the model.
+        output: the folder to write to.
+        truth: folder of noiseless images of simulated micrographs, to compare the estimates with.
+        augment: average the network over eight views.
+        device: "auto", "cpu", "gpu" or "cuda:N".
+        memory: bytes that the process may use.
+        threads: CPU threads of the network.
+        lanes: micrographs in hand at once.
+        project: folder that the table's relative paths start at.
+        suffixes: (whole, even, odd), where the table does not name the halves.
+        even_template: of the even half's name.
+        odd_template: of the odd half's.
+        session: an open session to use in place of the bundle's network.
+        progress: called with how many micrographs there are, at first alone, then with the name of each that is
+            done and the reason where it failed.
+
+    Raises:
+        DataError: the table cannot be read or names no halves.
+        BundleError: the model is damaged or does not work here.
+        HostError: the folder cannot be written to, or no session works here.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+    output = Path(output)
+    table = read_micrographs(
+        micrographs,
+        project=project,
+        suffixes=suffixes,
+        even_template=even_template,
+        odd_template=odd_template,
+        need_ctf=bundle.recipe.phase_flip,
+        need_halves=True,
+    )
+    missing = [*missing_libraries(), *(() if importlib.util.find_spec("matplotlib") else ("matplotlib",))]
+    store, limit = EntryStore(output / ".report"), picture_limit(len(table))
+
+    def keep(done: MicrographEvaluation, halves: Halves) -> None:
+        micrograph = done.micrograph
+        write_micrograph_rings(output / "rings" / f"{micrograph.row + 1:05d}_{micrograph.path.stem}.csv", done)
+        if not missing:
+            store.put(micrograph.name, bundle.short_hash, entry_of(done, halves, limit))
+
+    progress(len(table), None, None)
+    with Denoiser(
+        bundle, device=device, memory=memory, threads=threads, augment=augment, lanes=lanes, session=session
+    ) as denoiser:
+        engine = denoiser.session.name
+        result = evaluate(
+            table,
+            denoiser,
+            truth=truth,
+            lanes=lanes,
+            keep=keep,
+            progress=lambda name, error: progress(len(table), name, error),
+        )
+    whole = result.whole()
+    options = {"augment": augment, "truth": truth and str(truth), "device": device, "memory": memory, "lanes": lanes}
+    done, hours = len(result.done), result.seconds / 3600
+    speed = {"wall time": f"{result.seconds:.1f} s", "micrographs per hour": round(done / hours) if hours else None}
+    info = run_info("", bundle, engine, options, throughput=speed)
+    run = {"model": info.model, "recipe": info.recipe, "options": info.options, "versions": info.versions}
+    document = as_json(result, whole, {**run, "hardware": info.hardware})
+    write_json(output / "evaluation.json", document)
+    write_tables(output, result, whole)
+    if missing:
+        report: Path | str = f"not written: {' and '.join(missing)} not installed; pip install 'n2n-deploy[report]'"
+    else:
+        report = output / "report.html"
+        title = f"Evaluation of {bundle.path.name}"
+        figures = write_figures(output, result)
+        info = run_info(title, bundle, engine, options, throughput=speed, results=_words(whole), figures=figures)
+        write_report(report, info, _Entries(table, result, store, bundle.short_hash))
+    return EvaluationRun(result, whole, document, report)
+
+
+def _words(whole: SetEvaluation | None) -> dict[str, str]:
+    """The set's numbers for people."""
+    if whole is None:
+        return {}
+    words = {}
+    for name, interval in whole.image.items():
+        text = f"{interval.value:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
+        if whole.truth is not None:
+            text += f", true {getattr(whole.truth, name):.3g}"
+        words[name.replace("_", " ")] = text
+    return words
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """The rows of the report, read from disk as they are asked for."""
+
+    table: MicrographTable
+    result: Evaluation
+    store: EntryStore
+    work: str
+
+    def __iter__(self) -> Iterator[MicrographEntry]:
+        for micrograph in self.table.micrographs:
+            if (reason := self.result.failures.get(micrograph.name)) is not None:
+                yield MicrographEntry(micrograph.name, "failed", reason)
+            else:
+                kept = self.store.get(micrograph.name, self.work)
+                yield kept or MicrographEntry(micrograph.name, "evaluated")

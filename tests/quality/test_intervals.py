@@ -1,0 +1,34 @@
+"""Confidence intervals: those of SciPy for a mean, and right as often as they say for ratios."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from n2n_deploy.quality.intervals import jackknife
+
+
+def test_of_a_mean_it_is_student_s_interval() -> None:
+    values = np.random.default_rng(0).normal(3, 2, size=(7, 1, 5))
+    found = jackknife(values, lambda means: {"mean": means[0]})["mean"]
+    low, high = stats.t.interval(0.95, 6, loc=values[:, 0].mean(axis=0), scale=stats.sem(values[:, 0], axis=0))
+    np.testing.assert_allclose(found.value, values[:, 0].mean(axis=0))
+    np.testing.assert_allclose(found.low, low)
+    np.testing.assert_allclose(found.high, high)
+
+
+@pytest.mark.parametrize("number", [5, 20])
+def test_a_ratio_of_averages_is_covered_as_often_as_promised(number: int) -> None:
+    rng = np.random.default_rng(1)
+    trials, hits = 1500, 0
+    for _ in range(trials):
+        strength = rng.gamma(9, 1 / 9, number)
+        samples = np.stack([2 * strength + rng.normal(0, 0.3, number), 1 + strength], axis=1)
+        found = jackknife(samples, lambda means: {"ratio": means[0] / means[1]})["ratio"]
+        hits += bool(found.low < 1.0 < found.high)
+    assert hits / trials == pytest.approx(0.95, abs=0.02)
+
+
+def test_one_micrograph_has_no_interval() -> None:
+    found = jackknife(np.ones((1, 2, 3)), lambda means: {"first": means[0]})["first"]
+    assert np.all(found.value == 1)
+    assert np.all(np.isnan([found.low, found.high]))
