@@ -128,6 +128,7 @@ def run_demonstration(
         recipe=RECIPE,
         batch_size=8,
         max_minutes=minutes,
+        patch_overlap=0.5,
         seed=seed,
     )
     if (folder / "run").exists():
