@@ -2,10 +2,11 @@
 
     python -m benchmarks.training [--presets paper,fast] [--precisions bf16,fp32] [--compile off,on] [--out F.json]
 
-Steps are the paper's by default, 10 patches of 192². The training loop itself runs on patches of noise in a store on disk, its time per step taken from one report of
-progress to the next, after a warm-up (which is where torch.compile compiles); always in channels-last layout, as the
-loop is written. bf16 and torch.compile are for GPUs: on the CPU, where the loop does not use them, only fp32 is
-measured. Making a batch is timed alone: it is done ahead in a thread, so a share of a step below 100 % stays hidden.
+Steps are the paper's by default, 10 patches of 192². The training loop itself runs on patches of noise in a store on
+disk, its time per step taken from one report of progress to the next, after a warm-up (in which torch.compile
+compiles); always in channels-last layout, as the loop is written. bf16 and torch.compile are for GPUs: on the CPU,
+where the loop does not use them, only fp32 is measured. Making a batch is timed alone: it is done ahead in a thread, so
+a share of a step below 100 % stays hidden.
 """
 
 import argparse
