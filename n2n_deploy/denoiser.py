@@ -1,13 +1,13 @@
 """`Denoiser`: one micrograph as an array in, the denoised micrograph out. Everything above calls it."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy
 
@@ -15,8 +15,8 @@ from n2n_deploy.bundle import Bundle
 from n2n_deploy.engines.averaging import VIEWS, run_averaged
 from n2n_deploy.engines.place import place_of
 from n2n_deploy.engines.select import open_session
-from n2n_deploy.engines.session import Session
-from n2n_deploy.engines.tiling import count_tiles, plan_tiles, run_tiled
+from n2n_deploy.engines.session import Closing, Session
+from n2n_deploy.engines.tiling import count_tiles, plan_tiles, run_tiled, tile_memory
 from n2n_deploy.errors import DataError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.fourier import network_shape
@@ -25,6 +25,8 @@ from n2n_deploy.imaging.restore import Merge, restore
 from n2n_deploy.manifest import Precision
 
 Array = Any
+
+_CLOSING_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Denoised:
     grey_levels: tuple[float, float] = (0.0, 1.0)
 
 
-class Denoiser:
+class Denoiser(Closing):
     """Denoise micrographs with the model of a bundle: preprocess (S2.1), network (S2.2), restore (S2.3, S2.4).
 
     May be called from several threads at once: Fourier work runs side by side. On the CPU the network sees one image
@@ -110,6 +112,7 @@ class Denoiser:
         )
         self._place = place_of(self.session, memory)
         self._network = threading.Lock()
+        self._ceiling = sys.maxsize
 
     def __call__(self, image: Array, optics: Optics, ctf: CTFParameters | None = None) -> Array:
         """Denoise one micrograph.
@@ -155,7 +158,7 @@ class Denoiser:
                 parts = [prepared] if halves is None else [self._half(half, prepared) for half in halves]
             with _timed(seconds, "network"):
                 tile = self.tile(prepared.shape, optics.pixel_size, halves=halves is not None)
-                outputs = [self.network(part.image, tile) for part in parts]
+                outputs, tile, short = self._through_network(parts, tile)
                 denoised = outputs[0] if halves is None else _averaged(outputs, parts, prepared)
             with _timed(seconds, "restore"):
                 full = self._place.take(
@@ -164,8 +167,8 @@ class Denoiser:
             shown = self._place.take(prepared.image), self._place.take(denoised)
         passes = len(parts) * (VIEWS if self.augment else 1)
         tiles = passes * count_tiles(prepared.image.shape, self.bundle.manifest.halo, tile)
-        grey = prepared.mean, prepared.std
-        return Denoised(full, *shown, prepared.spacing, _notes(prepared), tiles, seconds, grey)
+        grey, notes = (prepared.mean, prepared.std), _notes(prepared) + short
+        return Denoised(full, *shown, prepared.spacing, notes, tiles, seconds, grey)
 
     def tile(self, shape: tuple[int, int], pixel_size: float, *, halves: bool = False) -> tuple[int, int]:
         """Height and width in network pixels of the tiles that a micrograph of this shape is denoised in.
@@ -187,7 +190,7 @@ class Denoiser:
         around += self._place.lane_memory(shape)
         left = self._place.budget - self._place.resident
         left = left // self._lanes - around if self._place.parallel_networks else left - self._lanes * around
-        return plan_tiles(size, self.bundle.manifest.halo, left, self.session)
+        return plan_tiles(size, self.bundle.manifest.halo, min(left, self._ceiling), self.session)
 
     def network(self, image: Array, tile: tuple[int, int] | None = None) -> Array:
         """Pass a preprocessed (h, w) image, mean 0 and std 1, through the network alone.
@@ -200,6 +203,24 @@ class Denoiser:
         with nullcontext() if self._place.parallel_networks else self._network:
             return run(self.session, image, self.bundle.manifest.halo, tile or image.shape)
 
+    def _through_network(
+        self, parts: list[Prepared], tile: tuple[int, int]
+    ) -> tuple[list[Array], tuple[int, int], tuple[str, ...]]:
+        """The network's outputs, the tiles that they were made in, and a note where memory ran short.
+
+        What is free when a run begins may be taken by others later: from then on half of it has to do.
+        """
+        notes: tuple[str, ...] = ()
+        shape = tuple(parts[0].image.shape)
+        while True:
+            try:
+                return [self.network(part.image, tile) for part in parts], tile, notes
+            except MemoryError:
+                ceiling = tile_memory(shape, tile, self.session) // 2
+                smaller = plan_tiles(shape, self.bundle.manifest.halo, ceiling, self.session)
+                notes = (f"memory ran short for tiles of {tile[0]}×{tile[1]} pixels; {smaller[0]}×{smaller[1]} did",)
+                tile, self._ceiling = smaller, ceiling
+
     def _half(self, half: Array, whole: Prepared) -> Prepared:
         if tuple(half.shape) != whole.shape:
             raise DataError(
@@ -209,17 +230,11 @@ class Denoiser:
         return preprocess(self._place.bring(half), whole.optics, whole.ctf, self.recipe)
 
     def close(self) -> None:
-        """Free the network, unless the session was the caller's."""
-        if self._owns_session:
+        """Free the network, unless the session was the caller's or another thread is still using it."""
+        # After an interrupt lanes may be in the middle of an image; freeing what they run on would crash them.
+        if self._owns_session and self._network.acquire(timeout=_CLOSING_SECONDS):
             self.session.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            self._network.release()
 
 
 @contextmanager

@@ -28,3 +28,7 @@ class HostError(N2NError):
     """This machine lacks something: a library, a GPU, memory, disk space or permission."""
 
     exit_code = 3
+
+
+class OutOfMemoryError(HostError, MemoryError):
+    """The network needs more memory at once than there is; smaller tiles may do."""

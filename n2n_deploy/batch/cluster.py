@@ -11,19 +11,19 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from n2n_deploy.batch.lanes import run_lanes
+from n2n_deploy.batch.lanes import Waiting, run_lanes
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report import EntryKeeper
 from n2n_deploy.batch.work import Outcome, denoise_one, failed, open_denoiser
 from n2n_deploy.bundle import Bundle
-from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.engines.gpus import gpus
 from n2n_deploy.errors import BundleError, HostError, UsageError
 from n2n_deploy.memory import available_memory
@@ -37,7 +37,7 @@ _RETRIES = 2
 # Control-C in a terminal reaches every process of the group; only the one that was started is to end the run.
 _PRELOAD = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
-_denoisers: dict[str, Denoiser] = {}
+_lanes: dict[str, "_Lanes"] = {}
 _opening = threading.Lock()
 
 
@@ -173,6 +173,32 @@ class ClusterWorkers:
         self._client = self._cluster = None
 
 
+class _Lanes:
+    """The lanes of a worker process, which Dask's threads wait for: a file that stalls costs a job and no thread."""
+
+    def __init__(self, bundle: Bundle, options: DenoiseOptions, keeper: EntryKeeper | None, count: int) -> None:
+        self._jobs: queue.SimpleQueue[tuple[Job, Future[Outcome]]] = queue.SimpleQueue()
+        self._count = count
+        self._options = options
+        self._keeper = keeper
+        self._denoiser = open_denoiser(bundle, options, lanes=count)
+        threading.Thread(target=self._collect, name="lanes", daemon=True).start()
+
+    def do(self, job: Job) -> Outcome:
+        """Wait for a job's outcome."""
+        answer: Future[Outcome] = Future()
+        self._jobs.put((job, answer))
+        return answer.result()
+
+    def _collect(self) -> None:
+        def work(item: tuple[Job, Future[Outcome]], waiting: Waiting) -> Outcome:
+            return denoise_one(item[0], self._denoiser, self._options, waiting, self._keeper)
+
+        endless = iter(self._jobs.get, None)
+        for (job, answer), result in run_lanes(endless, work, self._count, threading.Event(), self._options.timeout):
+            answer.set_result(result if isinstance(result, Outcome) else failed(job, result))
+
+
 def denoise_on_worker(
     job: Job, *, bundle: Path, model: str, options: DenoiseOptions, keeper: EntryKeeper | None
 ) -> Outcome:
@@ -184,22 +210,14 @@ def denoise_on_worker(
     worker = _library("distributed").get_worker()
     with _opening:
         key = f"{model} {options.model_dump_json()}"
-        if key not in _denoisers:
+        if key not in _lanes:
             opened = Bundle.open(bundle)
             if opened.short_hash != model:
                 raise BundleError(f"{bundle}: is model {opened.short_hash} on {platform.node()}, expected {model}")
             here = options.model_copy(update={"device": _device(options.device, worker.name)})
-            _denoisers[key] = open_denoiser(opened, here, lanes=worker.state.nthreads)
-        denoiser = _denoisers[key]
-    # A lane of its own, so that a file system that does not answer costs the worker this job and no thread.
-    for _, result in run_lanes(
-        [job],
-        lambda job, waiting: denoise_one(job, denoiser, options, waiting, keeper),
-        1,
-        threading.Event(),
-        options.timeout,
-    ):
-        outcome = result if isinstance(result, Outcome) else failed(job, result)
+            _lanes[key] = _Lanes(opened, here, keeper, worker.state.nthreads)
+        lanes = _lanes[key]
+    outcome = lanes.do(job)
     return replace(outcome, host=platform.node())
 
 

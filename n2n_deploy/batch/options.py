@@ -2,14 +2,16 @@
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from n2n_deploy.errors import UsageError
 from n2n_deploy.imaging.restore import Merge
+from n2n_deploy.manifest import Precision
 
-_OUTPUT = {"merge_resolution", "merge_width", "flip_back", "lowpass", "augment", "average_halves", "dtype"}
+_OUTPUT = {"merge_resolution", "merge_width", "flip_back", "lowpass", "augment", "average_halves", "dtype", "precision"}
 
 
 class OnExists(StrEnum):
@@ -33,9 +35,13 @@ class DenoiseOptions(BaseModel):
         dtype: of the files written.
         on_exists: what to do with outputs that are there; finished work of the same model and options is always kept.
         device: where the network runs.
+        gpus: indices of the GPUs to use, with as many lanes each; None for the one that `device` means.
+        engine: the one engine to use; None for the best that works.
+        precision: of the network; None for the engine's own, which differs from fp32 by less than the noise does.
+        trusted_keys: file or folder of public keys, one of which must have signed the bundle.
         memory: bytes the process may use; None for a share of what is free.
         threads: CPU threads of the network; None for all.
-        lanes: micrographs in hand at once, in each process.
+        lanes: micrographs in hand at once, in each process, on each of its GPUs; fewer where memory is short.
         timeout: seconds that reading or writing one file may take before it is given up.
         max_failures: end the run once more micrographs than this have failed; None to go on whatever fails.
         report: write `report.html`, where the libraries for it are installed.
@@ -52,12 +58,30 @@ class DenoiseOptions(BaseModel):
     dtype: Literal["float32", "float16"] = "float32"
     on_exists: OnExists = OnExists.ERROR
     device: str = "auto"
+    gpus: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
+    engine: str | None = None
+    precision: Precision | None = None
+    trusted_keys: Path | None = None
     memory: Annotated[int, Field(gt=0)] | None = None
     threads: Annotated[int, Field(gt=0)] | None = None
     lanes: Annotated[int, Field(gt=0)] = 2
     timeout: Annotated[float, Field(gt=0)] = 600.0
     max_failures: Annotated[int, Field(ge=0)] | None = None
     report: bool = True
+
+    @model_validator(mode="after")
+    def _one_way_to_name_gpus(self) -> Self:
+        if self.gpus is not None:
+            if self.device not in ("auto", "gpu"):
+                raise ValueError(f"GPUs {self.gpus} and device {self.device} do not go together; give one of them")
+            if len(set(self.gpus)) < len(self.gpus):
+                raise ValueError("a GPU is named twice")
+        return self
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices to open the model on, one for each GPU."""
+        return (self.device,) if self.gpus is None else tuple(f"cuda:{index}" for index in self.gpus)
 
     @property
     def merge(self) -> Merge | None:

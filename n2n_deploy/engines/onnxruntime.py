@@ -1,13 +1,13 @@
 """`OnnxRuntimeSession`: the network on the CPU, through ONNX Runtime."""
 
 import os
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_deploy.errors import BundleError, HostError, UsageError
+from n2n_deploy.engines.session import Closing
+from n2n_deploy.errors import BundleError, HostError, OutOfMemoryError, UsageError
 
 BYTES_PER_PIXEL = "bytes_per_pixel"
 """Key of the model's metadata that holds the bytes of its live tensors at the peak, per pixel of the input."""
@@ -18,7 +18,7 @@ _ARENA = 2.0
 _FIXED = 16 * 2**20  # the smallest regions, scratch memory of the threads
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Closing):
     """A network on the CPU; see `Session`.
 
     Memory stays with the session from one run to the next, which saves a third of the time, and goes back when it
@@ -53,7 +53,7 @@ class OnnxRuntimeSession:
         """Denoise (n, 1, height, width) float32, sides multiples of 8; same shape back.
 
         Raises:
-            HostError: there is not enough memory.
+            OutOfMemoryError: there is not enough memory.
             BundleError: ONNX Runtime cannot run the model on this shape.
         """
         if self._session is None:
@@ -67,7 +67,7 @@ class OnnxRuntimeSession:
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             if isinstance(error, MemoryError) or "allocat" in str(error).lower():
                 need = self.memory((batch.shape[-2], batch.shape[-1])) * batch.shape[0]
-                raise HostError(
+                raise OutOfMemoryError(
                     f"no memory for {batch.shape[-2]}×{batch.shape[-1]} pixels at once ({need / 1e9:.1f} GB); "
                     "allow less memory, so that they run in tiles, or free some"
                 ) from error
@@ -81,14 +81,6 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Free the network and all its memory."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open(self) -> Any:
         """Load the model into a fresh ONNX Runtime session."""

@@ -1,15 +1,16 @@
 """`OnnxRuntimeCudaSession`: the network on a GPU through ONNX Runtime, without a copy to the host."""
 
+import re
 import threading
-from types import ModuleType, TracebackType
-from typing import Any, Self
+from types import ModuleType
+from typing import Any
 
 import numpy
 
 from n2n_deploy.engines.onnxruntime import BYTES_PER_PIXEL
-from n2n_deploy.engines.session import Array
+from n2n_deploy.engines.session import Array, Closing
 from n2n_deploy.engines.tensorrt import import_cupy
-from n2n_deploy.errors import BundleError, HostError
+from n2n_deploy.errors import BundleError, HostError, OutOfMemoryError
 
 PROVIDER = "CUDAExecutionProvider"
 
@@ -17,7 +18,7 @@ _ARENA = 2.0  # of the live tensors: convolution work areas, and blocks that do 
 _FIXED = 256 * 2**20
 
 
-class OnnxRuntimeCudaSession:
+class OnnxRuntimeCudaSession(Closing):
     """A network on one GPU; see `Session`. It runs one batch at a time, on a stream of its own.
 
     Args:
@@ -73,7 +74,8 @@ class OnnxRuntimeCudaSession:
             try:
                 self._session.run_with_iobinding(binding, self._quiet)
             except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-                raise HostError(
+                kind = OutOfMemoryError if re.search("memory|alloc", str(error), re.IGNORECASE) else HostError
+                raise kind(
                     f"{self.name} cannot run {batch.shape[2]}×{batch.shape[3]} pixels here "
                     f"({str(error).splitlines()[0]}); allow less memory, so that they run in tiles"
                 ) from error
@@ -89,14 +91,6 @@ class OnnxRuntimeCudaSession:
         if self._session is not None:
             self._stream.synchronize()
             self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def import_runtime() -> ModuleType:

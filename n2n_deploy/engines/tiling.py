@@ -83,6 +83,12 @@ def count_tiles(shape: tuple[int, int], halo: int, tile: tuple[int, int]) -> int
     return len(windows(shape[0], halo, tile[0])) * len(windows(shape[1], halo, tile[1]))
 
 
+def tile_memory(shape: tuple[int, int], tile: tuple[int, int], session: Session) -> int:
+    """Bytes that an image of this shape, its result, one window and the network take together."""
+    arrays = 2 * shape[0] * shape[1] + (0 if tile == shape else 2 * tile[0] * tile[1])
+    return 4 * arrays + session.memory(tile)
+
+
 def plan_tiles(shape: tuple[int, int], halo: int, memory: int, session: Session) -> tuple[int, int]:
     """Choose the windows for an image: the fewest computed pixels that stay under the memory.
 
@@ -100,8 +106,7 @@ def plan_tiles(shape: tuple[int, int], halo: int, memory: int, session: Session)
     """
 
     def need(tile: tuple[int, int]) -> int:
-        arrays = 2 * shape[0] * shape[1] + (0 if tile == shape else 2 * tile[0] * tile[1])
-        return 4 * arrays + session.memory(tile)
+        return tile_memory(shape, tile, session)
 
     def cost(tile: tuple[int, int]) -> tuple[int, int]:
         tiles = count_tiles(shape, halo, tile)
