@@ -1,6 +1,7 @@
 """The application: its commands, global options, and how errors become one line and an exit code."""
 
 import importlib
+import inspect
 import os
 import sys
 from typing import Annotated, Any
@@ -58,8 +59,13 @@ def build() -> typer.Typer:
 
     for name, module in COMMANDS.items():
         function: Any = getattr(importlib.import_module(module), f"{name.replace('-', '_')}_command")
-        app.command(name)(function)
+        app.command(name, help=_paragraphs(function.__doc__))(function)
     return app
+
+
+def _paragraphs(text: str) -> str:
+    """A docstring with each paragraph on one line, so that the help is wrapped to the terminal's width."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
 def _version(value: bool) -> None:
