@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
+from n2n_deploy.cli.halves import EvenOption, OddOption, SuffixesOption, parse_suffixes
 from n2n_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -154,28 +155,9 @@ def train_command(
             rich_help_panel=_COURSE,
         ),
     ] = False,
-    suffixes: Annotated[
-        str | None,
-        typer.Option(
-            "--suffixes",
-            metavar="DW,EVN,ODD",
-            help="How the names of whole, even and odd sums end, where the table does not name the halves.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    even: Annotated[
-        str | None,
-        typer.Option(
-            "--even",
-            metavar="TEMPLATE",
-            help="Name of the even half, such as '{folder}/{stem}_EVN.mrc' from the whole sum's.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    odd: Annotated[
-        str | None,
-        typer.Option("--odd", metavar="TEMPLATE", help="Name of the odd half.", rich_help_panel=_FILES),
-    ] = None,
+    suffixes: SuffixesOption = None,
+    even: EvenOption = None,
+    odd: OddOption = None,
     project: Annotated[
         Path | None,
         typer.Option("--project", help="Folder the table's relative paths start at.", rich_help_panel=_FILES),
@@ -239,7 +221,7 @@ def train_command(
             resume=resume,
             patches=patches,
             project=project,
-            suffixes=_suffixes(suffixes),
+            suffixes=parse_suffixes(suffixes),
             even_template=even,
             odd_template=odd,
             workers=workers,
@@ -301,15 +283,6 @@ def _train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
         option = str(first["loc"][-1])
         option = next((name for name, field in CONFIG_OPTIONS.items() if field == option), option)
         raise UsageError(f"--{option.replace('_', '-')} {first['input']}: {first['msg']}") from error
-
-
-def _suffixes(text: str | None) -> tuple[str, str, str] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if len(parts) != 3:
-        raise UsageError(f"--suffixes {text}: expected three, of the whole, even and odd sums, such as DW,EVN,ODD")
-    return parts[0], parts[1], parts[2]
 
 
 def _report_refusals(result: "Preparation") -> None:
