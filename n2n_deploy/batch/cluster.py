@@ -153,7 +153,7 @@ class ClusterWorkers:
         library = _library("dask_jobqueue")
         configured = partial(_library("dask").config.get, default=None)
         directives = list(configured("jobqueue.slurm.job-extra-directives") or [])
-        if self._options.device.startswith(("gpu", "cuda")) and not any("gpu" in line for line in directives):
+        if self._options.devices[0].startswith(("gpu", "cuda")) and not any("gpu" in line for line in directives):
             directives.append("--gres=gpu:1")
         cluster = library.SLURMCluster(
             cores=configured("jobqueue.slurm.cores") or self._options.lanes,
@@ -214,19 +214,19 @@ def denoise_on_worker(
             opened = Bundle.open(bundle)
             if opened.short_hash != model:
                 raise BundleError(f"{bundle}: is model {opened.short_hash} on {platform.node()}, expected {model}")
-            here = options.model_copy(update={"device": _device(options.device, worker.name)})
+            here = options.model_copy(update={"device": _device(options, worker.name), "gpus": None})
             _lanes[key] = _Lanes(opened, here, keeper, worker.state.nthreads)
         lanes = _lanes[key]
     outcome = lanes.do(job)
     return replace(outcome, host=platform.node())
 
 
-def _device(device: str, worker: object) -> str:
+def _device(options: DenoiseOptions, worker: object) -> str:
     """The GPU of one of several workers on a machine, which Dask numbers; other devices stay as they are."""
-    count = len(gpus())
-    if device in ("auto", "gpu") and count > 1 and isinstance(worker, int):
-        return f"cuda:{worker % count}"
-    return device
+    chosen = options.gpus or tuple(gpu.index for gpu in gpus() if options.device in ("auto", "gpu"))
+    if chosen and isinstance(worker, int):
+        return f"cuda:{chosen[worker % len(chosen)]}"
+    return options.devices[0]
 
 
 def _library(name: str) -> Any:

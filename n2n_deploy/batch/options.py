@@ -37,7 +37,7 @@ class DenoiseOptions(BaseModel):
         device: where the network runs.
         gpus: indices of the GPUs to use, with as many lanes each; None for the one that `device` means.
         engine: the one engine to use; None for the best that works.
-        precision: of the network; None for the engine's own, which differs from fp32 by less than the noise does.
+        precision: of the network; None for the engine's own.
         trusted_keys: file or folder of public keys, one of which must have signed the bundle.
         memory: bytes the process may use; None for a share of what is free.
         threads: CPU threads of the network; None for all.
@@ -106,4 +106,5 @@ def parse_options(**values: Any) -> DenoiseOptions:
         return DenoiseOptions(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UsageError(f"{'.'.join(map(str, first['loc']))} = {first['input']!r}: {first['msg']}") from error
+        named = f"{'.'.join(map(str, first['loc']))} = {first['input']!r}: " if first["loc"] else ""
+        raise UsageError(named + first["msg"].removeprefix("Value error, ")) from error

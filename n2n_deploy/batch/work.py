@@ -47,15 +47,23 @@ def failed(job: Job, error: BaseException) -> Outcome:
     return Outcome(job, text if path in text else f"{path}: {text}")
 
 
-def open_denoiser(bundle: Bundle, options: DenoiseOptions, *, lanes: int | None = None) -> Denoiser:
+def open_denoiser(
+    bundle: Bundle, options: DenoiseOptions, *, lanes: int | None = None, device: str | None = None
+) -> Denoiser:
     """The denoiser that the options ask for.
+
+    Args:
+        bundle: the model.
+        options: of the run.
+        lanes: in place of the options' own.
+        device: in place of the options' own; one of `options.devices`.
 
     Raises:
         BundleError, HostError: as for `Denoiser`.
     """
     return Denoiser(
         bundle,
-        device=options.device,
+        device=device or options.devices[0],
         memory=options.memory,
         threads=options.threads,
         merge=options.merge,
@@ -63,6 +71,9 @@ def open_denoiser(bundle: Bundle, options: DenoiseOptions, *, lanes: int | None 
         lowpass=options.lowpass,
         augment=options.augment,
         lanes=lanes or options.lanes,
+        engine=options.engine,
+        precision=options.precision,
+        trusted_keys=options.trusted_keys,
     )
 
 

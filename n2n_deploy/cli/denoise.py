@@ -16,8 +16,20 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
+from n2n_deploy.cli.common import (
+    ConfigOption,
+    EngineOption,
+    JsonOption,
+    PrecisionOption,
+    TrustedKeysOption,
+    err,
+    out,
+    parse_precision,
+    print_json,
+    save_config,
+)
 from n2n_deploy.cli.halves import EvenOption, OddOption, SuffixesOption, parse_suffixes
+from n2n_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from n2n_deploy.batch.summary import Summary
@@ -99,12 +111,24 @@ def denoise_command(
     device: Annotated[
         str, typer.Option("--device", help="auto, cpu, gpu or cuda:N.", rich_help_panel=_MACHINE)
     ] = "auto",
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            "--gpus",
+            metavar="N,…",
+            help="Several GPUs, such as 0,1, or all: the micrographs are shared among them. By default one.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
+    engine: EngineOption = None,
+    precision: PrecisionOption = None,
+    trusted_keys: TrustedKeysOption = None,
     memory: Annotated[
         str | None,
         typer.Option(
             "--memory",
             metavar="SIZE",
-            help="Most memory to use, such as 3GB; tiles are chosen to fit. By default a share of what is free.",
+            help="Most host memory to use, such as 3GB; tiles are chosen to fit. By default a share of what is free.",
             rich_help_panel=_MACHINE,
         ),
     ] = None,
@@ -113,7 +137,13 @@ def denoise_command(
         typer.Option("--threads", min=1, help="CPU threads of the network; all by default.", rich_help_panel=_MACHINE),
     ] = None,
     lanes: Annotated[
-        int, typer.Option("--lanes", min=1, help="Micrographs in hand at once.", rich_help_panel=_MACHINE)
+        int,
+        typer.Option(
+            "--lanes",
+            min=1,
+            help="Micrographs in hand at once, on each GPU; fewer where memory is short.",
+            rich_help_panel=_MACHINE,
+        ),
     ] = 2,
     report: Annotated[
         bool,
@@ -147,6 +177,23 @@ def denoise_command(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    watching: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Follow a data collection: do micrographs as they come into the table or folder.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    idle_minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--idle-minutes",
+            min=0,
+            help="With --watch, end after so long without a new micrograph; by default on a signal.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     timeout: Annotated[
         float,
         typer.Option(
@@ -176,8 +223,10 @@ def denoise_command(
     """
     del config
     from n2n_deploy.batch.options import parse_options
-    from n2n_deploy.batch.run import denoise
-    from n2n_deploy.batch.task import SHARDS, Shard, Task
+    from n2n_deploy.batch.run import run_task
+    from n2n_deploy.batch.task import Shard, Task
+    from n2n_deploy.batch.watch import watch
+    from n2n_deploy.engines.gpus import parse_gpus
     from n2n_deploy.memory import parse_bytes
 
     options = parse_options(
@@ -190,6 +239,10 @@ def denoise_command(
         dtype=dtype,
         on_exists=on_exists,
         device=device,
+        gpus=parse_gpus(gpus) if gpus else None,
+        engine=engine,
+        precision=parse_precision(precision),
+        trusted_keys=trusted_keys,
         memory=parse_bytes(memory) if memory else None,
         threads=threads,
         lanes=lanes,
@@ -204,22 +257,18 @@ def denoise_command(
         "even_template": even,
         "odd_template": odd,
     }
-    part = Shard.parse(shard) if shard else None
+    task = Task.open(source, model, output, options, Shard.parse(shard) if shard else None, **naming)
+    if idle_minutes is not None and not watching:
+        raise UsageError("--idle-minutes says when --watch ends; give both")
     if dry_run:
-        _dry_run(Task.open(source, model, output, options, part, **naming), as_json=as_json)
+        _dry_run(task, as_json=as_json)
     with _Bar(quiet=as_json) as bar:
-        summary = denoise(
-            source,
-            model,
-            output,
-            options=options,
-            **naming,
-            shard=part,
-            cluster=cluster,
-            say=bar.say,
-            progress=bar.update,
-        )
-    save_config(ctx, output / SHARDS / part.name if part else output)
+        if watching:
+            idle = None if idle_minutes is None else 60 * idle_minutes
+            summary = watch(task, idle=idle, cluster=cluster, say=bar.say, progress=bar.update)
+        else:
+            summary = run_task(task, cluster=cluster, say=bar.say, progress=bar.update)
+    save_config(ctx, task.folder)
     if as_json:
         print_json(summary.as_dict())
     else:
@@ -240,6 +289,7 @@ class _Bar:
         )
         self._progress = Progress(TextColumn("denoising"), *columns, console=err, disable=quiet)
         self._task: Any = None
+        self._total = 0
 
     def __enter__(self) -> "_Bar":
         self._progress.start()
@@ -252,12 +302,14 @@ class _Bar:
         from n2n_deploy.batch.plan import Status
 
         if event.outcome is None:
-            todo = len(event.plan.with_status(Status.TODO))
-            self._task = self._progress.add_task("", total=todo)
+            self._total += len(event.plan.with_status(Status.TODO))
+            if self._task is None:
+                self._task = self._progress.add_task("", total=self._total)
+            self._progress.update(self._task, total=self._total)
             for job in event.plan.with_status(Status.REFUSED):
                 self._say("refused", job.reason)
             return
-        self._progress.update(self._task, completed=event.finished)
+        self._progress.advance(self._task)
         if event.outcome.error:
             self._say("failed", event.outcome.error)
         for note in event.outcome.notes:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from n2n_deploy.errors import HostError, UsageError
+
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 _NAME_BYTES = 128
 
@@ -65,6 +67,23 @@ def driver() -> Driver:
 def gpus() -> tuple[GPU, ...]:
     """Return the GPUs that this process may use; none without a driver."""
     return driver().gpus
+
+
+def parse_gpus(text: str) -> tuple[int, ...]:
+    """Return the indices of the GPUs that a text such as "0,1" means, or "all" of them.
+
+    Raises:
+        UsageError: it means none.
+        HostError: "all", and there is none.
+    """
+    if text.strip() == "all":
+        if (problem := driver().problem) is not None:
+            raise HostError(problem)
+        return tuple(gpu.index for gpu in gpus())
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--gpus {text!r} means no GPUs; write their numbers, such as 0,1, or all") from error
 
 
 def _gpu(cuda: ctypes.CDLL, index: int) -> GPU:

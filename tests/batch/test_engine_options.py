@@ -1,0 +1,103 @@
+"""Engine, precision, GPUs and trusted keys: what a user asks for is done, or refused with a reason."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from n2n_deploy.batch import cluster
+from n2n_deploy.batch.options import DenoiseOptions, parse_options
+from n2n_deploy.cli import main
+from n2n_deploy.engines.gpus import GPU, driver, parse_gpus
+from n2n_deploy.errors import UsageError
+
+from .conftest import MakeBundle, MakeTable
+
+
+@pytest.fixture
+def run(identity_bundle: MakeBundle, table: MakeTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Denoise one micrograph with some options; give the exit code and what was said."""
+    command = ["denoise", str(table(1)), str(identity_bundle()), "-o", str(tmp_path / "out"), "--no-report"]
+
+    def call(*options: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*command, *options])
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), " ".join((printed.out + printed.err).split())
+
+    return call
+
+
+def test_the_engine_that_is_named_runs(run: Any, tmp_path: Path) -> None:
+    code, said = run("--engine", "onnxruntime-cpu", "--precision", "fp32")
+    assert code == 0, said
+    assert '"session": "onnxruntime-cpu"' in (tmp_path / "out" / "summary.json").read_text()
+    assert 'precision = "fp32"' in (tmp_path / "out" / "config.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "reason"),
+    [
+        (["--engine", "magic"], 2, "engine 'magic' does not exist"),
+        (["--engine", "tensorrt", "--device", "cpu"], 2, "does not run on device cpu"),
+        (["--precision", "fp8"], 2, "choose fp32, fp16 or bf16"),
+        (["--precision", "fp16", "--device", "cpu"], 3, "on the CPU the network runs in fp32"),
+        (["--gpus", "0,1", "--device", "cpu"], 2, "do not go together"),
+        (["--gpus", "0,0"], 2, "named twice"),
+        (["--gpus", "first"], 2, "write their numbers"),
+        (["--trusted-keys", "nowhere"], 3, "nowhere"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(run: Any, options: list[str], code: int, reason: str) -> None:
+    found, said = run(*options)
+    assert (found, reason in said) == (code, True), said
+
+
+@pytest.mark.skipif(driver().problem is None, reason="this machine has a GPU")
+@pytest.mark.parametrize(
+    "options", [["--engine", "tensorrt"], ["--gpus", "0,1"], ["--gpus", "all"], ["--device", "gpu"]]
+)
+def test_without_a_gpu_nothing_takes_its_place(run: Any, tmp_path: Path, options: list[str]) -> None:
+    code, said = run(*options)
+    assert code == 3
+    assert driver().problem in said
+    assert not list((tmp_path / "out").rglob("*.mrc"))
+
+
+def test_a_bundle_that_no_trusted_key_signed_is_refused(run: Any, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="cryptography is not installed (extra sign)")
+    from n2n_deploy.trust import generate_key
+
+    public = generate_key(tmp_path / "facility.key")
+    code, said = run("--trusted-keys", str(public))
+    assert code == 1
+    assert "sign" in said
+    assert not list((tmp_path / "out").rglob("*.mrc"))
+
+
+def test_another_precision_is_other_work_and_another_engine_is_not() -> None:
+    plain = DenoiseOptions().output_hash
+    assert DenoiseOptions(precision="bf16").output_hash != plain
+    assert DenoiseOptions(engine="rtx", gpus=(0, 1), trusted_keys=Path("keys")).output_hash == plain
+
+
+def test_workers_of_a_cluster_share_the_gpus_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = tuple(GPU(index, "a GPU", "9.0", 1) for index in range(3))
+    monkeypatch.setattr(cluster, "gpus", lambda: found)
+
+    def devices(**options: Any) -> list[str]:
+        return [cluster._device(DenoiseOptions(**options), worker) for worker in range(4)]
+
+    assert devices() == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
+    assert devices(gpus=(2, 1)) == ["cuda:2", "cuda:1", "cuda:2", "cuda:1"]
+    assert devices(device="cuda:1") == ["cuda:1"] * 4
+    assert devices(device="cpu") == ["cpu"] * 4
+    monkeypatch.setattr(cluster, "gpus", tuple)
+    assert devices() == ["auto"] * 4
+
+
+def test_gpus_are_named_by_number() -> None:
+    assert parse_gpus("0, 2") == (0, 2)
+    assert parse_options(gpus=(0, 2)).devices == ("cuda:0", "cuda:2")
+    with pytest.raises(UsageError, match="greater than or equal to 0"):
+        parse_options(gpus=(-1,))
