@@ -21,14 +21,20 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def relion() -> Callable[..., str]:
+def relion(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """Run a RELION program (Debian's `relion`) with arguments in a folder and return what it printed."""
+    elsewhere = tmp_path_factory.mktemp("relion")  # some programs litter the folder they run in
     if shutil.which("relion_image_handler") is None:
         pytest.skip("RELION is not installed (Debian: apt-get install relion)")
 
     def run(program: str, *arguments: object, cwd: Path | None = None) -> str:
         done = subprocess.run(
-            [program, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
+            [program, *map(str, arguments)],
+            cwd=cwd or elsewhere,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
         assert done.returncode == 0, f"{program} {arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout
