@@ -6,9 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from n2n_deploy.bundle import GOLDEN, write_bundle
+from n2n_deploy.bundle import GOLDEN, segment_member, write_bundle
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.parity import TOLERANCE, check_parity, golden_vectors
+from n2n_deploy.export.segments import split
 from n2n_deploy.manifest import Manifest, ParityResult
 from n2n_deploy.train.checkpoint import load_model
 from n2n_deploy.train.receptive_field import receptive_field
@@ -44,6 +45,11 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
         model = to_onnx(network, precision, metadata)
         parity += check_parity(network, model, precision)
         members[f"model.{precision}.onnx"] = model.SerializeToString(deterministic=True)
+        if precision == "fp32":
+            members |= {
+                segment_member(index): part.SerializeToString(deterministic=True)
+                for index, part in enumerate(split(model))
+            }
     inputs, outputs = golden_vectors(network)
     golden = io.BytesIO()
     np.savez(golden, inputs=inputs, outputs=outputs)

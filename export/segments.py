@@ -16,7 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 METADATA = "n2n_segment"
 """Key of a segment's facts, as JSON, in its model's metadata."""
 
-_HALO = 3
+_HALO = 6
 _FLOAT = 4
 
 
@@ -92,7 +92,8 @@ def _parts(
 ) -> Iterable[list[NodeProto]]:
     """Runs of nodes, each as long as its halo stays within `_HALO` pixels of its finest tensor.
 
-    A cut lies behind a sum or an upsampling, where nothing but tensors as narrow as the network's first is left over.
+    A cut lies behind a sum or an upsampling, where nothing but tensors as narrow as the network's first is left over;
+    behind an upsampling always, unless no halo follows: a pixel of halo there costs the most.
     """
     width = tensors[nodes[0].output[0]].channels
     last_use = {name: index for index, node in enumerate(nodes) for name in node.input}
@@ -108,7 +109,8 @@ def _parts(
         narrow = all(tensors[name].channels <= width for name in new) and len(new) <= 2
         if stop < len(nodes) and not (narrow and nodes[stop - 1].op_type in ("Add", "DepthToSpace")):
             continue
-        if cut > start and _reach(nodes[start:stop], crossing(start, stop), tensors, kernels) > _HALO:
+        shuffled = nodes[cut - 1].op_type == "DepthToSpace" and _halo(nodes[cut:stop], new, tensors, kernels) > 0
+        if cut > start and (shuffled or _reach(nodes[start:stop], crossing(start, stop), tensors, kernels) > _HALO):
             yield nodes[start:cut]
             start = cut
         cut = stop

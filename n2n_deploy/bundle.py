@@ -28,6 +28,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 RECIPE = "recipe.json"
 GOLDEN = "golden.npz"
+SEGMENTS = "segments/"
 _UNLISTED = (MANIFEST, SIGNATURE)
 _REQUIRED = (RECIPE, "model.fp32.onnx", "model.fp16.onnx", GOLDEN)
 
@@ -109,6 +110,15 @@ class Bundle:
         """
         return self.read(f"model.{precision}.onnx")
 
+    def segments(self) -> list[bytes]:
+        """The float32 network in segments for the CPU, in order; empty where the bundle was made without.
+
+        Raises:
+            BundleError: one is damaged.
+        """
+        count = sum(name.startswith(SEGMENTS) for name in self.manifest.members)
+        return [self.read(segment_member(index)) for index in range(count)]
+
     def golden(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Golden vectors: inputs and PyTorch's outputs for them, both (n, 1, height, width) float32.
 
@@ -132,6 +142,11 @@ class Bundle:
         """
         for member in self.manifest.members:
             self.read(member)
+
+
+def segment_member(index: int) -> str:
+    """Name of the member that holds a segment's ONNX model; see `n2n_deploy.export.segments`."""
+    return f"{SEGMENTS}{index:02d}.onnx"
 
 
 def write_bundle(path: Path, manifest: Manifest, recipe: Recipe, members: Mapping[str, bytes]) -> Bundle:

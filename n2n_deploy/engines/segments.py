@@ -6,27 +6,28 @@ beyond itself, clamped to the image, so the result equals the whole image's; bet
 are kept.
 """
 
+import functools
 import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_deploy.errors import BundleError, HostError, UsageError
+from n2n_deploy.engines.session import Closing
+from n2n_deploy.errors import BundleError, HostError, OutOfMemoryError, UsageError
 
 METADATA = "n2n_segment"
 """Key of a segment's facts, as JSON, in its model's metadata."""
 
-TILE_BYTES = 12 * 2**20
+TILE_BYTES = 16 * 2**20
 """Inputs and output of a tile's most demanding node. Larger tiles leave the caches, smaller ones are mostly halo."""
 
 _SMALLEST_TILE = 8
-_ARENA = 3.0  # what ONNX Runtime holds for a tile, in units of TILE_BYTES, a thread and a segment
+_ARENA = 3.0  # what ONNX Runtime holds for a tile, in units of TILE_BYTES a thread; up to 2 was seen
 _FIXED = 64 * 2**20
 
 Array = NDArray[np.float32]
@@ -45,7 +46,7 @@ class _Segment:
     tile: int
 
 
-class SegmentedSession:
+class SegmentedSession(Closing):
     """A network on the CPU, in cache-sized tiles; see `Session`.
 
     Args:
@@ -58,7 +59,7 @@ class SegmentedSession:
         BundleError: a model cannot be loaded, or is no segment.
     """
 
-    name = "onnxruntime-cpu-segments"
+    name = "onnxruntime-cpu"
     array_module = "numpy"
 
     def __init__(self, models: Sequence[bytes], threads: int | None = None, tile_bytes: int = TILE_BYTES) -> None:
@@ -77,17 +78,21 @@ class SegmentedSession:
         """Denoise (n, 1, height, width) float32, sides multiples of 8; same shape back.
 
         Raises:
-            HostError: there is not enough memory, or the session is closed.
+            OutOfMemoryError: there is not enough memory.
+            HostError: the session is closed.
+            BundleError: ONNX Runtime cannot run the model on this shape.
         """
         if not self._segments:
             raise HostError("the session is closed; open another")
         try:
             return np.concatenate([self._image(image[None]) for image in batch])
-        except MemoryError as error:
-            need = self.memory((batch.shape[-2], batch.shape[-1]))
-            raise HostError(
-                f"no memory for an image of {batch.shape[-2]}×{batch.shape[-1]} ({need / 1e9:.1f} GB)"
-            ) from error
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            if isinstance(error, MemoryError) or "allocat" in str(error).lower():
+                need = self.memory((batch.shape[-2], batch.shape[-1]))
+                raise OutOfMemoryError(
+                    f"no memory for an image of {batch.shape[-2]}×{batch.shape[-1]} ({need / 1e9:.1f} GB)"
+                ) from error
+            raise BundleError(f"ONNX Runtime cannot run the model on {batch.shape}: {_line(error)}") from error
 
     def memory(self, shape: tuple[int, int]) -> int:
         """Peak bytes that `run` needs beyond its input for one image (height, width); an upper bound."""
@@ -99,21 +104,13 @@ class SegmentedSession:
             peak = max(peak, sum(alive.values()))
             for name in self._finished[index]:
                 alive.pop(name, None)
-        working = _ARENA * self.threads * len(self._segments) * self._tile_bytes
+        working = _ARENA * self.threads * self._tile_bytes
         return int(peak + working) + _FIXED
 
     def close(self) -> None:
         """Free the network and all its memory."""
         self._segments = []
         self._pool.shutdown()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _image(self, image: Array) -> Array:
         """One image (1, 1, height, width) through all segments."""
@@ -168,6 +165,16 @@ def _cut(length: int, tile: int) -> list[tuple[int, int]]:
     return [(length * index // count, length * (index + 1) // count) for index in range(count)]
 
 
+@functools.cache
+def _share_arena() -> None:
+    """One arena for all segments of this process: only one segment of a network works at a time."""
+    import onnxruntime
+
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(memory, None)
+
+
 def _load(model: bytes, tile_bytes: int) -> _Segment:
     try:
         import onnxruntime
@@ -181,6 +188,8 @@ def _load(model: bytes, tile_bytes: int) -> _Segment:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.enable_mem_pattern = False
     options.log_severity_level = 3
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
@@ -190,5 +199,10 @@ def _load(model: bytes, tile_bytes: int) -> _Segment:
         side = int((tile_bytes / facts["bytes_per_cell"]) ** 0.5) - 2 * facts["halo"]
         return _Segment(session, inputs, outputs, channels, facts["level"], facts["halo"], max(side, _SMALLEST_TILE))
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BundleError(f"a segment of the network cannot be loaded: {line}; export the model again") from error
+        message = f"a segment of the network cannot be loaded: {_line(error)}; export the model again"
+        raise BundleError(message) from error
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -11,6 +11,7 @@ from n2n_deploy.bundle import Bundle
 from n2n_deploy.engines.gpu_sessions import open_lean, open_onnxruntime_cuda, open_tensorrt
 from n2n_deploy.engines.gpus import driver
 from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
+from n2n_deploy.engines.segments import SegmentedSession
 from n2n_deploy.engines.session import Array, Session
 from n2n_deploy.errors import BundleError, HostError, N2NError, UsageError
 from n2n_deploy.manifest import Deviation, Precision
@@ -67,6 +68,8 @@ class Choice:
 def _open_cpu(bundle: Bundle, request: Request) -> tuple[Session, Precision]:
     if request.precision not in (None, "fp32"):
         raise HostError(f"on the CPU the network runs in fp32, not {request.precision}")
+    if segments := bundle.segments():
+        return SegmentedSession(segments, request.threads), "fp32"
     return OnnxRuntimeSession(bundle.onnx("fp32"), request.threads), "fp32"
 
 
