@@ -3,7 +3,7 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +15,7 @@ from n2n_deploy.batch.summary import Summary
 from n2n_deploy.batch.tables import DENOISED, FAILED, located, locked, names_in, write_merged
 from n2n_deploy.batch.work import Outcome
 from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable
 
 Report = Callable[[Summary, frozenset[str]], Path | str]
@@ -128,10 +129,10 @@ class Results:
         path, output = self._folder / DENOISED, self._mirror.output.absolute()
         rows = {
             micrograph.row: table.name_of(self._jobs[micrograph.name].output)
-            for micrograph in table.micrographs
+            for micrograph in self._in(table)
             if micrograph.name in self._done
         }
-        own = {str(job.output.absolute()) for job in self._jobs.values()}
+        own = {str(self._mirror(micrograph.name).absolute()) for micrograph in self._in(table)}
 
         def keep(name: str) -> bool:
             place = str(located(name, output))
@@ -146,12 +147,21 @@ class Results:
 
     def _write_failed(self, table: MicrographTable) -> None:
         failures = self.summary.failures
-        rows = {micrograph.row: micrograph.name for micrograph in table.micrographs if micrograph.name in failures}
+        own = {micrograph.name for micrograph in self._in(table)}
+        rows = {micrograph.row: micrograph.name for micrograph in self._in(table) if micrograph.name in failures}
 
         def keep(name: str) -> bool:
-            return name not in self._jobs and not self._mirror(name).exists()
+            return name not in own and name not in self._done and not self._mirror(name).exists()
 
         write_merged(self._folder / FAILED, table.select(rows) if rows else None, keep)
+
+    def _in(self, table: MicrographTable) -> Iterator[Micrograph]:
+        """The micrographs of a table that are this run's: not those of other shards."""
+        return (micrograph for micrograph in table.micrographs if micrograph.name in self._jobs)
+
+    def is_done(self, name: str) -> bool:
+        """Whether a micrograph has its output, by this run or an earlier one."""
+        return name in self._done
 
     def close(self) -> None:
         """Close the log."""

@@ -77,7 +77,6 @@ def denoise(
         BundleError: the model is damaged or does not work here.
         UsageError, HostError: the plan cannot end well; nothing was written.
     """
-    start = time.perf_counter()
     naming: dict[str, Any] = {
         "project": project,
         "suffixes": suffixes,
@@ -85,6 +84,18 @@ def denoise(
         "odd_template": odd_template,
     }
     task = Task.open(micrographs, bundle, output, options, shard, **naming)
+    return run_task(task, cluster=cluster, say=say, progress=progress)
+
+
+def run_task(
+    task: Task,
+    *,
+    cluster: str | None = None,
+    say: Callable[[str], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Summary:
+    """Do what a task asks; see `denoise`."""
+    start = time.perf_counter()
     table = task.read()
     mirror = task.mirror(table)
     plan = task.plan(task.part(table), table, mirror)
