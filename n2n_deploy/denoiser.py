@@ -1,9 +1,10 @@
 """`Denoiser`: one micrograph as an array in, the denoised micrograph out. Everything above calls it."""
 
+import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ import numpy
 
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.engines.averaging import VIEWS, run_averaged
+from n2n_deploy.engines.memory_plan import MemoryPlan, Need, network_memory, plan_memory
 from n2n_deploy.engines.place import place_of
-from n2n_deploy.engines.select import open_session
+from n2n_deploy.engines.select import choose_session
 from n2n_deploy.engines.session import Closing, Session
 from n2n_deploy.engines.tiling import count_tiles, plan_tiles, run_tiled, tile_memory
 from n2n_deploy.errors import DataError
@@ -63,9 +65,9 @@ class Denoiser(Closing):
     Args:
         bundle: an open bundle, or the path of one.
         device: "auto", "cpu", "gpu" or "cuda:N"; see `open_session`.
-        memory: bytes of host memory that the whole process may use at most; by default a share of what is free now;
-            on a GPU it is a share of what is free there. The network runs on the whole image where that fits,
-            otherwise on exact tiles: the result is the same.
+        memory: bytes of host memory that the whole process may use at most; by default a share of what is free now.
+            Of a GPU's memory a share of what is free there is used. The network runs on the whole image where that
+            fits, otherwise on exact tiles: the result is the same.
         threads: CPU threads of the network; by default all cores this process may use.
         merge: keep the noisy spectrum above this band (S2.4); by default the output ends at max_resolution.
         flip_back: undo the phase flip in the output, for programs that correct the CTF themselves.
@@ -76,6 +78,13 @@ class Denoiser(Closing):
         precision: of the network: "fp32", "fp16" or "bf16"; by default the engine's.
         trusted_keys: file or folder of public keys, one of which must have signed the bundle.
         session: an open session to use in place of choosing one; it stays the caller's to close.
+
+    Attributes:
+        bundle: the model.
+        recipe: how its micrographs become network input.
+        session: what runs the network.
+        why_not: why each better engine was passed over; engine → reason.
+        lanes: how many threads may call this at once.
 
     Raises:
         BundleError: the bundle is damaged or its network does not do here what it did when it was made.
@@ -105,12 +114,18 @@ class Denoiser(Closing):
         self.flip_back = flip_back
         self.lowpass = lowpass
         self.augment = augment
-        self._lanes = lanes
+        self._asked = self.lanes = lanes
         self._owns_session = session is None
-        self.session = session or open_session(
-            self.bundle, device, threads, engine=engine, precision=precision, trusted_keys=trusted_keys
-        )
+        self.why_not: dict[str, str] = {}
+        if session is None:
+            choice = choose_session(
+                self.bundle, device, threads, engine=engine, precision=precision, trusted_keys=trusted_keys
+            )
+            session, self.why_not = choice.session, choice.why_not
+        self.session = session
         self._place = place_of(self.session, memory)
+        self._supply = self._place.supply()
+        self._needs: tuple[Need, ...] = ()
         self._network = threading.Lock()
         self._ceiling = sys.maxsize
 
@@ -181,16 +196,32 @@ class Denoiser(Closing):
         Raises:
             HostError: not even the smallest tile fits the memory.
         """
-        size = network_shape(shape, pixel_size, self.recipe.max_resolution)
-        around = working_memory(shape, pixel_size, self.recipe, merge=self.merge is not None)
-        if halves:
-            around += 4 * (2 * shape[0] * shape[1] + 4 * size[0] * size[1])
-        if self.augment:
-            around += 4 * 3 * size[0] * size[1]
-        around += self._place.lane_memory(shape)
-        left = self._place.budget - self._place.resident
-        left = left // self._lanes - around if self._place.parallel_networks else left - self._lanes * around
-        return plan_tiles(size, self.bundle.manifest.halo, min(left, self._ceiling), self.session)
+        need = self._need(shape, pixel_size, 1, halves=halves)
+        left = network_memory(need, (*self._needs, need), self.lanes, self._supply)
+        return plan_tiles(need.size, self.bundle.manifest.halo, min(left, self._ceiling), self.session)
+
+    def plan(
+        self, sizes: Mapping[tuple[tuple[int, int], float], int], *, halves: bool = False, gpus: int = 1
+    ) -> MemoryPlan:
+        """Plan a run's memory before its first micrograph, and keep to it: where it is short, fewer lanes, or tiles.
+
+        Args:
+            sizes: how many micrographs there are of each shape (ny, nx) and pixel size (Å).
+            halves: their halves are in memory too.
+            gpus: how many GPUs this process feeds with as many lanes each, with a denoiser for each.
+
+        Returns:
+            The plan; `lanes` is its number from now on.
+
+        Raises:
+            HostError: not even one lane and the smallest tile fit.
+        """
+        needs = [self._need(*size, count, halves=halves) for size, count in sizes.items()]
+        if not self._needs:  # later the process holds what it took for earlier micrographs, and will use again
+            self._supply = self._place.supply(gpus)
+        plan = plan_memory(needs, self._asked, self._supply, self.bundle.manifest.halo, self.session)
+        self.lanes, self._needs = plan.lanes, plan.needs
+        return plan
 
     def network(self, image: Array, tile: tuple[int, int] | None = None) -> Array:
         """Pass a preprocessed (h, w) image, mean 0 and std 1, through the network alone.
@@ -220,6 +251,19 @@ class Denoiser(Closing):
                 smaller = plan_tiles(shape, self.bundle.manifest.halo, ceiling, self.session)
                 notes = (f"memory ran short for tiles of {tile[0]}×{tile[1]} pixels; {smaller[0]}×{smaller[1]} did",)
                 tile, self._ceiling = smaller, ceiling
+
+    def _need(self, shape: tuple[int, int], pixel_size: float, count: int, *, halves: bool) -> Need:
+        """What a lane takes for micrographs of one size."""
+        size = network_shape(shape, pixel_size, self.recipe.max_resolution)
+        pixels = self._place.pixels(shape, size)
+        work = working_memory(shape, pixel_size, self.recipe, merge=self.merge is not None)
+        work += self._place.transfer(shape)
+        if halves:
+            pixels += 2 * 4 * math.prod(shape)
+            work += 4 * (math.prod(shape) + 4 * math.prod(size))
+        if self.augment:
+            work += 3 * 4 * math.prod(size)
+        return Need(shape, pixel_size, count, size, pixels, work)
 
     def _half(self, half: Array, whole: Prepared) -> Prepared:
         if tuple(half.shape) != whole.shape:

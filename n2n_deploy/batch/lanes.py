@@ -49,14 +49,20 @@ def run_lanes(
     """
     crew = _Crew(items, work, stop)
     try:
-        for _ in range(lanes):
-            crew.begin()
+        for seat in range(lanes):
+            crew.begin(seat)
         while crew.lanes:
             yield from crew.collect(timeout)
     finally:
         # What ends the loop early (an interrupt, an error of the caller) does not wait for the lanes.
         for lane in crew.lanes:
             lane.abandoned = True
+
+
+def seat() -> int:
+    """Number of the calling lane, from 0 to the number of lanes; what takes a stalled lane's place takes its number."""
+    lane = threading.current_thread()
+    return lane.seat if isinstance(lane, _Lane) else 0
 
 
 class _Crew(Generic[Item, Result]):
@@ -73,9 +79,9 @@ class _Crew(Generic[Item, Result]):
         self._taking = threading.Lock()
         self._looked = time.monotonic()
 
-    def begin(self) -> None:
+    def begin(self, seat: int) -> None:
         """Start one more lane."""
-        lane = _Lane(self)
+        lane = _Lane(self, seat)
         self.lanes.add(lane)
         lane.start()
 
@@ -103,7 +109,7 @@ class _Crew(Generic[Item, Result]):
             for lane in [lane for lane in self.lanes if lane.waited() > timeout]:
                 lane.abandoned = True
                 self.lanes.discard(lane)
-                self.begin()
+                self.begin(lane.seat)
                 yield (
                     lane.item,  # type: ignore[misc]
                     HostError(
@@ -116,8 +122,9 @@ class _Crew(Generic[Item, Result]):
 class _Lane(threading.Thread, Generic[Item, Result]):
     """One thread. It is a daemon: a process must be able to end although a file system hangs."""
 
-    def __init__(self, crew: _Crew[Item, Result]) -> None:
+    def __init__(self, crew: _Crew[Item, Result], seat: int) -> None:
         super().__init__(name="lane", daemon=True)
+        self.seat = seat
         self.item: object = _DONE
         self.reason = ""
         self.abandoned = False

@@ -1,16 +1,20 @@
-"""`LocalWorkers`: jobs done in this process, by lanes that share one engine."""
+"""`LocalWorkers`: jobs done in this process, by lanes that share an engine, or one engine for each GPU."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
-from n2n_deploy.batch.lanes import run_lanes
+from n2n_deploy.batch.lanes import Waiting, run_lanes, seat
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report import EntryKeeper
 from n2n_deploy.batch.work import Outcome, denoise_one, failed, open_denoiser
 from n2n_deploy.bundle import Bundle
+from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.engines.gpus import gpus
+from n2n_deploy.engines.session import Closing
 
 
 class Workers(Protocol):
@@ -33,41 +37,80 @@ class Workers(Protocol):
     ) -> None: ...
 
 
-class LocalWorkers:
-    """Lanes in this process; a context manager that keeps the engine open.
+class LocalWorkers(Closing):
+    """Lanes in this process, a set of them for each GPU; a context manager that keeps the engines open.
 
     Args:
         bundle: the model.
         options: of the run.
         keeper: keeps what the report shows; None where there is none.
+        say: told how the memory is planned, and why no GPU is used where there is one.
     """
 
     session = "none"
 
-    def __init__(self, bundle: Bundle, options: DenoiseOptions, keeper: EntryKeeper | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: DenoiseOptions,
+        keeper: EntryKeeper | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self._bundle = bundle
         self._options = options
         self._keeper = keeper
+        self._say = say or (lambda _: None)
+        self._denoisers: list[Denoiser] = []
+        self._said: list[str] = []
 
     def __enter__(self) -> Self:
-        self._denoiser = open_denoiser(self._bundle, self._options)
-        self.session = self._denoiser.session.name
+        try:
+            for device in self._options.devices:
+                self._denoisers.append(open_denoiser(self._bundle, self._options, device=device))
+        except BaseException:
+            self.close()
+            raise
+        first = self._denoisers[0]
+        self.session = first.session.name
+        if gpus() and first.session.array_module == "numpy" and self._options.device != "cpu":
+            for engine, reason in first.why_not.items():
+                self._say(f"{self.session} is used, and not {engine}: {reason}")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._denoiser.close()
+    def close(self) -> None:
+        """Close the engines."""
+        for denoiser in self._denoisers:
+            denoiser.close()
 
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
         """Do the jobs in this process; see `Workers`."""
-        options = self._options
-        outcomes = run_lanes(
-            jobs,
-            lambda job, waiting: denoise_one(job, self._denoiser, options, waiting, self._keeper),
-            options.lanes,
-            stop,
-            options.timeout,
-        )
-        for job, result in outcomes:
+        options, jobs = self._options, list(jobs)
+        seats = self._plan(jobs)
+
+        def work(job: Job, waiting: Waiting) -> Outcome:
+            return denoise_one(job, seats[seat()], options, waiting, self._keeper)
+
+        for job, result in run_lanes(jobs, work, len(seats), stop, options.timeout):
             yield result if isinstance(result, Outcome) else failed(job, result)
+
+    def _plan(self, jobs: list[Job]) -> list[Denoiser]:
+        """Plan the memory, say how, and return the denoiser of each lane: GPU by GPU, so that none waits for another.
+
+        Raises:
+            HostError: no micrograph's smallest tile fits.
+        """
+        sizes = Counter((job.shape, job.micrograph.optics.pixel_size) for job in jobs)
+        halves, count = self._options.average_halves, len(self._denoisers)
+        plans = [denoiser.plan(sizes, halves=halves, gpus=count) for denoiser in self._denoisers]
+        lines = list(dict.fromkeys(line for plan in plans for line in plan.lines()))
+        if lines != self._said:
+            self._said = lines
+            for line in lines:
+                self._say(line)
+        rounds = range(max(plan.lanes for plan in plans))
+        return [
+            denoiser
+            for turn in rounds
+            for denoiser, plan in zip(self._denoisers, plans, strict=True)
+            if turn < plan.lanes
+        ]

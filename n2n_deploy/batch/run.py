@@ -64,7 +64,7 @@ def denoise(
         odd_template: of the odd half's.
         shard: do one part of the table, with an account of its own under `shards`; see `merge_results`.
         cluster: spread the work by Dask: "local:N", a scheduler's address or "slurm:N"; see `ClusterWorkers`.
-        say: told the address of the cluster's dashboard.
+        say: told how the memory is planned, and the address of the cluster's dashboard.
         progress: called after planning and after each micrograph, from the calling thread.
 
     Returns:
@@ -121,7 +121,7 @@ def open_workers(task: Task, plan: Plan, cluster: str | None, say: Callable[[str
     if task.options.report and not missing_libraries():
         keeper = EntryKeeper(task.output, picture_limit(len(plan.jobs)))
     if cluster is None:
-        return LocalWorkers(task.bundle, task.options, keeper)
+        return LocalWorkers(task.bundle, task.options, keeper, say)
     from n2n_deploy.batch.cluster import ClusterWorkers
 
     return ClusterWorkers(cluster, task.bundle, task.options, keeper, logs=task.folder / "dask-logs", say=say)

@@ -4,19 +4,24 @@ A lane enters its place, brings its image there, works on it with the same funct
 result back. On a GPU copies go through pinned memory, and nothing but the two ends waits for the device.
 """
 
+import math
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
 
+from n2n_deploy.engines.memory_plan import Supply
 from n2n_deploy.engines.session import Array, Session
 from n2n_deploy.engines.tensorrt import import_cupy
 from n2n_deploy.memory import available_memory, process_memory
 
-FFT_PLAN_BYTES = 1 << 30
-"""Work areas of the Fourier transforms that a thread keeps planned on a GPU."""
+FFT_WORK = 8
+"""Spectra of its largest micrograph that a lane's Fourier transforms may keep planned on a GPU: there and back, each
+up to four times the data where a length has large prime factors."""
 
 _SHARE_OF_GPU = 0.9
 _SHARE_OF_HOST = 0.8
@@ -27,15 +32,17 @@ class HostPlace:
 
     Attributes:
         parallel_networks: whether each lane's network has memory of its own.
-        budget: bytes that this process may use, all together.
-        resident: bytes of it that are taken before the first image.
     """
 
     parallel_networks = False
 
     def __init__(self, memory: int | None = None) -> None:
-        self.resident = process_memory()
-        self.budget = memory if memory is not None else self.resident + int(_SHARE_OF_HOST * available_memory())
+        self._budget = host_budget(memory)
+
+    def supply(self, gpus: int = 1) -> Supply:
+        """What may be used; what the process holds now is taken already."""
+        del gpus
+        return Supply(self._budget, process_memory())
 
     @contextmanager
     def lane(self) -> Iterator[None]:
@@ -50,59 +57,70 @@ class HostPlace:
         """Return a result as a NumPy array, complete."""
         return result
 
-    def lane_memory(self, shape: tuple[int, int]) -> int:
-        """Bytes that a lane needs for moving and transforming an image (ny, nx), beyond `working_memory`."""
+    def pixels(self, shape: tuple[int, int], size: tuple[int, int]) -> int:
+        """Bytes on the host of a micrograph (ny, nx) with network input (h, w), beyond `working_memory`: as read."""
+        del size
+        return 4 * math.prod(shape)
+
+    def transfer(self, shape: tuple[int, int]) -> int:
+        """Bytes that moving a micrograph (ny, nx) takes where it is worked on, beyond `working_memory`."""
         del shape
         return 0
 
 
 class GpuPlace:
-    """One GPU: CuPy arrays, a stream for each thread, pinned buffers for the way there and back.
+    """One GPU: CuPy arrays; each lane that is entered has a stream and pinned buffers for the way there and back.
 
     Attributes:
         parallel_networks: whether each lane's network has memory of its own.
-        budget: bytes that were free on the GPU, less a reserve.
-        resident: bytes of the budget that are taken: none, the network is loaded already.
     """
 
     parallel_networks = True
-    resident = 0
 
-    def __init__(self, device: int) -> None:
+    def __init__(self, device: int, memory: int | None = None) -> None:
         self._cupy = import_cupy()
         self._device = device
         self._threads = threading.local()
+        # Streams outlast the threads that used them: networks keep buffers for each.
+        self._free: deque[_GpuLane] = deque()
+        self._budget = host_budget(memory)
         with self._cupy.cuda.Device(device):
             free, _ = self._cupy.cuda.runtime.memGetInfo()
             pooled = self._cupy.get_default_memory_pool().free_bytes()
-        self.budget = int(_SHARE_OF_GPU * (free + pooled))
+        self._device_budget = int(_SHARE_OF_GPU * (free + pooled))
+
+    def supply(self, gpus: int = 1) -> Supply:
+        """What may be used, with `gpus` GPUs like this one that share the host."""
+        return Supply(self._budget, process_memory(), self._device_budget, gpus)
 
     @contextmanager
     def lane(self) -> Iterator[None]:
-        """Enter the place in this thread: its GPU and its stream become current."""
-        cupy = self._cupy
-        with cupy.cuda.Device(self._device):
-            if not hasattr(self._threads, "stream"):
-                self._threads.stream = cupy.cuda.Stream(non_blocking=True)
-                # The plan cache is the thread's own, and by default bounded in number, not in bytes.
-                cupy.fft.config.get_plan_cache().set_memsize(FFT_PLAN_BYTES)
-            with self._threads.stream:
+        """Enter the place in this thread: its GPU and a free stream become current."""
+        with self._cupy.cuda.Device(self._device):
+            try:
+                lane = self._free.pop()
+            except IndexError:
+                lane = _GpuLane(self._cupy.cuda.Stream(non_blocking=True))
+            self._threads.lane = lane
+            with lane.stream:
                 try:
                     yield
                 finally:
                     # Pinned memory and blocks of the pool are free again only when the device is done with them.
-                    self._threads.stream.synchronize()
+                    lane.stream.synchronize()
+                    self._free.append(lane)
 
     def bring(self, image: Array) -> Array:
         """Copy an image to the GPU through pinned memory, on this lane's stream."""
         cupy = self._cupy
         if isinstance(image, cupy.ndarray):
             return image
+        self._bound_plans(image.shape)
         native = image.dtype.newbyteorder("=")
         pinned = self._pinned("up", image.shape, native)
         pinned[...] = image
         there = cupy.empty(image.shape, dtype=native)
-        there.set(pinned, stream=self._threads.stream)
+        there.set(pinned, stream=self._threads.lane.stream)
         return there
 
     def take(self, result: Array) -> Array:
@@ -110,28 +128,56 @@ class GpuPlace:
         if not isinstance(result, self._cupy.ndarray):
             return result
         pinned = self._pinned("down", result.shape, result.dtype)
-        result.get(stream=self._threads.stream, out=pinned, blocking=False)
-        self._threads.stream.synchronize()
+        stream = self._threads.lane.stream
+        result.get(stream=stream, out=pinned, blocking=False)
+        stream.synchronize()
         return pinned.copy()
 
-    def lane_memory(self, shape: tuple[int, int]) -> int:
-        """Bytes that a lane needs for moving and transforming an image (ny, nx), beyond `working_memory`."""
-        # The image itself, and cuFFT's work area: about a spectrum each way.
-        spectrum = 8 * shape[0] * (shape[1] // 2 + 1)
-        return 4 * shape[0] * shape[1] + min(2 * spectrum, FFT_PLAN_BYTES)
+    def pixels(self, shape: tuple[int, int], size: tuple[int, int]) -> int:
+        """Bytes on the host of a micrograph (ny, nx): as read, pinned both ways, its result; and its network images."""
+        return 4 * 4 * math.prod(shape) + 2 * 4 * math.prod(size)
+
+    def transfer(self, shape: tuple[int, int]) -> int:
+        """Bytes on the GPU for a micrograph (ny, nx) beyond `working_memory`: as read, and work areas of cuFFT."""
+        return 4 * math.prod(shape) + plan_bytes(shape)
+
+    def _bound_plans(self, shape: tuple[int, int]) -> None:
+        """Bound the thread's plan cache in bytes to what is planned; CuPy's own bound is a number of plans."""
+        bound = max(plan_bytes(shape), getattr(self._threads, "plan_bytes", 0))
+        if bound != getattr(self._threads, "plan_bytes", None):
+            self._threads.plan_bytes = bound
+            self._cupy.fft.config.get_plan_cache().set_memsize(bound)
 
     def _pinned(self, way: str, shape: tuple[int, ...], dtype: numpy.dtype[Any]) -> Array:
         """This lane's pinned buffer for one way, as an array; it grows and stays."""
+        lane: _GpuLane = self._threads.lane
         # Two images may be on their way up before the first wait (the halves): never write into one in flight.
-        self._threads.stream.synchronize()
-        size = int(numpy.prod(shape)) * dtype.itemsize
-        buffer = getattr(self._threads, way, None)
+        lane.stream.synchronize()
+        size = math.prod(shape) * dtype.itemsize
+        buffer = lane.buffers.get(way)
         if buffer is None or buffer.nbytes < size:
             import cupyx
 
-            buffer = cupyx.empty_pinned((size,), dtype=numpy.uint8)
-            setattr(self._threads, way, buffer)
+            buffer = lane.buffers[way] = cupyx.empty_pinned((size,), dtype=numpy.uint8)
         return buffer[:size].view(dtype).reshape(shape)
+
+
+@dataclass
+class _GpuLane:
+    """A stream, and the pinned buffers of what is on its way on it, "up" and "down"."""
+
+    stream: Any
+    buffers: dict[str, Array] = field(default_factory=dict)
+
+
+def plan_bytes(shape: tuple[int, int]) -> int:
+    """Bytes of work areas that the Fourier transforms of a micrograph (ny, nx) may keep planned on a GPU."""
+    return FFT_WORK * 8 * shape[0] * (shape[1] // 2 + 1)
+
+
+def host_budget(memory: int | None) -> int:
+    """Bytes of host memory that this process may use, all together: those it was given, or a share of what is free."""
+    return memory if memory is not None else process_memory() + int(_SHARE_OF_HOST * available_memory())
 
 
 Place = HostPlace | GpuPlace
@@ -142,8 +188,8 @@ def place_of(session: Session, memory: int | None = None) -> Place:
 
     Args:
         session: an open session.
-        memory: host bytes that the process may use; a GPU's budget is what is free on it.
+        memory: host bytes that the process may use; of a GPU's memory it may use what is free.
     """
     if session.array_module == "cupy":
-        return GpuPlace(getattr(session, "device", 0))
+        return GpuPlace(getattr(session, "device", 0), memory)
     return HostPlace(memory)

@@ -152,11 +152,22 @@ class TensorRTSession(Closing):
             if len(mine) >= PLANS_PER_STREAM:
                 stream.synchronize()
                 del self._plans[mine[0]]
-            context = self._context(shape, stream)
-            # TensorRT for RTX captures by itself.
-            capture = self._flavour == "tensorrt"
-            self._plans[key] = _Plan(self._cupy, context, self._input, self._output, shape, stream, capture)
+            try:
+                self._plans[key] = self._make_plan(shape, stream)
+            except MemoryError:
+                # What this stream keeps for another shape goes first.
+                stream.synchronize()
+                for other in mine:
+                    self._plans.pop(other, None)
+                self._cupy.get_default_memory_pool().free_all_blocks()
+                self._plans[key] = self._make_plan(shape, stream)
             return self._plans[key]
+
+    def _make_plan(self, shape: Shape, stream: Any) -> "_Plan":
+        context = self._context(shape, stream)
+        # TensorRT for RTX captures by itself.
+        capture = self._flavour == "tensorrt"
+        return _Plan(self._cupy, context, self._input, self._output, shape, stream, capture)
 
     def _context(self, shape: Shape, stream: Any) -> Any:
         """An execution context for one shape, without memory yet."""
