@@ -12,10 +12,10 @@ from n2n_deploy.batch.plan import Job, Plan, Status
 from n2n_deploy.batch.task import Task
 from n2n_deploy.batch.work import open_denoiser
 from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.engines.memory_plan import MemoryPlan
 from n2n_deploy.engines.tiling import count_tiles
 from n2n_deploy.errors import N2NError
 from n2n_deploy.imaging.fourier import network_shape
-from n2n_deploy.imaging.preprocess import working_memory
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.memory import available_memory
 
@@ -33,7 +33,6 @@ class Kind:
         count: how many are to do.
         tile: height and width of the network's tiles, in network pixels.
         tiles: how many of them a micrograph is cut into.
-        memory: bytes that a process needs for it beyond what it holds now.
         seconds: what one is expected to take; None where it was not measured.
     """
 
@@ -42,7 +41,6 @@ class Kind:
     count: int
     tile: tuple[int, int]
     tiles: int
-    memory: int
     seconds: float | None
 
 
@@ -56,6 +54,7 @@ class Forecast:
         exit_code: that the run would end with, if nothing fails that is not known now.
         session: what would run the network.
         lanes: micrographs in hand at once.
+        memory: how it would be planned; None where there is nothing to do.
         memory_free: bytes that this machine could give.
         kinds: what is to do.
         seconds: wall time expected; None where nothing was measured.
@@ -66,6 +65,7 @@ class Forecast:
     exit_code: int
     session: str = "none"
     lanes: int = 1
+    memory: MemoryPlan | None = None
     memory_free: int = 0
     kinds: Sequence[Kind] = field(default_factory=tuple)
     seconds: float | None = None
@@ -79,7 +79,8 @@ class Forecast:
             "obstacle": self.obstacle,
             "disk_needed": self.plan.bytes_needed,
             "disk_free": self.plan.bytes_free,
-            "memory_needed": max((kind.memory for kind in self.kinds), default=0),
+            "memory_needed": self.memory.host - self.memory.supply.process if self.memory else 0,
+            "memory_plan": self.memory.lines() if self.memory else [],
             "memory_free": self.memory_free,
             "session": self.session,
             "lanes": self.lanes,
@@ -120,12 +121,15 @@ def forecast(task: Task) -> Forecast:
         return Forecast(plan, obstacle, exit_code, lanes=task.options.lanes, memory_free=available_memory())
     free = available_memory()
     with open_denoiser(task.bundle, task.options) as denoiser:
+        gpus = len(task.options.devices)
+        sizes = Counter((job.shape, job.micrograph.optics.pixel_size) for job in todo)
+        memory = denoiser.plan(sizes, halves=task.options.average_halves, gpus=gpus)
         kinds = _kinds(todo, denoiser, task)
-        lanes = task.options.lanes
         seconds = None
         if all(kind.seconds is not None for kind in kinds):
-            seconds = sum(kind.count * kind.seconds for kind in kinds if kind.seconds is not None)
-        return Forecast(plan, obstacle, exit_code, denoiser.session.name, lanes, free, kinds, seconds)
+            seconds = sum(kind.count * kind.seconds for kind in kinds if kind.seconds is not None) / gpus
+        lanes, session = memory.lanes * gpus, denoiser.session.name
+        return Forecast(plan, obstacle, exit_code, session, lanes, memory, free, kinds, seconds)
 
 
 def _kinds(todo: Sequence[Job], denoiser: Denoiser, task: Task) -> list[Kind]:
@@ -138,10 +142,8 @@ def _kinds(todo: Sequence[Job], denoiser: Denoiser, task: Task) -> list[Kind]:
         tile = denoiser.tile(shape, pixel_size, halves=task.options.average_halves)
         size = network_shape(shape, pixel_size, denoiser.recipe.max_resolution)
         tiles = count_tiles(size, denoiser.bundle.manifest.halo, tile)
-        around = working_memory(shape, pixel_size, denoiser.recipe, merge=denoiser.merge is not None)
-        memory = task.options.lanes * around + denoiser.session.memory(tile)
         seconds = _time(jobs, denoiser, tiles * tile[0] * tile[1], task)
-        kinds.append(Kind(shape, pixel_size, len(jobs), tile, tiles, memory, seconds))
+        kinds.append(Kind(shape, pixel_size, len(jobs), tile, tiles, seconds))
     return kinds
 
 
@@ -174,4 +176,4 @@ def _time(jobs: Sequence[Job], denoiser: Denoiser, computed: int, task: Task) ->
     network = seconds["network"] * computed / (height * width)
     total = read + raw * (seconds["preprocess"] + seconds["restore"]) + network
     # Lanes do everything side by side but for the network, which takes one image at a time.
-    return max(network, total / task.options.lanes)
+    return max(network, total / denoiser.lanes)

@@ -338,8 +338,9 @@ def _dry_run(task: "Task", *, as_json: bool) -> NoReturn:
             table.add_row(status.value, str(count))
     table.add_row("disk", f"{found.plan.bytes_needed / 1e9:.2f} GB needed, {found.plan.bytes_free / 1e9:.2f} GB free")
     if found.kinds:
-        needed = max(kind.memory for kind in found.kinds)
-        table.add_row("memory", f"{needed / 1e9:.2f} GB needed, {found.memory_free / 1e9:.2f} GB free")
+        for line in found.memory.lines() if found.memory else ():
+            title, _, text = line.rpartition(": ")
+            table.add_row(title, text)
         table.add_row("engine", f"{found.session}, {found.lanes} lanes")
     for kind in found.kinds:
         ny, nx = kind.shape
