@@ -10,6 +10,7 @@ import platform
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -30,6 +31,8 @@ from n2n_deploy.memory import available_memory
 
 _PER_THREAD = 2
 """Jobs handed out for each thread of the workers: one in hand, and one to begin while the answer is on its way."""
+
+_LOOK_SECONDS = 1.0
 
 _RETRIES = 2
 """How often a job is tried again that could not run at all, on whichever worker is free."""
@@ -114,8 +117,10 @@ class ClusterWorkers:
             options=self._options,
             keeper=self._keeper,
         )
+        looked, window = 0.0, 1
         while True:
-            window = _PER_THREAD * max(self._threads(), 1)
+            if time.monotonic() - looked > _LOOK_SECONDS:  # workers come and go
+                window, looked = _PER_THREAD * max(self._threads(), 1), time.monotonic()
             while len(in_hand) < window and not stop.is_set() and (job := next(waiting, None)) is not None:
                 future = self._client.submit(work, job, pure=False, retries=_RETRIES)
                 in_hand[future] = job
@@ -123,7 +128,7 @@ class ClusterWorkers:
             if not in_hand:
                 return
             try:
-                future = answers.get(timeout=1.0)
+                future = answers.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
                 if stop.is_set() and not self._threads():
                     return  # what was in hand went with the workers

@@ -177,6 +177,8 @@ def _standing(path: Path, label: str) -> tuple[Status, str]:
     """What is at an output's place: nothing of value, this work finished, or other work and what is known of it."""
     # The work alone decides, not the version of the program that did it.
     work = label.partition(": ")[2]
+    if not os.path.lexists(path):
+        return Status.TODO, ""
     try:
         labels = read_header(path).labels
     except (DataError, OSError):
@@ -228,9 +230,15 @@ def provenance_label(
     Its last part is a hash of everything that changes the pixels: model, recipe, options, optics, CTF, and the
     size and time (`stamps`) of each input file. A run that computes the same label for a row need not do it again.
     """
-    work = (model_hash, options.output_hash, recipe, micrograph.optics, micrograph.ctf, *stamps)
+    work = (_shared_work(model_hash, options, recipe), micrograph.optics, micrograph.ctf, *stamps)
     job_hash = hashlib.sha256(repr(work).encode()).hexdigest()[:16]
     return f"n2n-deploy {n2n_deploy.__version__} denoised: model {model_hash} work {job_hash}"
+
+
+@functools.lru_cache(4)
+def _shared_work(model_hash: str, options: DenoiseOptions, recipe: Recipe) -> tuple[str, ...]:
+    """What the work of all micrographs of a run has in common."""
+    return model_hash, options.output_hash, repr(recipe)
 
 
 def _halves(micrograph: Micrograph, shape: tuple[int, int]) -> tuple[Path, Path]:

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 import starfile
 
-from n2n_deploy import DataError, DenoiseOptions, UsageError
+from n2n_deploy import DataError, DenoiseOptions, UsageError, denoiser
 from n2n_deploy.batch.task import Task
 from n2n_deploy.batch.watch import watch
-from n2n_deploy.engines import select
 
 from .conftest import STAR, MakeBundle, MakeTable, band_limited
 
@@ -49,8 +48,8 @@ def test_a_table_that_grows_is_followed(
         path.unlink()
     source.unlink()
     opened = []
-    open_session = select.choose_session
-    monkeypatch.setattr(select, "choose_session", lambda *args, **more: opened.append(1) or open_session(*args, **more))
+    choose = denoiser.choose_session
+    monkeypatch.setattr(denoiser, "choose_session", lambda *args, **more: opened.append(1) or choose(*args, **more))
     listed_meanwhile: list[int] = []
 
     def collect() -> None:
