@@ -64,7 +64,8 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     np.save(folder / "image.npy", image)
     optics, ctf = Optics(PIXEL_SIZE, 300.0, 2.7, 0.1), CTFParameters(12000.0, 11500.0, 30.0)
     ours, topaz = Timing(), Timing()
-    command = [str(options.python), str(Path(__file__).with_name("topaz_worker.py"))]
+    # -P: this folder has a topaz.py too, which must not hide the package
+    command = [str(options.python), "-P", str(Path(__file__).with_name("topaz_worker.py"))]
     with (
         Denoiser(make_bundle(folder / "model.n2n", options.preset)) as denoiser,
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker,
