@@ -33,9 +33,7 @@ class Profile(BaseModel):
     def _ordered(self) -> Self:
         triples = zip(self.minimum, self.optimum, self.maximum, strict=True)
         if not all(0 < low <= best <= high for low, best, high in triples):
-            raise ValueError(
-                f"not minimum ≤ optimum ≤ maximum: {self.minimum}, {self.optimum}, {self.maximum}"
-            )
+            raise ValueError(f"not minimum ≤ optimum ≤ maximum: {self.minimum}, {self.optimum}, {self.maximum}")
         return self
 
     def takes(self, shape: Shape) -> bool:
@@ -93,9 +91,7 @@ class EngineFacts(BaseModel):
             return f"it is for {self.flavour}, not {flavour}"
         built, here = _numbers(self.tensorrt_version), _numbers(version)
         if self.version_compatible and not (built[0] == here[0] and built <= here):
-            return (
-                f"it is for versions {self.tensorrt_version} to {built[0]}.x of {flavour}; here is {version}"
-            )
+            return f"it is for versions {self.tensorrt_version} to {built[0]}.x of {flavour}; here is {version}"
         if not self.version_compatible and built != here:
             return f"it was built by {flavour} {self.tensorrt_version}; here is {version}"
         if self.hardware == "ampere_plus":

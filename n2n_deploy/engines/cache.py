@@ -100,7 +100,9 @@ class EngineCache:
             HostError: as for `get`.
         """
         self._check_folder()
-        return self.folder / f"{engine[:40]}.kernels"
+        path = self.folder / f"{engine[:40]}.kernels"
+        self._evict(path)
+        return path
 
     def _check_folder(self) -> None:
         """Deserialising an engine runs its code: none may come from a folder that others can write to."""

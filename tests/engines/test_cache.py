@@ -120,6 +120,16 @@ def test_the_least_recently_used_go_when_it_is_full(tmp_path: Path) -> None:
     assert [path.stem for path in tmp_path.glob("*.engine")] == [keys[1].name]
 
 
+def test_kernels_count_too_although_nothing_is_built(tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path, limit=2500)
+    for age in range(4):
+        kernels = cache.kernels(f"{age:064x}"[::-1])
+        kernels.write_bytes(bytes(1000))
+        os.utime(kernels, (age, age))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2500 + 1000
+    assert kernels.exists()
+
+
 def test_a_folder_others_can_write_to_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o770)
     with pytest.raises(HostError, match="others can write"):

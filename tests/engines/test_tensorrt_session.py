@@ -90,6 +90,7 @@ CUPY = SimpleNamespace(
     float32=np.float32,
     uint8=np.uint8,
     empty=lambda shape, dtype: np.full(shape, 7, dtype).view(_GpuArray),
+    get_default_memory_pool=lambda: SimpleNamespace(free_all_blocks=lambda: None),
     cuda=SimpleNamespace(
         Device=_Device,
         Stream=new_stream,
@@ -242,6 +243,26 @@ def test_plans_are_bounded_for_each_stream(session: TensorRTSession) -> None:
         for height in (32, 40, 48, 56, 64):
             session.run(images(1, 1, height, 64))
     assert len(session._plans) == tensorrt.PLANS_PER_STREAM
+
+
+def test_where_memory_is_short_what_is_kept_for_other_shapes_goes_first(
+    session: TensorRTSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = {"plans": 1}
+
+    def empty(shape: Any, dtype: Any) -> Any:
+        if dtype is np.uint8 and len(session._plans) >= room["plans"]:
+            raise MemoryError
+        return np.full(shape, 7, dtype).view(_GpuArray)
+
+    monkeypatch.setattr(CUPY, "empty", empty)
+    with new_stream():
+        for height in (64, 32):
+            session.run(images(1, 1, height, 64))
+        assert [shape for _, shape in session._plans] == [(1, 1, 32, 64)]
+        room["plans"] = 0
+        with pytest.raises(MemoryError):
+            session.run(images(1, 1, 64, 64))
 
 
 def test_memory_is_the_engines_and_tiles_stay_within_its_profiles(session: TensorRTSession) -> None:
