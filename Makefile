@@ -16,7 +16,7 @@ test: $(STAMP) lint
 gpu-test: $(STAMP)
 	@$(BIN)/python -c 'import sys; from n2n_deploy.engines.gpus import driver; problem = driver().problem; print(f"SKIPPED: {problem}" if problem else driver()); sys.exit(77 if problem else 0)'
 	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gpu,tensorrt,rtx]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gpu,tensorrt,rtx]' tensorrt-lean-cu13
 	$(BIN)/pytest tests/gpu
 
 lint: $(STAMP)

@@ -158,10 +158,10 @@ def measure(
     with choose_session(bundle, "gpu", engine=engine, precision=precision).session as session:
         with Denoiser(bundle, session=session) as denoiser:
             seconds = stages(denoiser, source, folder)
-        rates = {}
+        rates, host = {}, {}
         for number in lanes:
             with Denoiser(bundle, session=session, lanes=number) as denoiser:
-                rates[number] = end_to_end(denoiser, source, folder, number, count)
+                rates[number], host[number] = end_to_end(denoiser, source, folder, number, count)
     cupy.get_default_memory_pool().free_all_blocks()
     busy = sum(seconds[stage] for stage in ("H2D", "preprocess", "network", "restore", "D2H"))
     best = max(rates.values())
@@ -175,6 +175,7 @@ def measure(
         "seconds": seconds,
         "network_tflops": network_flops(preset, size) / seconds["network"] / 1e12,
         "micrographs_per_second": rates,
+        "host_memory_GB": host,
         "gpu_busy_estimate": min(1.0, busy * best),
     }
 
@@ -210,13 +211,18 @@ def stages(denoiser: Any, source: Path, folder: Path) -> dict[str, float]:
     return found
 
 
-def end_to_end(denoiser: Any, source: Path, folder: Path, lanes: int, count: int) -> float:
-    """Micrographs per second from file to file, `lanes` threads at once."""
+def end_to_end(denoiser: Any, source: Path, folder: Path, lanes: int, count: int) -> tuple[float, list[float]]:
+    """Micrographs per second from file to file, `lanes` threads at once; GB of host memory held, ten times on the way.
+
+    Memory that grows shows with `--micrographs 10000`.
+    """
     from n2n_deploy.io.mrc import read_mrc, write_mrc
+    from n2n_deploy.memory import process_memory
 
     optics, ctf = optics_of(source)
     waiting = iter(range(count + lanes))
     taking, ready = threading.Lock(), threading.Barrier(lanes + 1)
+    held: list[float] = []
 
     def one(number: int) -> None:
         read = read_mrc(source)
@@ -230,6 +236,8 @@ def end_to_end(denoiser: Any, source: Path, folder: Path, lanes: int, count: int
                 index = next(waiting, None)
             if index is None:
                 return
+            if index % max(1, count // 10) == 0:
+                held.append(process_memory() / 1e9)
             one(index)
 
     threads = [threading.Thread(target=lane, args=(number,)) for number in range(lanes)]
@@ -239,7 +247,7 @@ def end_to_end(denoiser: Any, source: Path, folder: Path, lanes: int, count: int
     start = time.perf_counter()
     for thread in threads:
         thread.join()
-    return (count + lanes) / (time.perf_counter() - start)
+    return (count + lanes) / (time.perf_counter() - start), held
 
 
 def host_seconds(work: Callable[[], Any], repeats: int = REPEATS) -> float:

@@ -1,6 +1,7 @@
 """What needs a GPU: skipped, with the reason, where there is none. `make gpu-test` runs it all, and asks for one."""
 
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,9 +13,13 @@ import torch
 
 from n2n_deploy.bundle import GOLDEN, Bundle, write_bundle
 from n2n_deploy.engines.gpus import driver
+from n2n_deploy.engines.profiles import plan_profiles
+from n2n_deploy.errors import HostError
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.parity import TOLERANCE, golden_vectors
-from n2n_deploy.manifest import Manifest
+from n2n_deploy.export.tensorrt_engine import BFLOAT16_TOLERANCE, compile_bundle
+from n2n_deploy.export.tensorrt_graph import to_bfloat16
+from n2n_deploy.manifest import Deviation, Manifest, Precision
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.model import build
 from n2n_deploy.train.receptive_field import receptive_field
@@ -53,11 +58,28 @@ def gpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     inputs, outputs = golden_vectors(network)
     golden = io.BytesIO()
     np.savez(golden, inputs=inputs, outputs=outputs)
+    graph = to_onnx(network, "fp32")
     members = {
-        "model.fp32.onnx": to_onnx(network, "fp32").SerializeToString(),
+        "model.fp32.onnx": graph.SerializeToString(),
+        "model.bf16.onnx": to_bfloat16(graph).SerializeToString(),
         "model.fp16.onnx": to_onnx(network, "fp16").SerializeToString(),
         GOLDEN: golden.getvalue(),
     }
-    manifest = Manifest(preset="fast", halo=receptive_field(network), tolerance=TOLERANCE)
+    half = TOLERANCE["fp16"]
+    bf16 = Deviation(max=BFLOAT16_TOLERANCE * half.max, rms=BFLOAT16_TOLERANCE * half.rms)
+    tolerance: dict[Precision, Deviation] = {**TOLERANCE, "bf16": bf16}
+    manifest = Manifest(preset="fast", halo=receptive_field(network), tolerance=tolerance)
     path = tmp_path_factory.mktemp("gpu") / "model.n2n"
     return write_bundle(path, manifest, Recipe(max_resolution=6.0), members)
+
+
+@pytest.fixture(scope="session")
+def portable_bundle(gpu_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same with a version-compatible engine of TensorRT, which its lean runtime runs."""
+    path = tmp_path_factory.mktemp("portable") / "model.n2n"
+    shutil.copy(gpu_bundle.path, path)
+    try:
+        compile_bundle(Bundle.open(path), "tensorrt", ["fp16"], plan_profiles([(1024, 1280)]), portable=True)
+    except HostError as error:
+        pytest.skip(str(error))
+    return Bundle.open(path)

@@ -11,8 +11,10 @@ import pytest
 from n2n_deploy import Denoiser, denoise
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.bundle import Bundle
+from n2n_deploy.engines.gpus import gpus
 from n2n_deploy.errors import HostError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.imaging.restore import Merge
 from n2n_deploy.simulate import simulate
 
 OPTICS, CTF = Optics(1.0, 300.0, 2.7, 0.1), CTFParameters(15000.0, 14000.0, 20.0)
@@ -44,6 +46,37 @@ def test_a_batch_is_the_cpus(gpu_bundle: Bundle, tmp_path: Path) -> None:
         expected, found = mrcfile.read(one), mrcfile.read(other)
         assert np.abs(found - expected).max() < 0.05 * expected.std()
         assert np.sqrt(np.mean((found - expected) ** 2)) < 0.005 * expected.std()
+
+
+def test_a_batch_on_all_gpus_is_the_cpus(gpu_bundle: Bundle, tmp_path: Path) -> None:
+    if len(gpus()) < 2:
+        pytest.skip("this process may use one GPU")
+    gpu_denoiser(gpu_bundle).close()
+    table = simulate(tmp_path / "data", micrographs=8, size=(600, 512), pixel_size=1.5, seed=2)
+    chosen = tuple(gpu.index for gpu in gpus())
+    for name, options in (("cpu", DenoiseOptions(device="cpu")), ("gpus", DenoiseOptions(gpus=chosen))):
+        assert denoise(table, gpu_bundle, tmp_path / name, options=options).denoised == 8
+    for one in sorted((tmp_path / "cpu").rglob("*.mrc")):
+        expected, found = mrcfile.read(one), mrcfile.read(tmp_path / "gpus" / one.relative_to(tmp_path / "cpu"))
+        assert np.sqrt(np.mean((found - expected) ** 2)) < 0.005 * expected.std()
+
+
+@pytest.mark.parametrize("shape", [(2046, 2880), (1023, 1001)])
+@pytest.mark.parametrize("merge", [None, Merge(9.0, 3.0)])
+def test_lanes_take_no_more_than_was_planned(gpu_bundle: Bundle, shape: tuple[int, int], merge: Merge | None) -> None:
+    import cupy
+
+    image = np.random.default_rng(0).normal(40, 6, shape).astype(np.float32)
+    with gpu_denoiser(gpu_bundle, merge=merge) as denoiser:
+        plan = denoiser.plan({(shape, OPTICS.pixel_size): 2})
+        pool = cupy.get_default_memory_pool()
+        pool.free_all_blocks()
+        before, host = cupy.cuda.runtime.memGetInfo()[0], psutil.Process().memory_info().rss
+        for _ in range(2):
+            denoiser(image, OPTICS, CTF)
+        # The library's own code, loaded with the first run of a shape, comes on top.
+        assert before - cupy.cuda.runtime.memGetInfo()[0] <= plan.device + (64 << 20)
+        assert psutil.Process().memory_info().rss - host <= plan.host - plan.supply.process + (64 << 20)
 
 
 def test_nothing_leaks_over_500_micrographs(gpu_bundle: Bundle) -> None:

@@ -1,5 +1,6 @@
 """Each session against ONNX Runtime on the CPU; the order of streams; memory as stated."""
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,8 +15,13 @@ from n2n_deploy.engines.tiling import run_tiled
 from n2n_deploy.errors import HostError
 from n2n_deploy.manifest import Precision
 
-GPU_ENGINES = [engine.name for engine in ENGINES if engine.gpu]
-CASES: list[tuple[str, Precision]] = [(name, kind) for name in GPU_ENGINES for kind in ("fp32", "fp16")]
+LEAN = "tensorrt-lean"
+GPU_ENGINES = [engine.name for engine in ENGINES if engine.gpu and engine.name != LEAN]
+CASES: list[tuple[str, Precision]] = [
+    *((name, kind) for name in GPU_ENGINES for kind in ("fp32", "fp16")),
+    ("tensorrt", "bf16"),
+    ("rtx", "bf16"),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,6 +55,26 @@ def test_sessions_agree_with_the_cpu(
         for _ in range(3):  # set-up, capture, replay
             found = session.run(cupy.asarray(batch))
             assert deviation(cupy.asnumpy(found), expected).within(gpu_bundle.manifest.tolerance[precision])
+
+
+def test_the_lean_runtime_runs_a_portable_engine(cupy: ModuleType, stream: Any, portable_bundle: Bundle) -> None:
+    del stream
+    batch = images((1, 1, 512, 640))
+    with OnnxRuntimeSession(portable_bundle.onnx("fp32")) as cpu:
+        expected = cpu.run(batch)
+    with opened(portable_bundle, LEAN) as session:
+        for _ in range(3):
+            found = cupy.asnumpy(session.run(cupy.asarray(batch)))
+            assert deviation(found, expected).within(portable_bundle.manifest.tolerance["fp16"])
+
+
+def test_a_shipped_engine_is_run_and_none_is_built(
+    portable_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("N2N_DEPLOY_CACHE", str(tmp_path))
+    with opened(portable_bundle, "tensorrt") as session:
+        assert session.name == "tensorrt"
+    assert not list(tmp_path.glob("*.engine"))
 
 
 @pytest.mark.parametrize("engine", GPU_ENGINES)
