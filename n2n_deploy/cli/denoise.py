@@ -1,20 +1,9 @@
 """`n2n-deploy denoise`: micrographs in, denoised micrographs, tables and a summary out."""
 
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
 from n2n_deploy.cli.common import (
     ConfigOption,
@@ -22,18 +11,13 @@ from n2n_deploy.cli.common import (
     JsonOption,
     PrecisionOption,
     TrustedKeysOption,
-    err,
-    out,
     parse_precision,
     print_json,
     save_config,
 )
+from n2n_deploy.cli.denoise_output import Bar, print_dry_run, print_summary
 from n2n_deploy.cli.halves import EvenOption, OddOption, SuffixesOption, parse_suffixes
 from n2n_deploy.errors import UsageError
-
-if TYPE_CHECKING:
-    from n2n_deploy.batch.summary import Summary
-    from n2n_deploy.batch.task import Task
 
 _PIXELS, _FILES, _MACHINE, _RUN = "What is written", "Files", "Machine", "Run"
 
@@ -42,7 +26,9 @@ def denoise_command(
     ctx: typer.Context,
     micrographs: Annotated[
         list[str],
-        typer.Argument(help="A STAR file, or MRC files or globs (with a model trained with --no-phase-flip)."),
+        typer.Argument(
+            help="A STAR table or cryoSPARC's .cs of exposures; or MRC files or globs (models with --no-phase-flip)."
+        ),
     ],
     model: Annotated[Path, typer.Argument(help="The bundle that n2n-deploy export made (MODEL.n2n).")],
     output: Annotated[
@@ -261,8 +247,8 @@ def denoise_command(
     if idle_minutes is not None and not watching:
         raise UsageError("--idle-minutes says when --watch ends; give both")
     if dry_run:
-        _dry_run(task, as_json=as_json)
-    with _Bar(quiet=as_json) as bar:
+        print_dry_run(task, as_json=as_json)
+    with Bar(quiet=as_json) as bar:
         if watching:
             idle = None if idle_minutes is None else 60 * idle_minutes
             summary = watch(task, idle=idle, cluster=cluster, say=bar.say, progress=bar.update)
@@ -272,114 +258,5 @@ def denoise_command(
     if as_json:
         print_json(summary.as_dict())
     else:
-        _print_summary(summary)
+        print_summary(summary)
     raise typer.Exit(summary.exit_code)
-
-
-class _Bar:
-    """A progress bar with the time left; failures are printed above it as they happen."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(TextColumn("denoising"), *columns, console=err, disable=quiet)
-        self._task: Any = None
-        self._total = 0
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def update(self, event: Any) -> None:
-        from n2n_deploy.batch.plan import Status
-
-        if event.outcome is None:
-            self._total += len(event.plan.with_status(Status.TODO))
-            if self._task is None:
-                self._task = self._progress.add_task("", total=self._total)
-            self._progress.update(self._task, total=self._total)
-            for job in event.plan.with_status(Status.REFUSED):
-                self._say("refused", job.reason)
-            return
-        self._progress.advance(self._task)
-        if event.outcome.error:
-            self._say("failed", event.outcome.error)
-        for note in event.outcome.notes:
-            self._say("note", f"{event.outcome.job.micrograph.name}: {note}", "yellow")
-
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._progress.console.print(escape(text), soft_wrap=True)
-
-    def _say(self, kind: str, text: str, colour: str = "red") -> None:
-        self._progress.console.print(f"[{colour}]{kind}:[/] {escape(text)}", soft_wrap=True)
-
-
-def _dry_run(task: "Task", *, as_json: bool) -> NoReturn:
-    """Print what a run would do, and end with the exit code that it would end with."""
-    from n2n_deploy.batch.forecast import forecast
-    from n2n_deploy.batch.plan import Status
-
-    found = forecast(task)
-    if as_json:
-        print_json(found.as_dict())
-        raise typer.Exit(found.exit_code)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for status in Status:
-        if count := len(found.plan.with_status(status)):
-            table.add_row(status.value, str(count))
-    table.add_row("disk", f"{found.plan.bytes_needed / 1e9:.2f} GB needed, {found.plan.bytes_free / 1e9:.2f} GB free")
-    if found.kinds:
-        for line in found.memory.lines() if found.memory else ():
-            title, _, text = line.rpartition(": ")
-            table.add_row(title, text)
-        table.add_row("engine", f"{found.session}, {found.lanes} lanes")
-    for kind in found.kinds:
-        ny, nx = kind.shape
-        each = "" if kind.seconds is None else f", {kind.seconds:.2f} s each"
-        table.add_row(f"{kind.count} of {ny}×{nx}", f"{kind.pixel_size:g} Å/px, {kind.tiles} tiles each{each}")
-    if found.seconds is not None:
-        table.add_row("time expected", f"{timedelta(seconds=round(found.seconds))}, writing apart")
-    out.print(table)
-    for job in found.plan.with_status(Status.REFUSED):
-        out.print(f"[red]refused:[/] {escape(job.reason)}", soft_wrap=True)
-    if found.obstacle:
-        out.print(f"[bold red]would not start:[/] {escape(found.obstacle)}", soft_wrap=True)
-    raise typer.Exit(found.exit_code)
-
-
-def _print_summary(summary: "Summary") -> None:
-    """A small table: how many, how fast, where the time went."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("denoised", str(summary.denoised))
-    for label, count in (
-        ("done before", summary.already_done),
-        ("kept, of other work", summary.kept),
-        ("failed", len(summary.failures)),
-        ("not begun", summary.not_begun),
-    ):
-        if count:
-            table.add_row(label, str(count))
-    if summary.denoised:
-        rate = f"{summary.seconds:.1f} s, {summary.megapixels / summary.seconds:.2f} Mpx/s"
-        table.add_row("time", rate)
-        stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in summary.stage_seconds.items())
-        table.add_row("seconds by stage", stages)
-    if summary.gave_up:
-        table.add_row("ended early", summary.gave_up)
-    if summary.listed > summary.denoised + summary.already_done + summary.kept:
-        table.add_row("in the folder", str(summary.listed))
-    table.add_row("output", str(summary.table or summary.output))
-    if summary.report:
-        table.add_row("report", str(summary.report))
-    out.print(table)
-    if summary.failures:
-        out.print(f"what failed, with reasons: {summary.output / 'failed.star'} and {summary.output / 'log.jsonl'}")
