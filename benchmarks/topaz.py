@@ -75,10 +75,12 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         denoiser(image, optics, ctf)
         for _ in range(options.repeats):
             ours.add(lambda: denoiser(image, optics, ctf))
+            print(f"n2n-deploy: {ours.wall[-1]:.1f} s; now Topaz", flush=True)
             print(f"{folder / 'image.npy'}", file=worker.stdin, flush=True)
             measured = answer(worker.stdout)
             topaz.wall.append(measured["wall"])
             topaz.cpu.append(measured["cpu"])
+            print(f"Topaz: {topaz.wall[-1]:.1f} s", flush=True)
         worker.stdin.close()
     return {
         "preset": options.preset,
