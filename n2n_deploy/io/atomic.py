@@ -1,6 +1,7 @@
 """Files that take their name only when they are complete."""
 
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -14,6 +15,7 @@ from n2n_deploy.errors import HostError
 
 TEMPORARY_SUFFIX = ".n2n-tmp"
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST_NAME = 200  # bytes of the final name kept in the temporary one; file systems take 255
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -42,16 +44,16 @@ def atomic_write(path: Path | str, *, size: int | None = None) -> Iterator[Binar
     """
     path = Path(path)
     name = os.fsencode(path.name)[:_LONGEST_NAME].decode("utf-8", errors="ignore")
-    temporary = path.with_name(f".{name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+    temporary = path.with_name(f".{name}.{_machine()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     stream: BinaryIO | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = temporary.open("x+b")
+        stream = _open_locked(temporary)
         yield stream
         stream.flush()
         os.fsync(stream.fileno())
-        stream.close()
         temporary.replace(path)
+        stream.close()
     except BaseException as error:
         written = _abandon(stream, temporary)
         if isinstance(error, OSError) and error.filename in (None, str(temporary), str(path.parent)):
@@ -63,10 +65,11 @@ def atomic_write(path: Path | str, *, size: int | None = None) -> Iterator[Binar
 def remove_stale_temporaries(folder: Path, *, older_than: float = 600.0) -> list[Path]:
     """Remove the temporary files that killed runs left in a folder and the folders below it.
 
+    A running writer on this machine is known by the lock on its file, one on another machine by its file's age.
+
     Args:
         folder: where to look; it may be missing.
-        older_than: seconds since the last byte was written. A running writer's file is younger than that,
-            whichever machine it runs on.
+        older_than: seconds since the last byte was written, for files of other machines.
 
     Returns:
         the files removed.
@@ -74,10 +77,39 @@ def remove_stale_temporaries(folder: Path, *, older_than: float = 600.0) -> list
     removed = []
     for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > older_than:
-                path.unlink()
+            if time.time() - path.stat().st_mtime > older_than or _remove_unlocked(path):
+                path.unlink(missing_ok=True)
                 removed.append(path)
     return removed
+
+
+def _machine() -> str:
+    """Eight digits that this machine has until it is started again; a kernel knows all locks of its own processes."""
+    try:
+        return _BOOT_ID.read_text()[:8]
+    except OSError:
+        return "unknown"
+
+
+def _open_locked(temporary: Path) -> BinaryIO:
+    """Make a temporary file that is locked as long as it is open, where the file system has locks."""
+    while True:
+        stream = temporary.open("x+b")
+        with suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if temporary.exists():  # and was not taken for a dead writer's before it was locked
+            return stream
+        stream.close()
+
+
+def _remove_unlocked(path: Path) -> bool:
+    """Remove a temporary file of this machine whose writer is dead; False where it is not, or cannot be known."""
+    if f".{_machine()}-" not in path.name or not _BOOT_ID.exists():
+        return False
+    with path.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    return True
 
 
 def _abandon(stream: BinaryIO | None, temporary: Path) -> int:

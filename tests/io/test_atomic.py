@@ -1,6 +1,8 @@
 """A file appears whole or not at all."""
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -96,6 +98,24 @@ def test_long_and_odd_names(tmp_path: Path) -> None:
     with atomic_write(path) as stream:
         stream.write(b"x")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_dead_writer_left_is_removed_and_not_what_is_being_written(tmp_path: Path) -> None:
+    if not Path("/proc/sys/kernel/random/boot_id").exists():
+        pytest.skip("this system does not tell one start from another")
+    dying = f"""
+import os, signal
+from n2n_deploy.io.atomic import atomic_write
+with atomic_write({str(tmp_path / "dead.mrc")!r}) as stream:
+    stream.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", dying], check=False)
+    (left,) = tmp_path.iterdir()
+    with atomic_write(tmp_path / "alive.mrc") as stream:
+        stream.write(b"whole")
+        assert remove_stale_temporaries(tmp_path) == [left]
+    assert [path.name for path in tmp_path.iterdir()] == ["alive.mrc"]
 
 
 def test_only_old_temporaries_are_removed(tmp_path: Path) -> None:
