@@ -16,7 +16,7 @@ from torch import nn
 
 from n2n_deploy.errors import DataError, HostError
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.loader import Batches, split
+from n2n_deploy.train.loader import Batches, augment, split
 from n2n_deploy.train.patches import PatchStore
 from n2n_deploy.train.run import start
 
@@ -85,7 +85,7 @@ def fit(
     if len(training) == 0:
         raise DataError(f"{len(store)} patches are too few to train on; give more micrographs or smaller patches")
     chosen = np.linspace(0, len(held) - 1, min(len(held), _VALIDATION_PAIRS)).astype(int)
-    validation = store.read(held[chosen]) if len(held) else np.empty((0, 2, side, side), np.float32)
+    validation = store.read(held[chosen]).astype(np.float32) if len(held) else np.empty((0, 2, side, side), np.float32)
 
     run = start(out, config, device, resume=resume, facts=facts or {})
     network: Callable[[torch.Tensor], torch.Tensor] = torch.compile(run.network) if config.compile else run.network
@@ -99,13 +99,13 @@ def fit(
         explained_memory_errors(),
     ):
         run.network.train()
-        for noisy, target in batches:
+        for pairs, ways in batches:
             done = run.done
             if done >= 1 or stopped.is_set():
                 break
             rate = run.set_rate()
-            noisy = noisy.to(device, memory_format=torch.channels_last, non_blocking=True)
-            target = target.to(device, non_blocking=True)
+            noisy, target = augment(pairs.to(device, non_blocking=True), ways.to(device, non_blocking=True))
+            noisy = noisy.contiguous(memory_format=torch.channels_last)
             with run.autocast():
                 loss = nn.functional.mse_loss(network(noisy).float(), target)
             run.record(loss.item())

@@ -15,6 +15,7 @@ from n2n_deploy.train.patches import PatchStore
 _AHEAD = 8  # batches read before they are needed
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+"""Pairs (n, 2, side, side) float16 as they are stored, and what `augment` is to do with each, (n, 4) bool."""
 
 
 def split(
@@ -55,26 +56,37 @@ def split(
 
 
 def make_batch(store: PatchStore, numbers: NDArray[np.int64], config: TrainConfig, step: int) -> Batch:
-    """Make a step's input and target, (n, 1, side, side) float32, a function of seed and step alone.
+    """Choose a step's pairs, and what `augment` is to do with each, as a function of seed and step alone.
 
-    Even and odd change places at random, and each pair is turned and mirrored in one of the eight ways, both
-    halves alike.
+    Even and odd change places at random, and each pair is turned and mirrored in one of the eight ways.
     """
     rng = np.random.default_rng((config.seed, step))
     pairs = store.read(rng.choice(numbers, config.batch_size, replace=len(numbers) < config.batch_size))
+    ways = np.zeros((len(pairs), 4), dtype=bool)
     if config.augment:
-        pairs = augment(pairs, rng)
-    return torch.from_numpy(pairs[:, :1].copy()), torch.from_numpy(pairs[:, 1:].copy())
+        for way in ways:
+            swap, turns, mirror = rng.integers((2, 4, 2))
+            # A quarter turn is a transposition and then a reflection.
+            way[:] = swap, turns % 2, turns in (1, 2), (turns in (2, 3)) != mirror
+    return torch.from_numpy(pairs), torch.from_numpy(ways)
 
 
-def augment(pairs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Swap, turn and mirror pairs (n, 2, side, side) at random, both halves of a pair alike."""
-    result = np.empty_like(pairs)
-    for index, pair in enumerate(pairs):
-        swap, turns, mirror = rng.integers((2, 4, 2))
-        pair = np.rot90(pair[::-1] if swap else pair, turns, axes=(1, 2))
-        result[index] = pair[:, :, ::-1] if mirror else pair
-    return result
+def augment(pairs: torch.Tensor, ways: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Swap, transpose and mirror pairs, both halves of a pair alike, where they are, on a GPU or not.
+
+    Args:
+        pairs: (n, 2, side, side).
+        ways: (n, 4) bool, for each pair whether to swap even and odd, transpose, mirror y, mirror x; in this order.
+
+    Returns:
+        A step's input and target, (n, 1, side, side) float32.
+    """
+    swap, transpose, mirror_y, mirror_x = ways.T[..., None, None, None]
+    pairs = torch.where(swap, pairs.flip(1), pairs)
+    pairs = torch.where(transpose, pairs.transpose(2, 3), pairs)
+    pairs = torch.where(mirror_y, pairs.flip(2), pairs)
+    pairs = torch.where(mirror_x, pairs.flip(3), pairs).float()
+    return pairs[:, :1], pairs[:, 1:]
 
 
 class Batches:

@@ -178,33 +178,35 @@ class PatchStore:
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
-        self._open: OrderedDict[int, h5py.File] = OrderedDict()
-        self.corners: list[NDArray[np.int64]] = [self._file(index)["corners"][:] for index in range(len(self.files))]
+        self._open: OrderedDict[int, h5py.Dataset] = OrderedDict()
+        self.corners: list[NDArray[np.int64]] = [
+            self._pairs(index).file["corners"][:] for index in range(len(self.files))
+        ]
         self.counts = np.array([len(corners) for corners in self.corners], dtype=np.int64)
         self._ends = np.cumsum(self.counts)
 
     def __len__(self) -> int:
         return int(self.counts.sum())
 
-    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
-        """Pairs (n, 2, side, side) float32 with these numbers, in this order."""
+    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
+        """Pairs (n, 2, side, side) with these numbers, in this order, as they are stored."""
         pairs = []
         for index in indices:
             number = int(np.searchsorted(self._ends, index, side="right"))
             start = self._ends[number] - self.counts[number]
             try:
-                pairs.append(self._file(number)["pairs"][index - start])
+                pairs.append(self._pairs(number)[index - start])
             except OSError as error:
                 raise _damaged(self.files[number], error) from error
-        return np.stack(pairs).astype(np.float32)
+        return np.stack(pairs)
 
     def close(self) -> None:
         """Close all files."""
         while self._open:
-            self._open.popitem()[1].close()
+            self._open.popitem()[1].file.close()
 
-    def _file(self, number: int) -> h5py.File:
-        """The file, kept open with the others that were used last."""
+    def _pairs(self, number: int) -> h5py.Dataset:
+        """The pairs of a file, kept open with the others that were used last."""
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
@@ -214,10 +216,10 @@ class PatchStore:
             raise _damaged(self.files[number], error) from error
         if file.attrs.get("format", STORE_FORMAT + 1) > STORE_FORMAT:
             raise DataError(f"{self.files[number]}: patches of a newer format; update n2n-deploy")
-        self._open[number] = file
+        self._open[number] = file["pairs"]
         if len(self._open) > _OPEN_FILES:
-            self._open.popitem(last=False)[1].close()
-        return file
+            self._open.popitem(last=False)[1].file.close()
+        return self._open[number]
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

@@ -1,6 +1,10 @@
-"""Training on a GPU: bfloat16 learns what the CPU's float32 does, and compiled or not is the same network."""
+"""Training on a GPU: the same batches, bfloat16 learns what the CPU's float32 does, compiled or not; and it resumes."""
 
+import itertools
+import os
+import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,9 @@ from scipy import ndimage
 
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.train import TrainConfig
+from n2n_deploy.train.checkpoint import load_model
 from n2n_deploy.train.fit import Progress, fit
+from n2n_deploy.train.loader import Batches, augment, make_batch
 from n2n_deploy.train.patches import PatchStore, cut_pairs, write_patches
 
 RECIPE = Recipe(max_resolution=8.0, phase_flip=False, patch_size=64)
@@ -18,8 +24,8 @@ STEPS = 200
 
 
 @pytest.fixture(scope="module")
-def losses(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., float]:
-    """Train on signal and noise of equal power, and give the loss on held-out pairs at the end."""
+def store(tmp_path_factory: pytest.TempPathFactory) -> PatchStore:
+    """Signal and noise of equal power."""
     if not torch.cuda.is_available():
         pytest.skip(f"torch {torch.__version__} cannot use a GPU here")
     folder = tmp_path_factory.mktemp("patches")
@@ -28,15 +34,52 @@ def losses(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., float]:
     signal /= signal.std()
     even, odd = ((signal + rng.standard_normal(signal.shape)).astype(np.float32) for _ in range(2))
     write_patches(folder / "a.h5", *cut_pairs(even, odd, RECIPE.patch_size), "a", RECIPE)
+    return PatchStore([folder / "a.h5"])
+
+
+@pytest.fixture(scope="module")
+def losses(store: PatchStore, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., float]:
+    """Train, and give the loss on held-out pairs at the end."""
+    folder = tmp_path_factory.mktemp("runs")
 
     def train(out: str, **options: Any) -> float:
         found: list[Progress] = []
         options |= {"epochs": 1, "batches_per_epoch": STEPS, "learning_rate": 1e-3}
         config = TrainConfig(preset="small", recipe=RECIPE, **options)
-        fit(PatchStore([folder / "a.h5"]), folder / out, config, progress=found.append)
+        fit(store, folder / out, config, progress=found.append)
         return found[-1].validation_loss
 
     return train
+
+
+def test_a_batch_is_the_cpus_to_the_bit(store: PatchStore) -> None:
+    config, numbers = TrainConfig(recipe=RECIPE, batch_size=16), np.arange(len(store))
+    with Batches(store, numbers, config, 0, pin=True) as batches:
+        for step, (pairs, ways) in enumerate(itertools.islice(batches, 20)):
+            assert pairs.is_pinned()
+            there = augment(pairs.to("cuda", non_blocking=True), ways.to("cuda", non_blocking=True))
+            for found, expected in zip(there, augment(*make_batch(store, numbers, config, step)), strict=True):
+                assert torch.equal(found.cpu(), expected)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_stopped_run_goes_on(store: PatchStore, tmp_path: Path, compiled: bool) -> None:
+    config = TrainConfig(preset="small", recipe=RECIPE, epochs=1, batches_per_epoch=40, device="cuda", compile=compiled)
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 20:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    seen: list[Progress] = []
+    fit(store, tmp_path, config, progress=stop)
+    fit(store, tmp_path, config, resume=True, progress=seen.append)
+    assert [progress.step for progress in seen] == list(range(21, 41))
+    straight = tmp_path / "straight"
+    fit(store, straight, config)
+    for name, weights in load_model(tmp_path / "model.pt").weights.items():
+        # To rounding: on a GPU sums are not always added up in one order.
+        expected = load_model(straight / "model.pt").weights[name]
+        assert (weights - expected).norm() <= 0.05 * expected.norm() + 1e-3, name
 
 
 def test_every_way_learns_alike(losses: Callable[..., float]) -> None:

@@ -77,7 +77,7 @@ def test_a_short_training_beats_the_raw_image_and_nothing(
         store, tmp_path / "run", config.model_copy(update={"epochs": 14, "batch_size": 4, "learning_rate": 2e-3})
     )
     numbers = np.arange(len(store))
-    even, odd = store.read(numbers).swapaxes(0, 1)
+    even, odd = store.read(numbers).astype(np.float32).swapaxes(0, 1)
     with torch.inference_mode():
         denoised = load_model(path).network()(torch.from_numpy(even[:, None])).numpy()[:, 0]
     error = np.mean((denoised - odd) ** 2)

@@ -67,7 +67,7 @@ def test_store_holds_the_preprocessed_halves(
     expected = [preprocess(sums[name], micrograph.optics, None, small_recipe).image for name in ("EVN", "ODD")]
     store = PatchStore(result.files)
     found = store.read(np.arange(len(store)))
-    assert found.dtype == np.float32
+    assert found.dtype == np.float16
     # float16 has 11 bits
     np.testing.assert_allclose(found, cut_pairs(*expected, 32)[0], rtol=2**-11, atol=1e-4)
     with h5py.File(result.files[0]) as file:
