@@ -50,9 +50,20 @@ def fft_workers() -> int:
 def _transform(name: str, array: Array, *, workers: int | None = None, **options: Any) -> Array:
     if array_module(array) is numpy:
         return getattr(scipy.fft, name)(array, workers=workers or _workers, **options)
+    import cupy
     import cupyx.scipy.fft
 
-    return getattr(cupyx.scipy.fft, name)(array, **options)
+    transform = getattr(cupyx.scipy.fft, name)
+    while True:
+        try:
+            return transform(array, **options)
+        except RuntimeError as error:
+            # CuPy refuses a plan whose work area exceeds the cache's bound in bytes, before it transforms anything;
+            # lengths with a large prime factor have such plans.
+            cache = cupy.fft.config.get_plan_cache()
+            if "memsize" not in str(error) or cache.get_memsize() <= 0:
+                raise
+            cache.set_memsize(2 * cache.get_memsize())
 
 
 def rfft_rows(array: Array) -> Array:
@@ -132,10 +143,16 @@ class GridCache:
         array = make()
         if xp is numpy:
             array.flags.writeable = False
+        else:
+            # Others take it on streams of their own, which do not wait for the one that fills it.
+            xp.cuda.get_current_stream().synchronize()
         with self._lock:
             array = self._arrays.setdefault(place, array)
             while len(self._arrays) > 1 and sum(kept.nbytes for kept in self._arrays.values()) > self.limit:
-                self._arrays.popitem(last=False)
+                _, dropped = self._arrays.popitem(last=False)
+                if (module := array_module(dropped)) is not numpy:
+                    # Its memory goes back to the stream that made it, while another may still be reading.
+                    module.cuda.Device(dropped.device.id).synchronize()
         return array
 
     def clear(self) -> None:

@@ -32,7 +32,7 @@ class WienerFilter:
         """Filter an image, (ny, nx) → (ny, nx) float32; its mean is kept."""
         xp = array_module(image)
         shape = (image.shape[0], image.shape[1])
-        mean = xp.float32(image.mean(dtype=xp.float64))
+        mean = np.float32(float(image.mean(dtype=xp.float64)))
         grid = frequencies(shape, _PIXELS, xp)
         gain = xp.interp(grid.ravel(), xp.asarray(self.frequency), xp.asarray(self.gain)).reshape(grid.shape)
         filtered = irfft2(rfft2(image.astype(xp.float32) - mean) * gain.astype(xp.float32), shape)

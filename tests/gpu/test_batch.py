@@ -61,7 +61,20 @@ def test_a_batch_on_all_gpus_is_the_cpus(gpu_bundle: Bundle, tmp_path: Path) -> 
         assert np.sqrt(np.mean((found - expected) ** 2)) < 0.005 * expected.std()
 
 
-@pytest.mark.parametrize("shape", [(2046, 2880), (1023, 1001)])
+@pytest.mark.parametrize("flip_back", [False, True])
+def test_halves_and_views_are_averaged_as_on_the_cpu(gpu_bundle: Bundle, flip_back: bool) -> None:
+    rng = np.random.default_rng(0)
+    even, odd = (rng.normal(20, 4, (511, 600)).astype(np.float32) for _ in range(2))
+    even[5, 7] = np.nan
+    options: dict[str, Any] = {"augment": True, "merge": Merge(9.0, 3.0), "flip_back": flip_back, "lowpass": 5.0}
+    with gpu_denoiser(gpu_bundle, **options) as there, Denoiser(gpu_bundle, device="cpu", **options) as here:
+        found, expected = (
+            denoiser.denoise(even + odd, OPTICS, CTF, halves=(even, odd)).image for denoiser in (there, here)
+        )
+    assert np.sqrt(np.mean((found - expected) ** 2)) < 0.01 * expected.std()
+
+
+@pytest.mark.parametrize("shape", [(2046, 2880), (1023, 1001), (1019, 997)])
 @pytest.mark.parametrize("merge", [None, Merge(9.0, 3.0)])
 def test_lanes_take_no_more_than_was_planned(gpu_bundle: Bundle, shape: tuple[int, int], merge: Merge | None) -> None:
     import cupy

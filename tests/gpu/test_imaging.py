@@ -1,23 +1,37 @@
 """CuPy against NumPy, for every function and odd sizes."""
 
+from dataclasses import astuple
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from n2n_deploy.imaging.arrays import array_module, irfft2, rfft2, to_numpy
-from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf, ctf_sign
+from n2n_deploy.imaging.arrays import GridCache, array_module, irfft2, rfft2, to_numpy
+from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf, ctf_sign, flip_phases
 from n2n_deploy.imaging.filters import bandpass, soft_lowpass
-from n2n_deploy.imaging.fourier import frequencies, nyquist, partial_irfft2, partial_rfft2, resize_spectrum
+from n2n_deploy.imaging.fourier import (
+    frequencies,
+    nyquist,
+    partial_irfft2,
+    partial_rfft2,
+    resize_occupied,
+    resize_spectrum,
+)
 from n2n_deploy.imaging.pixels import repair_pixels
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.imaging.restore import Merge, restore
+from n2n_deploy.imaging.rings import hermitian_weights, ring_index, ring_means, ring_sizes, ring_sums
+from n2n_deploy.quality.estimates import estimate, per_ring
+from n2n_deploy.quality.wiener import fit_wiener
 from n2n_deploy.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("stream")
 
 SHAPES = [(512, 512), (511, 513), (640, 501), (1023, 1001)]
+PRIMES = (1019, 997)
+"""Lengths that the FFT has to take a detour for, with large work areas."""
 OPTICS = Optics(1.1, 300.0, 2.7, 0.1)
 CTF = CTFParameters(18000.0, 15500.0, 31.0, 20.0)
 
@@ -33,7 +47,7 @@ def close(found: Any, expected: Any, tolerance: float) -> None:
     assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*SHAPES, PRIMES])
 def test_transforms(cupy: ModuleType, shape: tuple[int, int]) -> None:
     image = micrograph(shape)
     there = cupy.asarray(image)
@@ -43,6 +57,68 @@ def test_transforms(cupy: ModuleType, shape: tuple[int, int]) -> None:
     partial = partial_rfft2(image, 30.0, columns)
     close(partial_rfft2(there, 30.0, columns), partial, 1e-5)
     close(partial_irfft2(cupy.asarray(partial), shape, 30.0), partial_irfft2(partial, shape, 30.0), 1e-5)
+
+
+def test_a_plan_larger_than_the_cache_may_hold_is_made_all_the_same(cupy: ModuleType) -> None:
+    image, cache = micrograph(PRIMES), cupy.fft.config.get_plan_cache()
+    bound = cache.get_memsize()
+    try:
+        cache.clear()
+        cache.set_memsize(1)
+        close(rfft2(cupy.asarray(image)), rfft2(image), 1e-6)
+        assert cache.get_curr_memsize() <= cache.get_memsize()
+    finally:
+        cache.set_memsize(bound)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (63, 65), (40, 51), (25, 27, 21)])
+@pytest.mark.parametrize("stored_half", [False, True])
+def test_rings(cupy: ModuleType, shape: tuple[int, ...], stored_half: bool) -> None:
+    spacing = (1.1, 1.3, 0.9)[: len(shape)]
+    rng = np.random.default_rng(0)
+    spectrum = np.fft.rfftn(rng.standard_normal(shape)) * np.conj(np.fft.rfftn(rng.standard_normal(shape)))
+    there = cupy.asarray(spectrum)
+    assert np.array_equal(to_numpy(ring_index(shape, spacing, cupy)), ring_index(shape, spacing))
+    close(hermitian_weights(shape, cupy), hermitian_weights(shape), 0)
+    close(ring_sizes(shape, spacing, cupy), ring_sizes(shape, spacing), 0)
+    options: dict[str, Any] = {"stored_half": stored_half}
+    close(ring_sums(there, shape, spacing, **options), ring_sums(spectrum, shape, spacing, **options), 1e-9)
+    close(ring_means(there, shape, spacing), ring_means(spectrum, shape, spacing), 1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_phases_are_flipped_alike(cupy: ModuleType, shape: tuple[int, int]) -> None:
+    spectrum, spacing = rfft2(micrograph(shape)), (1.1, 1.1)
+    there = cupy.asarray(spectrum)
+    clear = np.abs(ctf(shape, spacing, OPTICS, CTF)) > 1e-4
+    flip_phases(spectrum, shape, spacing, OPTICS, CTF)
+    flip_phases(there, shape, spacing, OPTICS, CTF)
+    assert np.array_equal(to_numpy(there)[clear], spectrum[clear])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_resizing_what_is_occupied(cupy: ModuleType, shape: tuple[int, int]) -> None:
+    small = (256, 264)
+    spectrum = rfft2(micrograph(small))
+    close(resize_occupied(cupy.asarray(spectrum), small, shape), resize_occupied(spectrum, small, shape), 1e-6)
+
+
+def test_a_grid_made_on_one_stream_is_complete_on_another(cupy: ModuleType) -> None:
+    spin = cupy.RawKernel(
+        'extern "C" __global__ void spin(long long n) { long long t = clock64(); while (clock64() - t < n); }', "spin"
+    )
+    cache, first, second = GridCache(1 << 20), *(cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+
+    def make() -> Any:
+        array = cupy.zeros(1000)
+        spin((1,), (1,), (200_000_000,))
+        array += 1
+        return array
+
+    with first:
+        cache.get("ones", cupy, make)
+    with second:
+        assert float((cache.get("ones", cupy, make) * 1).sum()) == 1000
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -104,3 +180,18 @@ def test_fused_preprocessing_and_restoring(cupy: ModuleType, shape: tuple[int, i
             there = restore(found.image, found, **options)
             assert array_module(there) is cupy
             assert np.abs(to_numpy(there) - truth).max() < 2e-4 * truth.std() + 1e-5 * abs(truth.mean())
+
+
+@pytest.mark.parametrize("shape", [(200, 240), (201, 239)])
+def test_estimates_and_wiener_filters(cupy: ModuleType, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    signal = ndimage.gaussian_filter(rng.standard_normal(shape), 3)
+    halves = [(signal + 0.1 * rng.standard_normal(shape)).astype(np.float32) for _ in range(2)]
+    wiener = fit_wiener(*halves)
+    denoised = [wiener(half) for half in halves]
+    close(wiener(cupy.asarray(halves[0])), denoised[0], 1e-5)
+    there = [cupy.asarray(image) for image in (*halves, *denoised)]
+    found, expected = estimate(*there), estimate(*halves, *denoised)
+    assert astuple(found)[:-1] == pytest.approx(astuple(expected)[:-1], rel=1e-9)
+    rings, truth = (per_ring(*images, (1.1, 1.2)) for images in (there, (*halves, *denoised)))
+    np.testing.assert_allclose(rings.var_signal, truth.var_signal, atol=1e-6 * truth.var_signal.max())
