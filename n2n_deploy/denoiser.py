@@ -175,6 +175,7 @@ class Denoiser(Closing):
                 tile = self.tile(prepared.shape, optics.pixel_size, halves=halves is not None)
                 outputs, tile, short = self._through_network(parts, tile)
                 denoised = outputs[0] if halves is None else _averaged(outputs, parts, prepared)
+                self._place.wait()
             with _timed(seconds, "restore"):
                 full = self._place.take(
                     restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)

@@ -190,7 +190,12 @@ def _facts(trt: ModuleType, logger: Any, engine: bytes, network: Any, options: B
         read["compute_capabilities"] = capabilities
     # Without a driver the library prints to standard error and gives nothing: it is asked only with one.
     devices = gpus()
-    loaded = trt.Runtime(logger).deserialize_cuda_engine(engine) if devices else None
+    loaded = None
+    if devices:
+        runtime = trt.Runtime(logger)
+        if options.flavour == "tensorrt" and options.portable:
+            runtime.engine_host_code_allowed = True  # it carries its own lean runtime, just built here
+        loaded = runtime.deserialize_cuda_engine(engine)
     if loaded is not None:
         read |= _read_engine(trt, loaded, options.flavour)
     given: dict[str, Any] = {
@@ -234,14 +239,22 @@ def _read_engine(trt: ModuleType, engine: Any, flavour: Flavour) -> dict[str, An
     }
     if flavour == "tensorrt":
         found["hardware"] = engine.hardware_compatibility_level.name.lower()
-    information = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-    layers = json.loads(information).get("Layers", [])
-    types = Counter(
-        output["Format/Datatype"] for layer in layers if isinstance(layer, dict) for output in layer.get("Outputs", [])
-    )
-    if types:
-        found["layers"] = dict(types)
+    if types := _output_types(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)):
+        found["layers"] = types
     return found
+
+
+def _output_types(information: str) -> dict[str, int]:
+    """Layers of an engine per type of their outputs, from what the inspector says; none where it says nothing of use.
+
+    Some releases write text that is no JSON, or only the layers' names.
+    """
+    try:
+        layers = json.loads(information)["Layers"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    outputs = [output for layer in layers if isinstance(layer, dict) for output in layer.get("Outputs", [])]
+    return dict(Counter(output["Format/Datatype"] for output in outputs if "Format/Datatype" in output))
 
 
 def _layer_types(network: Any) -> dict[str, int]:

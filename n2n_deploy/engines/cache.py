@@ -93,14 +93,18 @@ class EngineCache:
         self._evict(path)
         return engine
 
-    def kernels(self, engine: str) -> Path:
-        """Return the file in which TensorRT for RTX keeps the kernels it compiled for an engine, named by its SHA-256.
+    def kernels(self, engine: bytes, place: str) -> Path:
+        """Return the file in which TensorRT for RTX keeps the kernels it compiled for an engine.
+
+        Args:
+            engine: serialised.
+            place: what the kernels fit: version of the library, name and compute capability of the GPU.
 
         Raises:
             HostError: as for `get`.
         """
         self._check_folder()
-        path = self.folder / f"{engine[:40]}.kernels"
+        path = self.folder / f"{hashlib.sha256(place.encode() + engine).hexdigest()[:40]}.kernels"
         self._evict(path)
         return path
 

@@ -5,14 +5,14 @@ import importlib
 from types import ModuleType
 
 from n2n_deploy.bundle import Bundle
-from n2n_deploy.engine_facts import EngineFacts, Flavour, Profile
+from n2n_deploy.engine_facts import RTX_CAPABILITIES, EngineFacts, Flavour, Profile
 from n2n_deploy.engines.builder import BuildOptions, build_engine, tensorrt_module
 from n2n_deploy.engines.cache import EngineCache, EngineKey
 from n2n_deploy.engines.gpus import GPU, driver
 from n2n_deploy.engines.onnxruntime_cuda import OnnxRuntimeCudaSession
 from n2n_deploy.engines.session import Session
 from n2n_deploy.engines.tensorrt import TensorRTSession, import_cupy
-from n2n_deploy.errors import HostError
+from n2n_deploy.errors import HostError, UsageError
 from n2n_deploy.imaging.fourier import SMALLEST
 from n2n_deploy.manifest import Precision
 
@@ -36,6 +36,19 @@ def find_gpu(index: int) -> GPU:
     if index >= len(found.gpus):
         raise HostError(f"there is no GPU {index}: this process may use {len(found.gpus)}, counted from 0")
     return found.gpus[index]
+
+
+def check_gpu(flavour: Flavour, gpu: GPU) -> None:
+    """Refuse a GPU that a library has no kernels for.
+
+    Raises:
+        HostError: it is one of those.
+    """
+    if flavour == "rtx" and gpu.capability not in RTX_CAPABILITIES:
+        raise HostError(
+            f"TensorRT for RTX runs on compute capabilities {', '.join(RTX_CAPABILITIES)}, and {gpu.name} has "
+            f"{gpu.capability}; pip install 'n2n-deploy[tensorrt]'"
+        )
 
 
 def shipped(bundle: Bundle, flavour: Flavour, version: str, gpu: GPU) -> tuple[list[EngineFacts], dict[str, str]]:
@@ -72,21 +85,22 @@ def open_tensorrt(
         precision: None for the best there is.
 
     Raises:
-        HostError: the library, CuPy or the GPU is missing, or none of the engines loads.
+        HostError: the library, CuPy or the GPU is missing or does not go with the others, or no engine can be built.
         BundleError: a member is damaged.
     """
     gpu = find_gpu(device)
+    check_gpu(flavour, gpu)
     module = tensorrt_module(flavour)
-    import_cupy()
+    cupy = import_cupy()
     cache = EngineCache()
     fitting, _ = shipped(bundle, flavour, module.__version__, gpu)
     for facts in fitting:
         if precision in (None, facts.precision):
             return _session(module, bundle, facts, device, cache), facts.precision
     wanted = precision or "fp16"
-    engine, facts = _built(bundle, module, flavour, gpu, wanted, cache)
-    kernels = cache.kernels(hashlib.sha256(engine).hexdigest())
-    return TensorRTSession(module, engine, facts, device=device, kernels=kernels), wanted
+    with cupy.cuda.Device(device):  # TensorRT builds for the current one
+        engine, facts = _built(bundle, module, flavour, gpu, wanted, cache)
+    return _open(module, engine, facts, device, cache), wanted
 
 
 def open_lean(bundle: Bundle, device: int, precision: Precision | None) -> tuple[Session, Precision]:
@@ -125,9 +139,15 @@ def _session(
     module: ModuleType, bundle: Bundle, facts: EngineFacts, device: int, cache: EngineCache
 ) -> TensorRTSession:
     """A session with an engine that the bundle ships."""
-    member = bundle.manifest.engine_member(facts.key)
-    engine = bundle.read(member)
-    kernels = cache.kernels(bundle.manifest.members[member].sha256) if facts.flavour == "rtx" else None
+    return _open(module, bundle.read(bundle.manifest.engine_member(facts.key)), facts, device, cache)
+
+
+def _open(module: ModuleType, engine: bytes, facts: EngineFacts, device: int, cache: EngineCache) -> TensorRTSession:
+    """A session with an engine; TensorRT for RTX finds the kernels that an earlier start compiled for this GPU."""
+    kernels = None
+    if facts.flavour == "rtx":
+        gpu = find_gpu(device)
+        kernels = cache.kernels(engine, f"{module.__version__} {gpu.name} {gpu.capability}")
     return TensorRTSession(module, engine, facts, device=device, kernels=kernels)
 
 
@@ -146,7 +166,10 @@ def _built(
     )
     capabilities = (gpu.capability,) if flavour == "rtx" else ()
     options = BuildOptions(flavour, precision, NODE_PROFILES, capabilities)
-    engine = cache.get(key, lambda: build_engine(graph, options)[0])
+    try:
+        engine = cache.get(key, lambda: build_engine(graph, options)[0])
+    except UsageError as error:  # nobody here asked for what the library refuses
+        raise HostError(str(error)) from error
     facts = EngineFacts(
         flavour=flavour,
         precision=precision,

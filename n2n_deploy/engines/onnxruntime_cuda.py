@@ -1,5 +1,7 @@
 """`OnnxRuntimeCudaSession`: the network on a GPU through ONNX Runtime, without a copy to the host."""
 
+import contextlib
+import io
 import re
 import threading
 from types import ModuleType
@@ -75,6 +77,8 @@ class OnnxRuntimeCudaSession(Closing):
                 self._session.run_with_iobinding(binding, self._quiet)
             except Exception as error:  # ONNX Runtime's exceptions share no base of their own
                 kind = OutOfMemoryError if re.search("memory|alloc", str(error), re.IGNORECASE) else HostError
+                # ONNX Runtime cannot use what CuPy keeps for later; the next try, in smaller tiles, shall find it free.
+                cupy.get_default_memory_pool().free_all_blocks()
                 raise kind(
                     f"{self.name} cannot run {batch.shape[2]}×{batch.shape[3]} pixels here "
                     f"({str(error).splitlines()[0]}); allow less memory, so that they run in tiles"
@@ -105,6 +109,11 @@ def import_runtime() -> ModuleType:
         raise HostError(
             f"ONNX Runtime is not usable here ({error}); pip install 'n2n-deploy[gpu]' brings it"
         ) from error
+    if hasattr(onnxruntime, "preload_dlls"):
+        # CUDA and cuDNN as pip installs them are on no search path. What it lacks it prints to standard output, which
+        # is for results; it is told below.
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
     if PROVIDER not in onnxruntime.get_available_providers():
         raise HostError(
             f"ONNX Runtime {onnxruntime.__version__} here is built without CUDA; pip uninstall onnxruntime, then "

@@ -1,7 +1,7 @@
 """Where a session's arrays live: on the host, or on a GPU that each lane reaches over a stream of its own.
 
 A lane enters its place, brings its image there, works on it with the same functions wherever that is, and takes the
-result back. On a GPU copies go through pinned memory, and nothing but the two ends waits for the device.
+result back. On a GPU copies go through pinned memory, and each lane waits for its own stream alone.
 """
 
 import math
@@ -56,6 +56,9 @@ class HostPlace:
     def take(self, result: Array) -> Array:
         """Return a result as a NumPy array, complete."""
         return result
+
+    def wait(self) -> None:
+        """Wait until what this thread asked for is done, so that the clock tells what it took."""
 
     def pixels(self, shape: tuple[int, int], size: tuple[int, int]) -> int:
         """Bytes on the host of a micrograph (ny, nx) with network input (h, w), beyond `working_memory`: as read."""
@@ -132,6 +135,10 @@ class GpuPlace:
         result.get(stream=stream, out=pinned, blocking=False)
         stream.synchronize()
         return pinned.copy()
+
+    def wait(self) -> None:
+        """Wait until what this lane asked of the GPU is done; `restore` has to wait for it next in any case."""
+        self._threads.lane.stream.synchronize()
 
     def pixels(self, shape: tuple[int, int], size: tuple[int, int]) -> int:
         """Bytes on the host of a micrograph (ny, nx): as read, pinned both ways, its result; and its network images."""

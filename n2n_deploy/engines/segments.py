@@ -108,7 +108,7 @@ class SegmentedSession(Closing):
         return int(peak + working) + _FIXED
 
     def close(self) -> None:
-        """Free the network and all its memory."""
+        """Free the network; the memory that tiles were computed in stays with the process, for the next session."""
         self._segments = []
         self._pool.shutdown()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.engine_facts import Flavour
 from n2n_deploy.engines.builder import tensorrt_module
-from n2n_deploy.engines.gpu_sessions import find_gpu, shipped
+from n2n_deploy.engines.gpu_sessions import check_gpu, find_gpu, shipped
 from n2n_deploy.engines.gpus import driver
 from n2n_deploy.engines.onnxruntime_cuda import import_runtime
 from n2n_deploy.engines.select import ENGINES
@@ -102,11 +102,12 @@ def prospects(bundle: Bundle | None = None) -> list[Prospect]:
 
 
 def _tensorrt(flavour: Flavour, bundle: Bundle | None) -> str:
+    gpu = find_gpu(0)
+    check_gpu(flavour, gpu)
     module = tensorrt_module(flavour)
     import_cupy()
     if bundle is None:
         return "runs an engine of the bundle that fits, or builds one from its ONNX model, once on this node"
-    gpu = find_gpu(0)
     fitting, others = shipped(bundle, flavour, module.__version__, gpu)
     if fitting:
         return f"runs {fitting[0].key} of the bundle on {gpu.name}"

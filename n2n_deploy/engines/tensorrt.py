@@ -16,7 +16,7 @@ from n2n_deploy.engine_facts import EngineFacts, Flavour, Profile, Shape
 from n2n_deploy.engines.builder import make_logger
 from n2n_deploy.engines.profiles import choose_profile
 from n2n_deploy.engines.session import Array, Closing
-from n2n_deploy.errors import HostError, UsageError
+from n2n_deploy.errors import HostError, OutOfMemoryError, UsageError
 from n2n_deploy.io.atomic import atomic_write
 
 BEYOND = 1 << 62
@@ -73,7 +73,8 @@ class TensorRTSession(Closing):
                 raise HostError(f"{self.name} {module.__version__} does not load the engine here: {errors}")
             self._config = self._runtime_config()
             self._own = self._cupy.cuda.Stream()
-        self._input, self._output = self._engine.get_tensor_name(0), self._engine.get_tensor_name(1)
+        names = [self._engine.get_tensor_name(index) for index in range(2)]
+        self._input, self._output = sorted(names, key=lambda name: self._engine.get_tensor_mode(name).name != "INPUT")
         self.profiles = tuple(
             Profile(minimum=low, optimum=best, maximum=high)
             for index in range(self._engine.num_optimization_profiles)
@@ -178,7 +179,8 @@ class TensorRTSession(Closing):
             and context.set_input_shape(self._input, shape)
         ):
             errors = " ".join(self._logger.errors[-1:]) or "no reason given"
-            raise HostError(f"{self.name} cannot prepare for {shape[2]}×{shape[3]} pixels: {errors}")
+            kind = OutOfMemoryError if "memory" in errors.lower() else HostError
+            raise kind(f"{self.name} cannot prepare for {shape[2]}×{shape[3]} pixels: {errors}")
         return context
 
     def _runtime_config(self) -> Any:
@@ -188,6 +190,8 @@ class TensorRTSession(Closing):
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        # By default the first runs of a shape take slower kernels, which round otherwise, until better ones are made.
+        config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
         cache = config.create_runtime_cache()
         if self._kernels is not None and self._kernels.is_file():
             cache.deserialize(self._kernels.read_bytes())
@@ -197,7 +201,10 @@ class TensorRTSession(Closing):
     def _keep_kernels(self) -> None:
         if self._config is None or self._kernels is None:
             return
-        content = bytes(self._config.get_runtime_cache().serialize())
+        compiled = self._config.get_runtime_cache().serialize()
+        if compiled is None:
+            return
+        content = bytes(compiled)
         # A full or read-only disk costs the next start some seconds, and must not cost this one its results.
         with suppress(HostError), atomic_write(self._kernels) as file:
             file.write(content)

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
 
 from n2n_deploy.engine_facts import EngineFacts, header_capabilities, header_version
-from n2n_deploy.engines.builder import BuildOptions, build_engine, tensorrt_module
+from n2n_deploy.engines.builder import BuildOptions, _read_engine, build_engine, tensorrt_module
 from n2n_deploy.engines.gpus import driver
 from n2n_deploy.engines.profiles import plan_profiles
 from n2n_deploy.errors import HostError, UsageError
@@ -102,3 +104,35 @@ def test_a_missing_library_says_what_brings_it(graph: Graphs, tmp_path: Path) ->
         options = BuildOptions("tensorrt", "fp32", PROFILES, timing_cache=tmp_path / "timings")
         with pytest.raises(HostError, match=r"pip install 'n2n-deploy\[tensorrt\]'"):
             build_engine(graph("small", "fp32").SerializeToString(), options)
+
+
+def inspected(information: str) -> Any:
+    """An engine on a GPU, with what its inspector says."""
+    shapes = [(1, 1, 32, 32), (1, 1, 512, 640), (1, 1, 512, 640)]
+    return SimpleNamespace(
+        num_optimization_profiles=1,
+        device_memory_size_v2=12345,
+        hardware_compatibility_level=SimpleNamespace(name="AMPERE_PLUS"),
+        get_tensor_name=lambda _: "image",
+        get_tensor_profile_shape=lambda _name, _index: shapes,
+        create_engine_inspector=lambda: SimpleNamespace(get_engine_information=lambda _: information),
+    )
+
+
+@pytest.mark.parametrize(
+    ("information", "layers"),
+    [
+        ('{"Layers": [{"Outputs": [{"Format/Datatype": "Half"}, {"Name": "b"}]}, {}], "Bindings": []}', {"Half": 1}),
+        ('{"Layers": ["conv_1", "conv_2"]}', None),
+        ('{"Layers": [{"Metadata": "{"kernel": 3}"}]}', None),
+        ("", None),
+    ],
+)
+def test_what_an_engine_on_a_gpu_says_is_read_as_far_as_it_goes(
+    information: str, layers: dict[str, int] | None
+) -> None:
+    """The second is what TensorRT writes for engines built without details, the third what some releases write."""
+    found = _read_engine(tensorrt_module("rtx"), inspected(information), "tensorrt")
+    assert found.get("layers") == layers
+    assert found["profiles"] == PROFILES
+    assert (found["hardware"], found["activation_bytes"]) == ("ampere_plus", 12345)

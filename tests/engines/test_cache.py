@@ -123,7 +123,7 @@ def test_the_least_recently_used_go_when_it_is_full(tmp_path: Path) -> None:
 def test_kernels_count_too_although_nothing_is_built(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path, limit=2500)
     for age in range(4):
-        kernels = cache.kernels(f"{age:064x}"[::-1])
+        kernels = cache.kernels(b"engine", f"GPU {age}")
         kernels.write_bytes(bytes(1000))
         os.utime(kernels, (age, age))
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2500 + 1000

@@ -6,8 +6,8 @@ import pytest
 
 from n2n_deploy.bundle import Bundle, extend_bundle
 from n2n_deploy.engine_facts import EngineFacts
-from n2n_deploy.engines.gpu_sessions import NODE_PROFILES, find_gpu, shipped
-from n2n_deploy.engines.gpus import GPU, driver
+from n2n_deploy.engines.gpu_sessions import NODE_PROFILES, find_gpu, open_tensorrt, shipped
+from n2n_deploy.engines.gpus import GPU, Driver, driver
 from n2n_deploy.engines.profiles import plan_profiles
 from n2n_deploy.engines.select import ENGINES, candidates, choose_session
 from n2n_deploy.engines.tensorrt import import_cupy
@@ -53,6 +53,18 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
     without_gpu()
     with pytest.raises(HostError, match="driver"):
         find_gpu(0)
+
+
+def test_a_gpu_that_rtx_has_no_kernels_for_is_passed_over(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    hopper = Driver("580.65.06", "13.0", (GPU(0, "NVIDIA H200", "9.0", 141 << 30),), None)
+    for place in ("gpu_sessions", "select"):
+        monkeypatch.setattr(f"n2n_deploy.engines.{place}.driver", lambda: hopper)
+    with pytest.raises(HostError, match=r"7\.5, .* 12\.1, and NVIDIA H200 has 9\.0"):
+        open_tensorrt(bundle, "rtx", 0, None)
+    choice = choose_session(bundle, "auto", threads=1)
+    with choice.session:
+        assert choice.session.name == "onnxruntime-cpu"
+    assert "NVIDIA H200" in choice.why_not["rtx"]
 
 
 def test_cupy_without_a_gpu_is_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,15 +113,17 @@ def test_the_library_has_every_call_that_sessions_make() -> None:
     used = {
         trt.Runtime: "deserialize_cuda_engine engine_host_code_allowed",
         trt.ICudaEngine: "create_execution_context create_runtime_config num_optimization_profiles get_tensor_name "
-        "get_tensor_profile_shape device_memory_size_v2 create_engine_inspector",
+        "get_tensor_mode get_tensor_profile_shape device_memory_size_v2 create_engine_inspector",
         trt.IExecutionContext: "set_optimization_profile_async set_input_shape set_device_memory set_tensor_address "
         "update_device_memory_size_for_shapes execute_async_v3",
         trt.IRuntimeConfig: "set_execution_context_allocation_strategy cuda_graph_strategy create_runtime_cache "
-        "set_runtime_cache get_runtime_cache",
+        "set_runtime_cache get_runtime_cache dynamic_shapes_kernel_specialization_strategy",
         trt.IRuntimeCache: "serialize deserialize",
         trt.EngineInspector: "get_engine_information",
         trt.ExecutionContextAllocationStrategy: "USER_MANAGED",
         trt.CudaGraphStrategy: "WHOLE_GRAPH_CAPTURE",
+        trt.DynamicShapesKernelSpecializationStrategy: "EAGER",
+        trt.TensorIOMode: "INPUT",
     }
     missing = [
         f"{kind.__name__}.{name}" for kind, names in used.items() for name in names.split() if not hasattr(kind, name)

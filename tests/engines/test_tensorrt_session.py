@@ -153,7 +153,10 @@ class _Engine:
         self.contexts = 0
 
     def get_tensor_name(self, index: int) -> str:
-        return ("image", "denoised")[index]
+        return ("denoised", "image")[index]  # their order is nowhere promised
+
+    def get_tensor_mode(self, name: str) -> Any:
+        return SimpleNamespace(name={"image": "INPUT", "denoised": "OUTPUT"}[name])
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
         assert name == "image"
@@ -321,8 +324,11 @@ def test_compiled_kernels_are_kept_and_found_again(
 
     monkeypatch.setattr(tensorrt, "import_cupy", lambda: CUPY)
     monkeypatch.setattr(_Engine, "create_runtime_config", lambda _: Config(), raising=False)
-    strategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph")
-    module: Any = SimpleNamespace(**vars(MODULE) | {"__name__": "tensorrt_rtx", "CudaGraphStrategy": strategy})
+    strategies = {
+        "CudaGraphStrategy": SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph"),
+        "DynamicShapesKernelSpecializationStrategy": SimpleNamespace(EAGER="eager"),
+    }
+    module: Any = SimpleNamespace(**vars(MODULE) | {"__name__": "tensorrt_rtx"} | strategies)
     facts = FACTS.model_copy(update={"flavour": "rtx", "hardware": "listed"})
     engine = graph("small", "fp32").SerializeToString()
     for _ in range(2):

@@ -100,7 +100,8 @@ def test_a_session_waits_for_the_kernels_before_it_and_holds_up_those_after(
                 copy = result * 1
                 session.run(late)
                 found = cupy.asnumpy(copy)
-            assert np.array_equal(found, expected)
+            # Kernels may differ in their rounding from one context to another; half an input would show in every pixel.
+            assert deviation(found, expected).max < 0.02
 
 
 @pytest.mark.parametrize("engine", GPU_ENGINES)
