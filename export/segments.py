@@ -13,8 +13,7 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-METADATA = "n2n_segment"
-"""Key of a segment's facts, as JSON, in its model's metadata."""
+from n2n_deploy.engines.segments import METADATA
 
 _HALO = 6
 _FLOAT = 4

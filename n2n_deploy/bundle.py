@@ -88,7 +88,8 @@ class Bundle:
     def short_hash(self) -> str:
         """Twelve hexadecimal digits that name the model: recipe and networks, not engines or signature."""
         identity = hashlib.sha256()
-        for name in (RECIPE, "model.fp32.onnx", "model.fp16.onnx"):
+        segments = sorted(name for name in self.manifest.members if name.startswith(SEGMENTS))
+        for name in (RECIPE, "model.fp32.onnx", "model.fp16.onnx", *segments):
             identity.update(self.manifest.members[name].sha256.encode())
         return identity.hexdigest()[:12]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n2n_deploy.bundle import MANIFEST, SIGNATURE, Bundle, extend_bundle, write_bundle
+from n2n_deploy.bundle import MANIFEST, SIGNATURE, Bundle, extend_bundle, segment_member, write_bundle
 from n2n_deploy.errors import BundleError, HostError
 from n2n_deploy.manifest import FORMAT, Deviation, Manifest
 from n2n_deploy.recipe import Recipe
@@ -190,8 +190,9 @@ def test_the_short_hash_tells_models_apart(bundle: Bundle, tmp_path: Path) -> No
     others = [
         write_bundle(tmp_path / "a.n2n", FACTS, Recipe(max_resolution=6.5, phase_flip=False), MEMBERS),
         write_bundle(tmp_path / "b.n2n", FACTS, RECIPE, MEMBERS | {"model.fp32.onnx": b"other"}),
+        write_bundle(tmp_path / "d.n2n", FACTS, RECIPE, MEMBERS | {segment_member(0): b"segment"}),
     ]
-    assert len({bundle.short_hash, *(other.short_hash for other in others)}) == 3
+    assert len({bundle.short_hash, *(other.short_hash for other in others)}) == 4
     same = write_bundle(tmp_path / "c.n2n", FACTS, RECIPE, MEMBERS)
     assert same.short_hash == bundle.short_hash
 
