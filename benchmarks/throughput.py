@@ -2,37 +2,38 @@
 
     python -m benchmarks.throughput --out throughput.json [--presets fast] [--precisions fp16] [--lanes 1,2,4,8]
 
-K3 (5760×4092 at 0.83 Å/px) and Falcon (4096×4096 at 0.66 Å/px) micrographs of Poisson counts go through the batch's own
-lanes with engines built for their size. The limits are copies through pinned memory, a large half-precision matrix
-product, and the disk. Everything runs after a warm-up; files are read from the page cache. Writes JSON and, beside it,
-a picture. Without a GPU it says so and ends with exit code 77, as skipped tests do.
+K3 (5760×4092 at 0.83 Å/px) and Falcon (4096×4096 at 0.66 Å/px) micrographs of Poisson counts go from file to file, as
+many at once as there are lanes, with engines built for their size. The limits are copies through pinned memory, large
+matrix products in the network's precision, and the disk. Everything runs after a warm-up; files are read from the page
+cache. How busy the GPU is, nvidia-smi says. Writes JSON and, beside it, a picture; a case that cannot be run is written
+down with its reason. Without a GPU it says so and ends with exit code 77, as skipped tests do.
 """
 
 import argparse
 import itertools
 import json
 import math
-import platform
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu_measures import gpu_seconds, gpu_use, host_seconds, limits, machine
+
 SKIPPED = 77
 CAMERAS = {"K3": ((4092, 5760), 0.83), "Falcon": ((4096, 4096), 0.66)}
 STAGES = ("read", "H2D", "preprocess", "network", "restore", "D2H", "write")
-REPEATS = 10
 
 
 def main() -> None:
     """Measure every case, print a line each, and write JSON and a picture."""
     from n2n_deploy.engines.gpus import driver
+    from n2n_deploy.errors import N2NError
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -43,11 +44,18 @@ def main() -> None:
     parser.add_argument("--lanes", default="1,2,4,8")
     parser.add_argument("--micrographs", type=int, default=48, help="per case, after the warm-up")
     parser.add_argument("--engine", default="tensorrt", help="as n2n-deploy denoise --engine names it")
+    parser.add_argument("--folder", type=Path, help="where files are written, such as /dev/shm; by default /tmp")
     options = parser.parse_args()
     if (problem := driver().problem) is not None:
         print(f"SKIPPED: {problem}; this benchmark measures a GPU")
         sys.exit(SKIPPED)
-    with tempfile.TemporaryDirectory() as name:
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit(
+            f"torch {torch.__version__} cannot use the GPU, and measures the matrix products; make gpu-test sets up one"
+        )
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         report: dict[str, Any] = {"machine": machine(), "limits": limits(folder), "cases": []}
         print(json.dumps({"machine": report["machine"], "limits": report["limits"]}, indent=1))
@@ -59,71 +67,20 @@ def main() -> None:
         )
         for preset, camera, resolution, precision in combinations:
             lanes = [int(count) for count in options.lanes.split(",")]
-            case = measure(folder, preset, camera, resolution, precision, options.engine, lanes, options.micrographs)
-            case["share_of_matrix_rate"] = case["network_tflops"] / report["limits"]["half_matrix_tflops"]
+            case: dict[str, Any] = {"preset": preset, "camera": camera, "max_resolution": resolution}
+            case |= {"precision": precision, "engine": options.engine}
+            try:
+                case |= measure(
+                    folder, preset, camera, resolution, precision, options.engine, lanes, options.micrographs
+                )
+                matrix_rate = report["limits"][f"{precision}_matrix_tflops"]
+                case["share_of_matrix_rate"] = case["network_tflops"] / matrix_rate
+            except (N2NError, MemoryError) as error:
+                case["error"] = str(error)
             report["cases"].append(case)
             print(json.dumps(case), flush=True)
             options.out.write_text(json.dumps(report, indent=1))
     picture(report, options.out.with_suffix(".png"))
-
-
-def machine() -> dict[str, Any]:
-    """Versions and hardware, which figures mean nothing without."""
-    import cupy
-
-    import n2n_deploy
-    from n2n_deploy.engines.gpus import driver
-    from n2n_deploy.engines.survey import libraries
-
-    return {
-        "gpus": [f"{gpu.name}, {gpu.memory / 1e9:.0f} GB" for gpu in driver().gpus],
-        "driver": driver().version,
-        "cuda": cupy.cuda.runtime.runtimeGetVersion(),
-        "python": platform.python_version(),
-        "n2n_deploy": n2n_deploy.__version__,
-        "libraries": {library.name: library.version for library in libraries() if library.version},
-    }
-
-
-def limits(folder: Path, size: int = 1 << 28, side: int = 8192) -> dict[str, float]:
-    """What the parts can do at best: GB/s of copies and disk, TFLOP/s of matrix products."""
-    import cupy
-    import cupyx
-
-    pinned, there = cupyx.empty_pinned((size,), np.uint8), cupy.empty(size, cupy.uint8)
-    stream = cupy.cuda.get_current_stream()
-    half = cupy.ones((side, side), cupy.float16)
-    single = cupy.ones((side, side), cupy.float32)
-    found = {
-        "H2D_GB_s": size / 1e9 / gpu_seconds(lambda: there.set(pinned, stream)),
-        "D2H_GB_s": size / 1e9 / gpu_seconds(lambda: there.get(stream, out=pinned, blocking=False)),
-        "half_matrix_tflops": 2e-12 * side**3 / gpu_seconds(lambda: half @ half),
-        "single_matrix_tflops": 2e-12 * side**3 / gpu_seconds(lambda: single @ single),
-    }
-    path = folder / "disk"
-    start = time.perf_counter()
-    path.write_bytes(memoryview(pinned))
-    written = time.perf_counter()
-    path.read_bytes()
-    found["write_GB_s"] = size / 1e9 / (written - start)
-    found["read_cached_GB_s"] = size / 1e9 / (time.perf_counter() - written)
-    return found
-
-
-def gpu_seconds(work: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Median seconds of some work between two CUDA events on the current stream, after a warm-up."""
-    import cupy
-
-    work()
-    times = []
-    for _ in range(repeats):
-        start, end = cupy.cuda.Event(), cupy.cuda.Event()
-        start.record()
-        work()
-        end.record()
-        end.synchronize()
-        times.append(cupy.cuda.get_elapsed_time(start, end) / 1e3)
-    return statistics.median(times)
 
 
 def measure(
@@ -142,41 +99,38 @@ def measure(
     from n2n_deploy.bundle import Bundle
     from n2n_deploy.denoiser import Denoiser
     from n2n_deploy.engines.profiles import plan_profiles
-    from n2n_deploy.engines.select import choose_session
     from n2n_deploy.export.tensorrt_engine import compile_bundle
     from n2n_deploy.imaging.fourier import network_shape
 
     shape, pixel_size = CAMERAS[camera]
     size = network_shape(shape, pixel_size, resolution)
-    bundle = make_bundle(folder / "model.n2n", preset, resolution)
+    bundle = make_bundle(folder / f"{preset}-{resolution:g}.n2n", preset, resolution)
     if engine in ("tensorrt", "rtx"):
         golden = bundle.golden()[0].shape
         profiles = plan_profiles([size], must_take=(golden[2], golden[3]))
-        compile_bundle(bundle, "rtx" if engine == "rtx" else "tensorrt", [precision], profiles)
+        compile_bundle(bundle, engine, [precision], profiles, timing_cache=folder / "timings")  # type: ignore[arg-type]
         bundle = Bundle.open(bundle.path)
     source = make_micrograph(folder / f"{camera}.mrc", camera)
-    with choose_session(bundle, "gpu", engine=engine, precision=precision).session as session:
-        with Denoiser(bundle, session=session) as denoiser:
-            seconds = stages(denoiser, source, folder)
-        rates, host = {}, {}
-        for number in lanes:
-            with Denoiser(bundle, session=session, lanes=number) as denoiser:
-                rates[number], host[number] = end_to_end(denoiser, source, folder, number, count)
+    options: dict[str, Any] = {"device": "gpu", "engine": engine, "precision": precision}
+    with Denoiser(bundle, **options) as denoiser:
+        seconds = stages(denoiser, source, folder)
+    rates, host, busy, tiles = {}, {}, {}, {}
+    for number in lanes:
+        # A session of its own: networks keep memory for each lane that ever used them.
+        cupy.get_default_memory_pool().free_all_blocks()
+        with Denoiser(bundle, lanes=number, **options) as denoiser, gpu_use() as used:
+            tiles[number] = denoiser.tile(shape, pixel_size)
+            rates[number], host[number] = end_to_end(denoiser, source, folder, number, count, used)
+            busy[number] = statistics.median(used) if used else None
     cupy.get_default_memory_pool().free_all_blocks()
-    busy = sum(seconds[stage] for stage in ("H2D", "preprocess", "network", "restore", "D2H"))
-    best = max(rates.values())
     return {
-        "preset": preset,
-        "camera": camera,
-        "max_resolution": resolution,
-        "precision": precision,
-        "engine": engine,
         "network_input": size,
         "seconds": seconds,
         "network_tflops": network_flops(preset, size) / seconds["network"] / 1e12,
         "micrographs_per_second": rates,
+        "tile": tiles,
         "host_memory_GB": host,
-        "gpu_busy_estimate": min(1.0, busy * best),
+        "gpu_busy_percent": busy,
     }
 
 
@@ -211,10 +165,13 @@ def stages(denoiser: Any, source: Path, folder: Path) -> dict[str, float]:
     return found
 
 
-def end_to_end(denoiser: Any, source: Path, folder: Path, lanes: int, count: int) -> tuple[float, list[float]]:
+def end_to_end(
+    denoiser: Any, source: Path, folder: Path, lanes: int, count: int, used: list[int]
+) -> tuple[float, list[float]]:
     """Micrographs per second from file to file, `lanes` threads at once; GB of host memory held, ten times on the way.
 
-    Memory that grows shows with `--micrographs 10000`.
+    Memory that grows shows with `--micrographs 10000`. `used`, samples of how busy the GPU is, is left with those of
+    the time that counts.
     """
     from n2n_deploy.io.mrc import read_mrc, write_mrc
     from n2n_deploy.memory import process_memory
@@ -244,21 +201,13 @@ def end_to_end(denoiser: Any, source: Path, folder: Path, lanes: int, count: int
     for thread in threads:
         thread.start()
     ready.wait()
+    first = len(used)
     start = time.perf_counter()
     for thread in threads:
         thread.join()
-    return (count + lanes) / (time.perf_counter() - start), held
-
-
-def host_seconds(work: Callable[[], Any], repeats: int = REPEATS) -> float:
-    """Median wall time, after a warm-up."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    seconds = time.perf_counter() - start
+    del used[:first]
+    return (count + lanes) / seconds, held
 
 
 def network_flops(preset: str, size: tuple[int, int], side: int = 256) -> float:
@@ -274,7 +223,7 @@ def network_flops(preset: str, size: tuple[int, int], side: int = 256) -> float:
 
 
 def make_bundle(path: Path, preset: str, resolution: float) -> Any:
-    """Export a network of this preset with random weights: speed does not depend on them."""
+    """Export a network of this preset with random weights, once: speed does not depend on them."""
     from n2n_deploy.bundle import Bundle
     from n2n_deploy.export import export_bundle
     from n2n_deploy.recipe import Recipe
@@ -282,6 +231,8 @@ def make_bundle(path: Path, preset: str, resolution: float) -> Any:
     from n2n_deploy.train.config import TrainConfig
     from n2n_deploy.train.model import build
 
+    if path.is_file():
+        return Bundle.open(path)
     checkpoint = path.with_suffix(".pt")
     config = TrainConfig(preset=preset, recipe=Recipe(max_resolution=resolution))
     save_model(checkpoint, build(preset), config, 0, {})
@@ -312,15 +263,16 @@ def picture(report: dict[str, Any], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 6))
-    for case in report["cases"]:
+    cases = [case for case in report["cases"] if "error" not in case]
+    for case in cases:
         name = f"{case['preset']} {case['camera']} {case['max_resolution']:g} Å {case['precision']}"
         rates = case["micrographs_per_second"]
         left.plot([int(count) for count in rates], list(rates.values()), marker="o", label=name)
     left.set(xlabel="lanes", ylabel="micrographs per second, file to file")
     left.legend(fontsize=6)
-    bottom = np.zeros(len(report["cases"]))
+    bottom = np.zeros(len(cases))
     for stage in STAGES:
-        heights = np.array([1e3 * case["seconds"][stage] for case in report["cases"]])
+        heights = np.array([1e3 * case["seconds"][stage] for case in cases])
         right.bar(np.arange(len(heights)), heights, bottom=bottom, label=stage)
         bottom += heights
     right.set(xlabel="case", ylabel="ms per micrograph, each stage alone")
