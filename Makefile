@@ -16,12 +16,20 @@ test: $(STAMP) lint
 		OMP_NUM_THREADS=1 $(BIN)/pytest --quiet --numprocesses=auto $$part; \
 	done
 
-# Everything that needs a GPU; without one it says so and fails: a skip is not a pass. onnxruntime-gpu replaces onnxruntime.
+# Everything that needs a GPU; without one it says so and fails: a skip is not a pass. It has an environment of its own,
+# for onnxruntime-gpu takes onnxruntime's place (which the extra export brings) and torch must be a build with CUDA.
+# benchmarks.throughput and benchmarks.training run there too: .venv-gpu/bin/python -m benchmarks.throughput
+GPU_PYTHON := .venv-gpu/bin/python
+GPU_PIP := env -u PIP_EXTRA_INDEX_URL -u PIP_FIND_LINKS $(GPU_PYTHON) -m pip
 gpu-test: $(STAMP)
 	@$(BIN)/python -c 'import sys; from n2n_deploy.engines.gpus import driver; problem = driver().problem; print(f"SKIPPED: {problem}" if problem else driver()); sys.exit(77 if problem else 0)'
-	$(BIN)/python -m pip uninstall --quiet --yes onnxruntime
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gpu,tensorrt,rtx]' tensorrt-lean-cu13
-	$(BIN)/pytest tests/gpu
+	test -x $(GPU_PYTHON) || $(PYTHON) -m venv .venv-gpu
+	grep -v -E '^(nvidia|cuda)-' constraints.txt >.venv-gpu/constraints.txt # torch pins the CUDA it was built with
+	$(GPU_PIP) install --quiet --constraint .venv-gpu/constraints.txt --editable '.[gpu,tensorrt,rtx,train,export,report,sign,dev]' tensorrt-lean-cu13
+	$(GPU_PIP) uninstall --quiet --yes onnxruntime onnxruntime-gpu
+	$(GPU_PIP) install --quiet --constraint .venv-gpu/constraints.txt --no-deps onnxruntime-gpu
+	$(GPU_PYTHON) -m pytest tests/gpu
+	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else f"torch {torch.__version__} cannot use the GPU, so training would not be tested")'
 
 lint: $(STAMP)
 	$(BIN)/ruff check
@@ -40,4 +48,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo
+	rm -rf $(VENV) .venv-gpu build dist *.egg-info demo
