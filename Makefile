@@ -29,7 +29,7 @@ gpu-test: $(STAMP)
 	$(GPU_PIP) uninstall --quiet --yes onnxruntime onnxruntime-gpu
 	$(GPU_PIP) install --quiet --constraint .venv-gpu/constraints.txt --no-deps onnxruntime-gpu
 	$(GPU_PYTHON) -m pytest tests/gpu
-	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else f"torch {torch.__version__} cannot use the GPU, so training would not be tested")'
+	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else f"torch {torch.__version__} cannot use the GPU, so training was not tested")'
 
 lint: $(STAMP)
 	$(BIN)/ruff check
