@@ -10,7 +10,14 @@ import onnx
 import pytest
 
 from n2n_deploy.engine_facts import EngineFacts, header_capabilities, header_version
-from n2n_deploy.engines.builder import BuildOptions, _read_engine, build_engine, tensorrt_module
+from n2n_deploy.engines.builder import (
+    BuildOptions,
+    _configure,
+    _read_engine,
+    build_engine,
+    make_logger,
+    tensorrt_module,
+)
 from n2n_deploy.engines.gpus import driver
 from n2n_deploy.engines.profiles import plan_profiles
 from n2n_deploy.errors import HostError, UsageError
@@ -104,6 +111,25 @@ def test_a_missing_library_says_what_brings_it(graph: Graphs, tmp_path: Path) ->
         options = BuildOptions("tensorrt", "fp32", PROFILES, timing_cache=tmp_path / "timings")
         with pytest.raises(HostError, match=r"pip install 'n2n-deploy\[tensorrt\]'"):
             build_engine(graph("small", "fp32").SerializeToString(), options)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("portable", [False, True])
+def test_tensorrts_flags_are_those_that_were_asked_for(precision: Precision, portable: bool) -> None:
+    """On the library's own configuration: TensorRT for RTX has the classes of TensorRT, which needs a GPU."""
+    trt = tensorrt_module("rtx")
+    logger = make_logger(trt)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    network.add_input("image", trt.float32, (-1, 1, -1, -1))
+    profiles = plan_profiles([(512, 640), (64, 1024)])
+    options = BuildOptions("tensorrt", precision, profiles, portable=portable, optimization_level=2)
+    config = _configure(trt, builder, network, options)
+    assert config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE) == portable
+    assert config.get_flag(trt.BuilderFlag.TF32) == (precision != "fp32")
+    assert config.builder_optimization_level == 2
+    assert config.profiling_verbosity == trt.ProfilingVerbosity.DETAILED
+    assert config.num_optimization_profiles == 2
 
 
 def inspected(information: str) -> Any:

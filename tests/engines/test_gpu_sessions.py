@@ -124,6 +124,8 @@ def test_the_library_has_every_call_that_sessions_make() -> None:
         trt.CudaGraphStrategy: "WHOLE_GRAPH_CAPTURE",
         trt.DynamicShapesKernelSpecializationStrategy: "EAGER",
         trt.TensorIOMode: "INPUT",
+        trt.HardwareCompatibilityLevel: "AMPERE_PLUS",
+        trt.IBuilderConfig: "hardware_compatibility_level create_timing_cache set_timing_cache",
     }
     missing = [
         f"{kind.__name__}.{name}" for kind, names in used.items() for name in names.split() if not hasattr(kind, name)
