@@ -1,4 +1,4 @@
-"""From a micrograph to network input (S2.1): repair, Fourier crop, band-pass, phase flip, normalise."""
+"""From a micrograph to network input (S2.1): repair, Fourier crop, level, band-pass, phase flip, normalise."""
 
 import math
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from n2n_deploy.imaging.fourier import (
     partial_rfft2,
     resize_spectrum,
 )
+from n2n_deploy.imaging.gradient import levelled
 from n2n_deploy.imaging.pixels import PixelReport, repair_pixels
 from n2n_deploy.recipe import Recipe
 
@@ -89,13 +90,14 @@ def preprocess(
     columns = shape[1] // 2 + 1 if keep_spectrum else common_columns(shape, size)
     raw = partial_rfft2(image, pixels.mean, columns)
     flip = (optics, ctf) if recipe.phase_flip and ctf is not None else None
-    if array_module(image) is numpy:
-        cropped = resize_spectrum(raw, shape, size)
-        cropped *= bandpass(size, spacing, recipe)
-        if flip is not None:
-            flip_phases(cropped, size, spacing, *flip)
-    else:
-        cropped = kernels.crop(raw, shape, pixel_size, size, recipe, flip)
+    with levelled(raw, shape, pixel_size, recipe.highpass):
+        if array_module(image) is numpy:
+            cropped = resize_spectrum(raw, shape, size)
+            cropped *= bandpass(size, spacing, recipe)
+            if flip is not None:
+                flip_phases(cropped, size, spacing, *flip)
+        else:
+            cropped = kernels.crop(raw, shape, pixel_size, size, recipe, flip)
     if not keep_spectrum:
         raw = None
     small = irfft2(cropped, size)

@@ -19,6 +19,7 @@ from n2n_deploy.imaging.fourier import (
     resize_occupied,
     resize_spectrum,
 )
+from n2n_deploy.imaging.gradient import levelled
 from n2n_deploy.imaging.pixels import repair_pixels
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.imaging.restore import Merge, restore
@@ -94,6 +95,14 @@ def test_phases_are_flipped_alike(cupy: ModuleType, shape: tuple[int, int]) -> N
     flip_phases(spectrum, shape, spacing, OPTICS, CTF)
     flip_phases(there, shape, spacing, OPTICS, CTF)
     assert np.array_equal(to_numpy(there)[clear], spectrum[clear])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_ice_gradient_is_taken_away(cupy: ModuleType, shape: tuple[int, int]) -> None:
+    spectrum = rfft2(micrograph(shape) + np.linspace(0, 20, shape[1], dtype=np.float32))
+    there = cupy.asarray(spectrum)
+    with levelled(spectrum, shape, 1.1, 200.0), levelled(there, shape, 1.1, 200.0):
+        close(there, spectrum, 1e-6)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -73,6 +73,7 @@ def test_phase_flip_makes_the_image_of_an_object_positive_again() -> None:
     generator = np.random.default_rng(2)
     shape = (400, 380)
     field = np.fft.rfft2(generator.standard_normal(shape))
+    field[0, :3] = field[:3, 0] = field[-2:, 0] = 0  # it has no ice gradient
     image = 20 + np.fft.irfft2(field * ctf(shape, (1.2, 1.2), OPTICS, CTF), s=shape)
     truth = 20 + np.fft.irfft2(field * np.abs(ctf(shape, (1.2, 1.2), OPTICS, CTF)), s=shape)
     flipped, unflipped, raw = (
