@@ -2,15 +2,18 @@
 
 import glob
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.errors import DataError, N2NError
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.micrograph_names import Folders, HalfNames
-from n2n_deploy.io.mrc import read_header
+from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star_document import quoted
+
+Headers = Callable[[Sequence[Path]], Sequence[MRCHeader | N2NError]]
+"""Reads the headers of files; in place of one that cannot be read, why."""
 
 _MRC_ENDINGS = (".mrc", ".mrcs", ".map", ".rec")
 _LIST_ENDINGS = (".txt", ".lst", ".list")
@@ -82,7 +85,7 @@ def find_files(sources: Sequence[Path | str], half_names: HalfNames) -> list[str
 
 
 def describe_files(
-    names: Iterable[str], folders: Folders, half_names: HalfNames, *, pixel_size: float | None
+    names: Sequence[str], folders: Folders, half_names: HalfNames, *, pixel_size: float | None, headers: Headers
 ) -> tuple[list[Micrograph], dict[int, str]]:
     """Make records of files from their headers; they have no CTF.
 
@@ -91,21 +94,22 @@ def describe_files(
         folders: where relative names start.
         half_names: how halves are named, if they are.
         pixel_size: Å, for files that do not say it.
+        headers: reads them.
 
     Returns:
         The records, one for each name, and for those that cannot be used the reason by index.
     """
     micrographs = []
     problems: dict[int, str] = {}
-    for row, name in enumerate(names):
-        path = folders.locate(name)
+    paths = [folders.locate(name) for name in names]
+    for row, (name, path, header) in enumerate(zip(names, paths, headers(paths), strict=True)):
         size: float | None = None
-        try:
-            size = read_header(path).pixel_size or pixel_size
+        if isinstance(header, N2NError):
+            problems[row] = str(header)
+        else:
+            size = header.pixel_size or pixel_size
             if size is None:
                 problems[row] = f"{path}: the header does not say the pixel size; give a STAR table that does"
-        except DataError as error:
-            problems[row] = str(error)
         even, odd = half_names.of(path, folders) if half_names else (None, None)
         micrographs.append(Micrograph(name, path, Optics(math.nan if size is None else size), None, even, odd, row))
     return micrographs, problems

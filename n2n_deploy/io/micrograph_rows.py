@@ -4,10 +4,10 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.errors import DataError, N2NError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.io.micrograph_files import Headers
 from n2n_deploy.io.micrograph_names import Folders, HalfNames
-from n2n_deploy.io.mrc import read_header
 from n2n_deploy.io.optics_groups import ROW_LABELS, micrograph_optics
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star_document import NAME, StarDocument, StarTable
@@ -30,6 +30,7 @@ class RowReader:
         need_ctf: every micrograph must have CTF parameters.
         need_halves: every micrograph must have even and odd sums.
         pixel_size: Å, for tables that do not say it; None to look into each micrograph's header then.
+        headers: reads these.
 
     Attributes:
         micrographs: one for each row, also for those with problems.
@@ -50,8 +51,9 @@ class RowReader:
         need_ctf: bool,
         need_halves: bool,
         pixel_size: float | None,
+        headers: Headers,
     ) -> None:
-        self._document, self._table, self._folders = document, table, folders
+        self._document, self._table, self._folders, self._headers = document, table, folders, headers
         self._half_names, self._need_halves = half_names, need_halves
         if need_ctf:
             self._require(_DEFOCUS, "phases cannot be flipped without it; give the table of a CTF estimation job")
@@ -117,15 +119,14 @@ class RowReader:
 
     def _header_pixel_size(self, row: int, path: Path) -> float:
         """Å per pixel as the file says; NaN, and a problem, where it does not."""
-        try:
-            size = read_header(path).pixel_size
-        except DataError as error:
-            self._refuse(row, f"the table does not say the pixel size, nor does the file: {error}")
-            return math.nan
-        if size is None:
+        (header,) = self._headers([path])
+        if isinstance(header, N2NError):
+            self._refuse(row, f"the table does not say the pixel size, nor does the file: {header}")
+        elif header.pixel_size is None:
             self._refuse(row, f"neither the table nor {path} says the pixel size; add rlnMicrographPixelSize")
-            return math.nan
-        return size
+        else:
+            return header.pixel_size
+        return math.nan
 
     def _refuse(self, row: int, reason: str) -> None:
         line = self._document.line_number(self._table, row)

@@ -5,7 +5,7 @@ import gzip
 import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from n2n_deploy.errors import DataError, HostError
+from n2n_deploy.errors import DataError, HostError, N2NError
 from n2n_deploy.io.atomic import atomic_write
 from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader, parse_header
 from n2n_deploy.io.mrc_output import as_stored, compose_header
@@ -59,6 +59,17 @@ def read_header(path: Path | str, *, ndim: Literal[2, 3] = 2) -> MRCHeader:
     path = Path(path)
     with _opened(path) as (file, compression):
         return _checked_header(path, file, compression, ndim)
+
+
+def read_headers(paths: Sequence[Path]) -> Sequence[MRCHeader | N2NError]:
+    """Read the headers of micrographs, one after the other; where one cannot be used, say why in its place."""
+    found: list[MRCHeader | N2NError] = []
+    for path in paths:
+        try:
+            found.append(read_header(path))
+        except N2NError as error:
+            found.append(error)
+    return found
 
 
 def read_mrc(path: Path | str, *, ndim: Literal[2, 3] = 2) -> MRCImage:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from n2n_deploy.errors import UsageError
 from n2n_deploy.io.cryosparc import is_cryosparc, read_cryosparc
-from n2n_deploy.io.micrograph_files import describe_files, find_files, is_table, make_table
+from n2n_deploy.io.micrograph_files import Headers, describe_files, find_files, is_table, make_table
 from n2n_deploy.io.micrograph_names import Folders, HalfNames
 from n2n_deploy.io.micrograph_rows import RowReader
+from n2n_deploy.io.mrc import read_headers
 from n2n_deploy.io.optics_groups import FLIPPED, is_set
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
@@ -104,6 +105,7 @@ def read_micrographs(
     need_ctf: bool = True,
     need_halves: bool = False,
     pixel_size: float | None = None,
+    headers: Headers = read_headers,
 ) -> MicrographTable:
     """Read a micrograph table, or describe MRC files that come without one.
 
@@ -121,6 +123,7 @@ def read_micrographs(
         need_ctf: every micrograph must have a CTF, and not be phase-flipped yet.
         need_halves: every micrograph must have even and odd halves.
         pixel_size: Å, for micrographs whose table, or header, does not say it.
+        headers: how the headers of files are read where their pixel sizes are needed.
 
     Returns:
         One record for each row. What is wrong with a single row is in `problems` and costs that row only.
@@ -144,6 +147,7 @@ def read_micrographs(
             need_ctf=need_ctf,
             need_halves=need_halves,
             pixel_size=pixel_size,
+            headers=headers,
         )
     tables = [str(source) for source in sources if is_table(source)]
     if tables:
@@ -157,7 +161,7 @@ def read_micrographs(
     if need_halves and not half_names:
         raise UsageError(f"{names[0]}: name the halves of the micrographs with --suffixes DW,EVN,ODD or templates")
     folders = Folders(None, project)
-    micrographs, problems = describe_files(names, folders, half_names, pixel_size=pixel_size)
+    micrographs, problems = describe_files(names, folders, half_names, pixel_size=pixel_size, headers=headers)
     return MicrographTable(None, micrographs, problems, folders.project)
 
 
@@ -169,6 +173,7 @@ def _read_star(
     need_ctf: bool,
     need_halves: bool,
     pixel_size: float | None,
+    headers: Headers,
 ) -> MicrographTable:
     document = read_cryosparc(path) if is_cryosparc(path) else StarDocument.read(path)
     table, groups = micrograph_table(document)
@@ -182,5 +187,6 @@ def _read_star(
         need_ctf=need_ctf,
         need_halves=need_halves,
         pixel_size=pixel_size,
+        headers=headers,
     )
     return MicrographTable(path, rows.micrographs, rows.problems, folders.project, document)
