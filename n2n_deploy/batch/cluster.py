@@ -11,6 +11,7 @@ import queue
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -23,7 +24,7 @@ from n2n_deploy.batch.lanes import Waiting, run_lanes
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report import EntryKeeper
-from n2n_deploy.batch.work import Outcome, denoise_one, failed, open_denoiser
+from n2n_deploy.batch.work import Outcome, attempt, done_alone, failed, open_denoiser
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.engines.gpus import gpus
 from n2n_deploy.errors import BundleError, HostError, UsageError
@@ -106,9 +107,15 @@ class ClusterWorkers:
         self._close()
 
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
-        """Hand out the jobs, a bounded number at a time; see `Workers`."""
+        """Hand out the jobs, a bounded number at a time; see `Workers`.
+
+        A job whose workers died, or whose memory ran short, is tried once more with no other in hand: Dask cannot tell
+        the one to blame from those beside it.
+        """
         waiting = iter(jobs)
         in_hand: dict[Any, Job] = {}
+        crowded: deque[Outcome] = deque()
+        alone: Outcome | None = None
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         work = partial(
             denoise_on_worker,
@@ -117,14 +124,22 @@ class ClusterWorkers:
             options=self._options,
             keeper=self._keeper,
         )
+
+        def hand_out(job: Job) -> None:
+            future = self._client.submit(work, job, pure=False, retries=_RETRIES)
+            in_hand[future] = job
+            future.add_done_callback(answers.put)
+
         looked, window = 0.0, 1
         while True:
             if time.monotonic() - looked > _LOOK_SECONDS:  # workers come and go
                 window, looked = _PER_THREAD * max(self._threads(), 1), time.monotonic()
-            while len(in_hand) < window and not stop.is_set() and (job := next(waiting, None)) is not None:
-                future = self._client.submit(work, job, pure=False, retries=_RETRIES)
-                in_hand[future] = job
-                future.add_done_callback(answers.put)
+            if not crowded and not alone:
+                while len(in_hand) < window and not stop.is_set() and (job := next(waiting, None)) is not None:
+                    hand_out(job)
+            elif not in_hand and not stop.is_set():
+                alone = crowded.popleft()
+                hand_out(alone.job)
             if not in_hand:
                 return
             try:
@@ -134,7 +149,14 @@ class ClusterWorkers:
                     return  # what was in hand went with the workers
                 continue
             job = in_hand.pop(future)
-            yield _outcome(job, future)
+            outcome = _outcome(job, future)
+            if alone:
+                yield done_alone(outcome, alone)
+                alone = None
+            elif outcome.crowded:
+                crowded.append(outcome)
+            else:
+                yield outcome
 
     def _threads(self) -> int:
         """Threads of all workers that are there now."""
@@ -197,7 +219,7 @@ class _Lanes:
 
     def _collect(self) -> None:
         def work(item: tuple[Job, Future[Outcome]], waiting: Waiting) -> Outcome:
-            return denoise_one(item[0], self._denoiser, self._options, waiting, self._keeper)
+            return attempt(item[0], self._denoiser, self._options, waiting, self._keeper)
 
         endless = iter(self._jobs.get, None)
         for (job, answer), result in run_lanes(endless, work, self._count, threading.Event(), self._options.timeout):
@@ -247,10 +269,8 @@ def _outcome(job: Job, future: Any) -> Outcome:
     try:
         outcome = future.result()
     except _library("distributed").KilledWorker as error:
-        return failed(
-            job,
-            HostError(f"{job.micrograph.path}: {error.allowed_failures + 1} workers died on it, one after the other"),
-        )
+        died = f"{job.micrograph.path}: {error.allowed_failures + 1} workers died on it, one after the other"
+        return replace(failed(job, HostError(died)), crowded="its workers died")
     except BaseException as error:  # CancelledError of a scheduler that was stopped is no Exception
         if isinstance(error, KeyboardInterrupt):
             raise

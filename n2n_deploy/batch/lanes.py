@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Generic, TypeVar
 
 from n2n_deploy.errors import HostError
@@ -17,8 +17,10 @@ from n2n_deploy.errors import HostError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-Waiting = Callable[[str], AbstractContextManager[None]]
-"""`with waiting("reading"):` tells the watcher that the lane now waits for files, and for what."""
+Waiting = Callable[[str | None], AbstractContextManager[None]]
+"""`with waiting("reading"):` tells the watcher that the lane now waits for files, and for what.
+
+Within another one it has the time-out for itself; `waiting(None)` is work that is watched otherwise or not at all."""
 
 _DONE = object()
 
@@ -41,7 +43,8 @@ def run_lanes(
         work: does one item; it marks its waiting for files. Whatever it raises is yielded in place of its result and
             costs no other item.
         lanes: how many threads.
-        stop: once it is set no further item is begun; those in hand are finished and yielded.
+        stop: once it is set no further item is begun; those in hand are finished and yielded. A lane begins its next
+            item when the caller has dealt with its last, so what the caller stops for is not run past.
         timeout: seconds that a lane may wait for files at a time; None for ever.
 
     Yields:
@@ -50,13 +53,39 @@ def run_lanes(
     crew = _Crew(items, work, stop)
     try:
         for seat in range(lanes):
-            crew.begin(seat)
+            try:
+                crew.begin(seat)
+            except RuntimeError:  # no memory, or no more threads allowed, for another one
+                if not crew.lanes:
+                    raise
+                break
         while crew.lanes:
             yield from crew.collect(timeout)
     finally:
         # What ends the loop early (an interrupt, an error of the caller) does not wait for the lanes.
         for lane in crew.lanes:
-            lane.abandoned = True
+            lane.abandon()
+
+
+def in_lane(work: Callable[[Waiting], Result], timeout: float | None) -> Result:
+    """Do one thing in a lane of its own: where the file system hangs, whoever asked for it does not.
+
+    Raises:
+        HostError: it waited for files for longer than the time-out.
+    """
+
+    def do(_: None, waiting: Waiting) -> Result:
+        return work(waiting)
+
+    ((_, result),) = run_lanes([None], do, 1, threading.Event(), timeout)
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def unwatched(_reason: str | None) -> AbstractContextManager[None]:
+    """Wait for files for as long as it takes."""
+    return nullcontext()
 
 
 def seat() -> int:
@@ -82,8 +111,8 @@ class _Crew(Generic[Item, Result]):
     def begin(self, seat: int) -> None:
         """Start one more lane."""
         lane = _Lane(self, seat)
-        self.lanes.add(lane)
         lane.start()
+        self.lanes.add(lane)
 
     def take(self) -> object:
         """The next item, `_DONE` where there is none or the run is to stop."""
@@ -104,10 +133,11 @@ class _Crew(Generic[Item, Result]):
                     raise result
             elif not lane.abandoned:
                 yield item, result  # type: ignore[misc]
+                lane.collected.release()
         if timeout is not None and pause is not None and time.monotonic() - self._looked > pause:
             self._looked = time.monotonic()
             for lane in [lane for lane in self.lanes if lane.waited() > timeout]:
-                lane.abandoned = True
+                lane.abandon()
                 self.lanes.discard(lane)
                 self.begin(lane.seat)
                 yield (
@@ -126,8 +156,9 @@ class _Lane(threading.Thread, Generic[Item, Result]):
         super().__init__(name="lane", daemon=True)
         self.seat = seat
         self.item: object = _DONE
-        self.reason = ""
+        self.reason: str | None = None
         self.abandoned = False
+        self.collected = threading.Semaphore(0)
         self._crew = crew
         self._since: float | None = None
 
@@ -142,21 +173,33 @@ class _Lane(threading.Thread, Generic[Item, Result]):
                     result = error
                 self._crew.outcomes.put((self, item, result))
                 result = None
+                self.collected.acquire()
         except BaseException as error:
             result = error
         finally:
             self._crew.outcomes.put((self, _DONE, result))
 
     @contextmanager
-    def _waiting(self, reason: str) -> Iterator[None]:
-        self.reason = reason
-        self._since = time.monotonic()
+    def _waiting(self, reason: str | None) -> Iterator[None]:
+        outer = self.reason
+        self._wait(reason)
         try:
             yield
         finally:
-            self._since = None
+            self._wait(outer)
             if self.abandoned:
                 raise _AbandonedError
+
+    def _wait(self, reason: str | None) -> None:
+        self._since = None
+        self.reason = reason
+        if reason is not None:
+            self._since = time.monotonic()
+
+    def abandon(self) -> None:
+        """Give it up: it ends when it comes back, and what it brings is not asked for."""
+        self.abandoned = True
+        self.collected.release()
 
     def waited(self) -> float:
         """Seconds that it has been waiting for files now."""

@@ -1,5 +1,6 @@
 """`LocalWorkers`: jobs done in this process, by lanes that share an engine, or one engine for each GPU."""
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from n2n_deploy.batch.lanes import Waiting, run_lanes, seat
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report import EntryKeeper
-from n2n_deploy.batch.work import Outcome, denoise_one, failed, open_denoiser
+from n2n_deploy.batch.work import Outcome, attempt, done_alone, failed, open_denoiser
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.engines.gpus import gpus
@@ -62,6 +63,7 @@ class LocalWorkers(Closing):
         self._say = say or (lambda _: None)
         self._denoisers: list[Denoiser] = []
         self._said: list[str] = []
+        self._most_lanes = sys.maxsize
 
     def __enter__(self) -> Self:
         try:
@@ -83,15 +85,40 @@ class LocalWorkers(Closing):
             denoiser.close()
 
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
-        """Do the jobs in this process; see `Workers`."""
+        """Do the jobs in this process; see `Workers`.
+
+        Where memory runs short although it was planned, since others take it, lanes finish what they have, the
+        micrograph is done again alone, and the work goes on with a lane less.
+        """
         options, jobs = self._options, list(jobs)
         seats = self._plan(jobs)
 
         def work(job: Job, waiting: Waiting) -> Outcome:
-            return denoise_one(job, seats[seat()], options, waiting, self._keeper)
+            return attempt(job, seats[seat()], options, waiting, self._keeper)
 
-        for job, result in run_lanes(jobs, work, len(seats), stop, options.timeout):
-            yield result if isinstance(result, Outcome) else failed(job, result)
+        def do(jobs: Iterable[Job], lanes: int) -> Iterator[Outcome]:
+            for job, result in run_lanes(jobs, work, lanes, stop, options.timeout):
+                yield result if isinstance(result, Outcome) else failed(job, result)
+
+        rest = iter(jobs)
+        crowded: list[Outcome] = []
+        while True:
+            until_crowded = iter(lambda: None if crowded else next(rest, None), None)
+            for outcome in do(until_crowded, min(len(seats), self._most_lanes)):
+                if outcome.crowded:
+                    crowded.append(outcome)
+                else:
+                    yield outcome
+            if not crowded:
+                return
+            before = iter(crowded)
+            for outcome in do((each.job for each in crowded), 1):
+                yield done_alone(outcome, next(before))
+            crowded.clear()
+            lanes = min(len(seats), self._most_lanes)
+            if lanes > len(self._denoisers):
+                self._most_lanes = lanes - 1
+                self._say(f"memory ran short; micrographs in hand at once from now on: {self._most_lanes}")
 
     def _plan(self, jobs: list[Job]) -> list[Denoiser]:
         """Plan the memory, say how, and return the denoiser of each lane: GPU by GPU, so that none waits for another.

@@ -4,44 +4,84 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+from n2n_deploy.batch.lanes import Waiting, in_lane
 from n2n_deploy.errors import HostError
+
+NAME = "log.jsonl"
+
+_TIME = "%Y-%m-%dT%H:%M:%S%z"
+
+T = TypeVar("T")
 
 
 class Log:
     """An open log. Each line is one call of the operating system, so that lines of several runs do not mix.
 
     Args:
-        path: of the file; lines are added to what it holds.
+        folder: where `log.jsonl` is; lines are added to what it holds.
+        timeout: seconds to wait for the file system at a time; None for ever.
 
     Raises:
-        HostError: it cannot be opened.
+        HostError: it cannot be opened, or does not answer.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, folder: Path, timeout: float | None = None) -> None:
+        self._path = folder / NAME
+        self._timeout = timeout
         self._run = f"{platform.node()}-{os.getpid()}-{int(time.time())}"
+        self._unwritten = b""
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            size = os.fstat(self._file).st_size
-            # A run that lost its power may have left half a line.
-            self._start = b"\n" if size and os.pread(self._file, 1, size - 1) != b"\n" else b""
+            self._file = self._watched("opening", self._open)
         except OSError as error:
-            raise HostError(f"{path}: cannot be written ({error.strerror}); choose another output folder") from error
+            raise HostError(
+                f"{self._path}: cannot be written ({error.strerror}); choose another output folder"
+            ) from error
 
     def line(self, record: Mapping[str, Any]) -> None:
-        """Add one record, with the time and the run."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        text = json.dumps({"time": stamp, "run": self._run, **record})
-        os.write(self._file, self._start + text.encode() + b"\n")
-        self._start = b""
+        """Add one record, with the time and the run.
+
+        Raises:
+            HostError: the file system does not answer.
+        """
+        self.add(json.dumps({"time": time.strftime(_TIME), "run": self._run, **record}).encode())
+
+    def add(self, line: bytes) -> None:
+        """Add a line, or several, as they are; what the disk has no room for waits for the next.
+
+        Raises:
+            HostError: the file system does not answer.
+        """
+        self._unwritten += line + b"\n"
+        with suppress(OSError):
+            written = self._watched("writing", lambda: os.write(self._file, self._unwritten))
+            self._unwritten = self._unwritten[written:]
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._file)
+        with suppress(HostError):
+            self._watched("closing", lambda: os.close(self._file))
+
+    def _open(self) -> int:
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        size = os.fstat(file).st_size
+        # A run that lost its power may have left half a line.
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            self._unwritten = b"\n"
+        return file
+
+    def _watched(self, what: str, act: Callable[[], T]) -> T:
+        def do(waiting: Waiting) -> T:
+            with waiting(f"{what} {self._path}"):
+                return act()
+
+        return in_lane(do, self._timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -50,3 +90,32 @@ class Log:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def merge_logs(folders: Sequence[Path], target: Path) -> None:
+    """Add to a folder's log the lines of the logs of other folders that it does not have, in the order of their times.
+
+    Raises:
+        HostError: it cannot be written.
+    """
+    known = set(_lines(target))
+    added = {line: None for folder in folders for line in _lines(folder) if line not in known}
+    if added:
+        with Log(target) as log:
+            log.add(b"\n".join(sorted(added, key=_time)))
+
+
+def _lines(folder: Path) -> list[bytes]:
+    """The whole lines of a folder's log; none where it has none."""
+    try:
+        content = (folder / NAME).read_bytes()
+    except OSError:
+        return []
+    return [line for line in content.splitlines() if line.startswith(b"{") and line.endswith(b"}")]
+
+
+def _time(line: Any) -> float:
+    try:
+        return datetime.strptime(json.loads(line)["time"], _TIME).timestamp()
+    except (ValueError, KeyError, TypeError):
+        return 0.0

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from n2n_deploy.batch.log import merge_logs
+from n2n_deploy.batch.merge_report import merge_reports
 from n2n_deploy.batch.mirror import BASE, SUMMARY, Mirror
 from n2n_deploy.batch.tables import DENOISED, FAILED, located, locked, names_in, write_merged
 from n2n_deploy.batch.task import SHARDS
@@ -31,6 +33,11 @@ class Part:
     folder: Path
     summary: dict[str, Any]
 
+    @property
+    def mirror(self) -> Mirror:
+        """Where its outputs went."""
+        return Mirror(self.output, self.summary[BASE])
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -53,11 +60,11 @@ class Merged:
 
 
 def merge_results(folders: Sequence[Path | str], into: Path | str | None = None) -> Merged:
-    """Join `denoised.star`, `failed.star` and `summary.json` of the parts of a job.
+    """Join tables, `summary.json`, `log.jsonl` and `report.html` of the parts of a job.
 
     The parts of a folder are its shards where it has any, or else itself. A micrograph that one part failed and
-    another did counts as done. Merging again, when more shards have ended, brings the account up to date. Logs stay
-    where they are.
+    another did, or a later run over the folder, counts as done. Merging again, when more shards have ended, brings the
+    account up to date.
 
     Args:
         folders: output folders.
@@ -88,14 +95,13 @@ def merge_results(folders: Sequence[Path | str], into: Path | str | None = None)
             name: reason
             for part in parts
             for name, reason in part.summary["failures"].items()
-            if str(_mirror(part)(name)) not in done
+            if str(part.mirror(name)) not in done
         }
         _merge_failed(parts, target, failures)
         summary = {
             **parts[0].summary,
             "output": str(target),
             "table": str(target / DENOISED) if (target / DENOISED).exists() else None,
-            "report": None,
             "listed": len(names_in(target / DENOISED)),
             **{key: sum(part.summary[key] for part in parts) for key in _SUMMED},
             "failed": len(failures),
@@ -108,6 +114,9 @@ def merge_results(folders: Sequence[Path | str], into: Path | str | None = None)
         summary = {
             key: value for key, value in summary.items() if key not in ("megapixels_per_second", "shard", "host")
         }
+        merge_logs([part.folder for part in parts], target)
+        report = merge_reports([(part.folder, part.mirror) for part in parts], target, summary)
+        summary["report"] = str(report) if report else None
         with atomic_write(target / SUMMARY) as stream:
             stream.write((json.dumps(summary, indent=2) + "\n").encode())
     return Merged(target, missing, summary)
@@ -141,7 +150,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _merge_denoised(parts: Sequence[Part], target: Path) -> set[str]:
-    """Write the joined table; return the outputs that it lists."""
+    """Write the joined table; return the outputs that it lists, those of later runs over the folder among them."""
     joined: StarDocument | None = None
     done: set[str] = set()
     # The last part to list a micrograph has the last word on it.
@@ -161,7 +170,7 @@ def _merge_denoised(parts: Sequence[Part], target: Path) -> set[str]:
         return str(place) not in done and place.exists()
 
     write_merged(target / DENOISED, joined, keep)
-    return done
+    return done.union(str(located(name, target)) for name in names_in(target / DENOISED))
 
 
 def _merge_failed(parts: Sequence[Part], target: Path, failures: dict[str, str]) -> None:
@@ -188,7 +197,3 @@ def _rows(path: Path, rows: Sequence[int]) -> StarDocument:
     if len(rows) < len(document.columns(table, (NAME,))[NAME]):
         document.keep_rows(table, rows)
     return document
-
-
-def _mirror(part: Part) -> Mirror:
-    return Mirror(part.output, part.summary[BASE])

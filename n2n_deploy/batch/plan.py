@@ -13,12 +13,12 @@ from enum import StrEnum
 from pathlib import Path
 
 import n2n_deploy
-from n2n_deploy.batch.lanes import Waiting, run_lanes
+from n2n_deploy.batch.lanes import Waiting, in_lane, run_lanes
 from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
-from n2n_deploy.errors import DataError, HostError, UsageError
+from n2n_deploy.errors import DataError, HostError, N2NError, UsageError
 from n2n_deploy.io.mrc import read_header
-from n2n_deploy.io.mrc_header import HEADER_BYTES
+from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.recipe import Recipe
 
@@ -118,9 +118,16 @@ def make_plan(
 
     Raises:
         UsageError: an output would fall on an input.
+        HostError: the folders do not answer.
     """
     outputs = [mirror(micrograph.name) for micrograph in micrographs]
-    _check_apart([micrograph.path for micrograph in micrographs], outputs)
+
+    def look_at_folders(waiting: Waiting) -> int:
+        with waiting(f"looking at the folders of the micrographs and at {mirror.output}"):
+            _check_apart([micrograph.path for micrograph in micrographs], outputs)
+            return shutil.disk_usage(_existing(mirror.output)).free
+
+    free = in_lane(look_at_folders, options.timeout)
     written = Counter(map(str, outputs))
     jobs: list[Job | None] = [None] * len(outputs)
 
@@ -150,7 +157,7 @@ def make_plan(
             raise job
     planned = [job for job in jobs if job is not None]
     needed = sum(job.output_bytes(options.dtype) for job in planned if job.status is Status.TODO)
-    return Plan(planned, needed, shutil.disk_usage(_existing(mirror.output)).free)
+    return Plan(planned, needed, free)
 
 
 def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe, options: DenoiseOptions) -> Job:
@@ -166,6 +173,22 @@ def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe,
     if status is Status.KEPT and options.on_exists is OnExists.OVERWRITE:
         status, reason = Status.TODO, ""
     return Job(micrograph, path, label, status, reason, header.shape)
+
+
+def look_at_headers(paths: Sequence[Path], timeout: float) -> Sequence[MRCHeader | N2NError]:
+    """Read many headers side by side; where one cannot be read, or does not answer in time, say why in its place."""
+    headers: list[MRCHeader | N2NError] = [HostError("not looked at")] * len(paths)
+
+    def look(index: int, waiting: Waiting) -> MRCHeader:
+        with waiting(f"looking at {paths[index]}"):
+            return read_header(paths[index])
+
+    lanes = min(_HEADER_THREADS, len(paths))
+    for index, found in run_lanes(range(len(paths)), look, lanes, threading.Event(), timeout):
+        if isinstance(found, BaseException) and not isinstance(found, N2NError):
+            raise found
+        headers[index] = found
+    return headers
 
 
 def is_finished(job: Job) -> bool:

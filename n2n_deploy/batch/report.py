@@ -3,19 +3,22 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from n2n_deploy.batch.lanes import Waiting
+from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.plan import Job, Plan, Status
-from n2n_deploy.bundle import Bundle
 from n2n_deploy.denoiser import Denoised
 from n2n_deploy.imaging.arrays import to_numpy
-from n2n_deploy.quality.entries import MicrographEntry
+from n2n_deploy.quality.entries import MicrographEntry, RunInfo
 from n2n_deploy.quality.entry_store import EntryStore
-from n2n_deploy.quality.report import write_report
-from n2n_deploy.quality.run_info import run_info
+from n2n_deploy.quality.report import read_report, write_report
 
+REPORT = "report.html"
 FOLDER = ".report"
 """Below the output folder: the entries, from which a run that goes on makes the whole report again."""
+
+FINISHED = ("denoised", "done before", "kept")
+"""Statuses of a micrograph that has its output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,35 +65,43 @@ class EntryKeeper:
 
 def write_batch_report(
     folder: Path,
-    output: Path,
+    info: RunInfo,
     plan: Plan,
+    mirror: Mirror,
     failures: Mapping[str, str],
     denoised: frozenset[str],
-    bundle: Bundle,
-    session: str,
-    options: Mapping[str, Any],
-    throughput: Mapping[str, Any],
+    waiting: Waiting,
 ) -> Path:
     """Write `report.html` about all of a plan's micrographs, with the entries that this or an earlier run kept.
 
+    As the tables do, it tells of what earlier runs over other micrographs did and that is still there.
+
     Args:
-        folder: where the report goes.
-        output: the output folder, where the entries are.
+        folder: where the report goes, and that of the earlier runs is.
+        info: what ran.
         plan: of the batch.
+        mirror: where outputs go.
         failures: reason by micrograph name.
         denoised: names of those that this run finished.
-        bundle: the model.
-        session: what ran it.
-        options: of the run.
-        throughput: counts and times.
+        waiting: told when this waits for files.
 
     Raises:
         HostError: the report cannot be written.
     """
-    path = folder / "report.html"
-    info = run_info(f"Denoising with {bundle.path.name}", bundle, session, options, throughput=throughput)
-    write_report(path, info, _Entries(output, plan, failures, denoised))
+    path = folder / REPORT
+    with waiting(f"writing {path}"):
+        write_report(path, info, _Entries(path, plan, mirror, failures, denoised, waiting))
     return path
+
+
+def _now(entry: MicrographEntry, output: Path) -> MicrographEntry | None:
+    """What an earlier report's entry has to say now; None where its output is gone."""
+    finished = entry.status in FINISHED
+    if not output.exists():
+        return None if finished else entry
+    if not finished:
+        return MicrographEntry(entry.name, "done before", defocus=entry.defocus)
+    return replace(entry, status="kept" if entry.status == "kept" else "done before")
 
 
 def _defocus(job: Job) -> float | None:
@@ -103,22 +114,32 @@ def _defocus(job: Job) -> float | None:
 class _Entries:
     """The rows of the report, each read from disk when it is asked for: memory does not grow with the batch."""
 
-    output: Path
+    earlier: Path
     plan: Plan
+    mirror: Mirror
     failures: Mapping[str, str]
     denoised: frozenset[str]
+    waiting: Waiting
 
     def __iter__(self) -> Iterator[MicrographEntry]:
-        store = EntryStore(self.output / FOLDER)
-        for job in self.plan.jobs:
-            status, reason = self._status(job)
-            kept = None
-            if status in ("denoised", "done before"):
-                kept = store.get(str(job.output.relative_to(self.output)), _work(job))
+        jobs = {job.micrograph.name: job for job in self.plan.jobs}
+        for entry in read_report(self.earlier):
+            job = jobs.pop(entry.name, None)
+            now = self._entry(job) if job else _now(entry, self.mirror(entry.name))
+            if now is not None:
+                yield now
+        for job in jobs.values():
+            yield self._entry(job)
+
+    def _entry(self, job: Job) -> MicrographEntry:
+        status, reason = self._status(job)
+        if status in ("denoised", "done before"):
+            with self.waiting(f"reading what was kept of {job.output}"):
+                store = EntryStore(self.mirror.output / FOLDER)
+                kept = store.get(str(job.output.relative_to(self.mirror.output)), _work(job))
             if kept is not None:
-                yield replace(kept, name=job.micrograph.name, status=status)
-            else:
-                yield MicrographEntry(job.micrograph.name, status, reason, defocus=_defocus(job))
+                return replace(kept, name=job.micrograph.name, status=status)
+        return MicrographEntry(job.micrograph.name, status, reason, defocus=_defocus(job))
 
     def _status(self, job: Job) -> tuple[str, str]:
         if (reason := self.failures.get(job.micrograph.name)) is not None:

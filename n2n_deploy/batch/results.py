@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from n2n_deploy.batch.lanes import Waiting, unwatched
 from n2n_deploy.batch.log import Log
 from n2n_deploy.batch.mirror import SUMMARY, Mirror
 from n2n_deploy.batch.plan import Job, Plan, Status, is_finished
@@ -18,7 +19,7 @@ from n2n_deploy.io.atomic import atomic_write
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable
 
-Report = Callable[[Summary, frozenset[str]], Path | str]
+Report = Callable[[Summary, frozenset[str], Waiting], Path | str]
 
 
 class Results:
@@ -28,9 +29,13 @@ class Results:
         mirror: where outputs go.
         folder: where log, tables and summary go: the output folder, or a part's own below it.
         phase_flipped: whether the outputs' phases are flipped.
+        timeout: seconds to wait for the log's file system at a time.
+
+    Raises:
+        HostError: the log cannot be written, or does not answer.
     """
 
-    def __init__(self, mirror: Mirror, folder: Path, *, phase_flipped: bool) -> None:
+    def __init__(self, mirror: Mirror, folder: Path, *, phase_flipped: bool, timeout: float) -> None:
         self._mirror = mirror
         self._folder = folder
         self._phase_flipped = phase_flipped
@@ -40,7 +45,7 @@ class Results:
         self._stages: dict[str, float] = defaultdict(float)
         self._table: MicrographTable | None = None
         self.summary = Summary(mirror.output, base=mirror.base)
-        self._log = Log(folder / "log.jsonl")
+        self._log = Log(folder, timeout)
 
     def begin(self, table: MicrographTable, plan: Plan) -> None:
         """Take a plan, the first or a further one, and the table that it came from."""
@@ -85,7 +90,9 @@ class Results:
             }
         )
 
-    def write(self, seconds: float, run: Mapping[str, Any], report: Report | None = None) -> Summary:
+    def write(
+        self, seconds: float, run: Mapping[str, Any], report: Report | None = None, waiting: Waiting = unwatched
+    ) -> Summary:
         """Write `denoised.star`, `failed.star` and `summary.json`, each complete or not at all.
 
         The tables list what is in the folder: what this run did or found done; what another run did meanwhile; and
@@ -94,23 +101,30 @@ class Results:
         Args:
             seconds: wall time of the run so far.
             run: model, versions, hardware and options.
-            report: given the summary and the names done in this run, writes the report and says where it is, or
-                why there is none.
+            report: given the summary, the names done in this run and `waiting`, writes the report and says where it
+                is, or why there is none.
+            waiting: told when this waits for files.
+
+        Raises:
+            HostError: the folder cannot be written to, or has no room.
         """
         assert self._table is not None
         summary = self.summary
         summary.seconds = seconds
         summary.stage_seconds = dict(self._stages)
         summary.run = dict(run)
-        with locked(self._folder):
-            self._recognise()
+        with waiting(f"locking the tables of {self._folder}"), locked(self._folder):
+            with waiting(f"reading {self._folder / DENOISED}"):
+                self._recognise()
             summary.already_done = sum(status is Status.DONE for status in self._done.values())
             summary.kept = sum(status is Status.KEPT for status in self._done.values())
             summary.not_begun = len(self._jobs) - len(self._done) - len(summary.failures)
-            self._write_denoised(self._table)
-            self._write_failed(self._table)
-            summary.report = report(summary, frozenset(self._denoised)) if report else None
-            with atomic_write(self._folder / SUMMARY) as stream:
+            with waiting(f"writing {self._folder / DENOISED}"):
+                self._write_denoised(self._table)
+            with waiting(f"writing {self._folder / FAILED}"):
+                self._write_failed(self._table)
+            summary.report = report(summary, frozenset(self._denoised), waiting) if report else None
+            with waiting(f"writing {self._folder / SUMMARY}"), atomic_write(self._folder / SUMMARY) as stream:
                 stream.write((json.dumps(summary.as_dict(), indent=2) + "\n").encode())
         return summary
 

@@ -4,12 +4,15 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import n2n_deploy
+from n2n_deploy.batch.lanes import Waiting, in_lane
 from n2n_deploy.batch.local import LocalWorkers, Workers
+from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Plan, Status
 from n2n_deploy.batch.report import EntryKeeper, write_batch_report
@@ -19,8 +22,9 @@ from n2n_deploy.batch.summary import Summary
 from n2n_deploy.batch.task import Shard, Source, Task
 from n2n_deploy.batch.work import Outcome
 from n2n_deploy.bundle import Bundle
+from n2n_deploy.errors import HostError
 from n2n_deploy.io.atomic import atomic_write, remove_stale_temporaries
-from n2n_deploy.quality.run_info import missing_libraries
+from n2n_deploy.quality.run_info import missing_libraries, run_info
 from n2n_deploy.quality.thumbnails import picture_limit
 
 
@@ -44,6 +48,7 @@ def denoise(
     even_template: str | None = None,
     odd_template: str | None = None,
     shard: Shard | None = None,
+    retry: Path | None = None,
     cluster: str | None = None,
     say: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -55,14 +60,15 @@ def denoise(
             files (only for models that do not flip phases, since they come without a CTF).
         bundle: the model, an open bundle or the path of one.
         output: folder that the inputs' folders are mirrored under; `denoised.star`, `failed.star`, `log.jsonl`,
-            `summary.json` and `report.html` are written there too. The tables list what is in the folder: trying
-            `failed.star` again adds to them.
+            `summary.json` and `report.html` are written there too. Tables and report tell of all that is in the
+            folder: trying `failed.star` again adds to them.
         options: what to do; see `DenoiseOptions`.
         project: folder that the table's relative paths start at; by default found from the table.
         suffixes: (whole, even, odd), where the table does not name the halves that are to be averaged.
         even_template: of the even half's name; see `read_micrographs`.
         odd_template: of the odd half's.
         shard: do one part of the table, with an account of its own under `shards`; see `merge_results`.
+        retry: the `failed.star` of an earlier run: do those of the micrographs only that it lists.
         cluster: spread the work by Dask: "local:N", a scheduler's address or "slurm:N"; see `ClusterWorkers`.
         say: told how the memory is planned, and the address of the cluster's dashboard.
         progress: called after planning and after each micrograph, from the calling thread.
@@ -83,7 +89,7 @@ def denoise(
         "even_template": even_template,
         "odd_template": odd_template,
     }
-    task = Task.open(micrographs, bundle, output, options, shard, **naming)
+    task = Task.open(micrographs, bundle, output, options, shard, retry, **naming)
     return run_task(task, cluster=cluster, say=say, progress=progress)
 
 
@@ -100,9 +106,9 @@ def run_task(
     mirror = task.mirror(table)
     plan = task.plan(task.part(table), table, mirror)
     plan.check(task.output, task.options.on_exists)
-    make_folder(task.folder)
+    make_folder(task.folder, task.options.timeout)
     session = "none"
-    with stop_on_signal() as stopping, Results(mirror, task.folder, phase_flipped=task.phase_flipped) as results:
+    with stop_on_signal() as stopping, open_results(task, mirror) as results:
         results.begin(table, plan)
         if progress:
             progress(Progress(plan, 0, None))
@@ -111,15 +117,31 @@ def run_task(
                 session = workers.session
                 do_jobs(plan, workers, results, stopping, task.options, progress)
         results.summary.stopped_by = stopping.signal
-        report = reporter(task, plan, session)
-        return results.write(time.perf_counter() - start, describe_run(task, session), report)
+        return write_account(task, plan, mirror, results, session, time.perf_counter() - start)
+
+
+def open_results(task: Task, mirror: Mirror) -> Results:
+    """What collects a task's outcomes."""
+    return Results(mirror, task.folder, phase_flipped=task.phase_flipped, timeout=task.options.timeout)
+
+
+def write_account(task: Task, plan: Plan, mirror: Mirror, results: Results, session: str, seconds: float) -> Summary:
+    """Write tables, report and summary.
+
+    Raises:
+        HostError: the folder cannot be written to, has no room, or does not answer.
+    """
+    report = reporter(task, plan, mirror, session)
+    run = describe_run(task, session)
+    return in_lane(lambda waiting: results.write(seconds, run, report, waiting), task.options.timeout)
 
 
 def open_workers(task: Task, plan: Plan, cluster: str | None, say: Callable[[str], None] | None = None) -> Workers:
     """What does the jobs: lanes in this process, or Dask's workers."""
     keeper = None
     if task.options.report and not missing_libraries():
-        keeper = EntryKeeper(task.output, picture_limit(len(plan.jobs)))
+        shards = task.shard.count if task.shard else 1
+        keeper = EntryKeeper(task.output, picture_limit(len(plan.jobs) * shards))
     if cluster is None:
         return LocalWorkers(task.bundle, task.options, keeper, say)
     from n2n_deploy.batch.cluster import ClusterWorkers
@@ -158,25 +180,18 @@ def too_many(summary: Summary, options: DenoiseOptions, stopping: Stopping) -> N
         stopping.event.set()
 
 
-def reporter(task: Task, plan: Plan, session: str) -> Report | None:
+def reporter(task: Task, plan: Plan, mirror: Mirror, session: str) -> Report | None:
     """What writes the report of a plan; None where none was asked for."""
     if not task.options.report:
         return None
 
-    def report(summary: Summary, denoised: frozenset[str]) -> Path | str:
+    def report(summary: Summary, denoised: frozenset[str], waiting: Waiting) -> Path | str:
         if missing := missing_libraries():
             return f"not written: {' and '.join(missing)} not installed; pip install 'n2n-deploy[report]'"
-        return write_batch_report(
-            task.folder,
-            task.output,
-            plan,
-            summary.failures,
-            denoised,
-            task.bundle,
-            session,
-            task.options.model_dump(mode="json"),
-            summary.throughput(),
-        )
+        title = f"Denoising with {task.bundle.path.name}"
+        options = task.options.model_dump(mode="json")
+        info = run_info(title, task.bundle, session, options, throughput=summary.throughput())
+        return write_batch_report(task.folder, info, plan, mirror, summary.failures, denoised, waiting)
 
     return report
 
@@ -201,14 +216,24 @@ def describe_run(task: Task, session: str) -> dict[str, Any]:
     }
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, timeout: float) -> None:
     """Create the folder of the tables, prove that it can be written to, and clear what a killed run left half-written.
 
     Raises:
-        HostError: it cannot be written to.
+        HostError: it cannot be written to, or does not answer.
     """
-    probe = folder / f".n2n-write-test-{os.getpid()}"
-    with atomic_write(probe):
-        pass
-    probe.unlink()
-    remove_stale_temporaries(folder)
+
+    def prove(waiting: Waiting) -> None:
+        with waiting(f"writing to {folder}"):
+            probe = folder / f".n2n-write-test-{os.getpid()}"
+            with atomic_write(probe):
+                pass
+            probe.unlink()
+
+    def clear(waiting: Waiting) -> None:
+        with waiting(f"clearing {folder}"):
+            remove_stale_temporaries(folder)
+
+    in_lane(prove, timeout)
+    with suppress(HostError):  # of a large folder the rest is cleared while the run goes on
+        in_lane(clear, timeout)

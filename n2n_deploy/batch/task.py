@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from n2n_deploy.batch.lanes import Waiting, in_lane
 from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.batch.plan import Plan, make_plan
+from n2n_deploy.batch.plan import Plan, look_at_headers, make_plan
 from n2n_deploy.bundle import Bundle
-from n2n_deploy.errors import UsageError
+from n2n_deploy.errors import DataError, N2NError, UsageError
+from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable, read_micrographs
+from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
 
 Source = Path | str | Sequence[Path | str]
 
@@ -59,6 +62,7 @@ class Task:
         output: folder that the inputs' folders are mirrored under.
         options: what to do.
         shard: the part of the table to do; None for all of it.
+        retry: a table such as `failed.star`, whose micrographs alone are to be done; None for all.
         naming: how files are found: project, suffixes, even_template, odd_template; see `read_micrographs`.
     """
 
@@ -67,6 +71,7 @@ class Task:
     output: Path
     options: DenoiseOptions
     shard: Shard | None
+    retry: Path | None
     naming: dict[str, Any]
 
     @classmethod
@@ -77,15 +82,23 @@ class Task:
         output: Path | str,
         options: DenoiseOptions | None = None,
         shard: Shard | None = None,
+        retry: Path | None = None,
         **naming: Any,
     ) -> Self:
         """Gather what a run is asked, opening the bundle.
 
         Raises:
             BundleError: the model is damaged.
+            HostError: the file system does not answer.
         """
-        bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
-        return cls(source, bundle, Path(output).absolute(), options or DenoiseOptions(), shard, naming)
+        options = options or DenoiseOptions()
+
+        def read(waiting: Waiting) -> Bundle:
+            with waiting(f"reading {bundle}"):
+                return Bundle.open(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle
+
+        opened = in_lane(read, options.timeout)
+        return cls(source, opened, Path(output).absolute(), options, shard, retry, naming)
 
     @property
     def folder(self) -> Path:
@@ -97,22 +110,43 @@ class Task:
         """Whether the outputs' phases are flipped."""
         return self.bundle.recipe.phase_flip and not self.options.flip_back
 
-    def read(self) -> MicrographTable:
-        """Read the table.
+    def read(self, source: Source | None = None) -> MicrographTable:
+        """Read the table, or in place of it some of its files.
 
         Raises:
             DataError, UsageError: as for `read_micrographs`.
+            HostError: the file system does not answer.
         """
-        return read_micrographs(
-            self.source,
-            need_ctf=self.bundle.recipe.phase_flip,
-            need_halves=self.options.average_halves,
-            **self.naming,
-        )
+        source = self.source if source is None else source
+
+        def read(waiting: Waiting) -> MicrographTable:
+            def headers(paths: Sequence[Path]) -> Sequence[MRCHeader | N2NError]:
+                with waiting(None):  # each has a time-out of its own
+                    return look_at_headers(paths, self.options.timeout)
+
+            with waiting(f"reading {source if isinstance(source, (str, Path)) else source[0]}"):
+                return read_micrographs(
+                    source,
+                    need_ctf=self.bundle.recipe.phase_flip,
+                    need_halves=self.options.average_halves,
+                    headers=headers,
+                    **self.naming,
+                )
+
+        return in_lane(read, self.options.timeout)
 
     def mirror(self, table: MicrographTable) -> Mirror:
-        """Where the outputs go; the same for every shard of a table."""
-        return Mirror.open(self.output, [micrograph.name for micrograph in table.micrographs])
+        """Where the outputs go; the same for every shard of a table.
+
+        Raises:
+            HostError: the file system does not answer.
+        """
+
+        def look(waiting: Waiting) -> Mirror:
+            with waiting(f"looking at {self.output}"):
+                return Mirror.open(self.output, [micrograph.name for micrograph in table.micrographs])
+
+        return in_lane(look, self.options.timeout)
 
     def plan(self, micrographs: Sequence[Micrograph], table: MicrographTable, mirror: Mirror) -> Plan:
         """Look at the headers of some of a table's micrographs, or of all.
@@ -123,5 +157,27 @@ class Task:
         return make_plan(micrographs, table.problems, mirror, self.bundle.short_hash, self.bundle.recipe, self.options)
 
     def part(self, table: MicrographTable) -> Sequence[Micrograph]:
-        """The micrographs that are this task's to do."""
-        return self.shard.of(table.micrographs) if self.shard else table.micrographs
+        """The micrographs that are this task's to do.
+
+        Raises:
+            DataError: the table of those to try again cannot be read, or has none of them.
+            HostError: the file system does not answer.
+        """
+        part = self.shard.of(table.micrographs) if self.shard else table.micrographs
+        if self.retry is None:
+            return part
+        listed = self._listed(self.retry)
+        part = [micrograph for micrograph in part if micrograph.name in listed]
+        if not part:
+            raise DataError(
+                f"{self.retry}: lists none of the micrographs that were given; give the failed.star of an earlier run"
+            )
+        return part
+
+    def _listed(self, path: Path) -> frozenset[str]:
+        def read(waiting: Waiting) -> frozenset[str]:
+            with waiting(f"reading {path}"):
+                document = StarDocument.read(path)
+                return frozenset(document.columns(micrograph_table(document)[0], (NAME,))[NAME])
+
+        return in_lane(read, self.options.timeout)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from n2n_deploy.batch.lanes import Waiting, in_lane
 from n2n_deploy.batch.local import Workers
 from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.plan import Job, Plan, Status
 from n2n_deploy.batch.results import Results
-from n2n_deploy.batch.run import Progress, describe_run, do_jobs, make_folder, open_workers, reporter
+from n2n_deploy.batch.run import Progress, do_jobs, make_folder, open_results, open_workers, write_account
 from n2n_deploy.batch.signals import Stopping, stop_on_signal
 from n2n_deploy.batch.summary import Summary
 from n2n_deploy.batch.task import Task
@@ -20,7 +21,7 @@ from n2n_deploy.errors import DataError, UsageError
 from n2n_deploy.io.micrograph_files import find_files, is_table
 from n2n_deploy.io.micrograph_names import HalfNames
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.io.star import MicrographTable, read_micrographs
+from n2n_deploy.io.star import MicrographTable
 
 _ROUND = 64
 """Micrographs of one round at most, so that a backlog does not keep the tables waiting."""
@@ -63,12 +64,12 @@ def watch(
     """
     source = _Source(task)
     start = time.perf_counter()
-    make_folder(task.folder)
+    make_folder(task.folder, task.options.timeout)
     with stop_on_signal() as stopping, ExitStack() as stack:
         state = _State(task, stack, cluster, say)
         latest = time.monotonic()
         while not stopping.event.is_set():
-            table, ready = source.look()
+            table, ready = in_lane(source.look, task.options.timeout)
             if table is not None and ready:
                 state.do(table, ready, stopping, progress)
                 source.settle(state)
@@ -103,31 +104,20 @@ class _Source:
         if not self._table and task.bundle.recipe.phase_flip:
             raise UsageError(f"{sources[0]}: the model flips phases; watch a STAR table with CTF parameters, not files")
 
-    def look(self) -> tuple[MicrographTable | None, Sequence[Micrograph]]:
+    def look(self, waiting: Waiting) -> tuple[MicrographTable | None, Sequence[Micrograph]]:
         """The table as it is now, and its micrographs that are ready; a table being written is read the next time."""
         try:
             if self._table:
                 table = self._task.read()
                 self.problem = None
-                ready = (m for m in table.micrographs if self._is_ready(m.name, m.path, replace(m, row=0)))
+                ready = (m for m in table.micrographs if self._is_ready(m.name, m.path, replace(m, row=0), waiting))
                 return table, list(islice(ready, _ROUND))
-            names = list(
-                islice(
-                    (
-                        name
-                        for name in find_files(self._sources, self._halves)
-                        if self._is_ready(name, Path(name), None)
-                    ),
-                    _ROUND,
-                )
-            )
+            with waiting(f"looking for {self._sources[0]}"):
+                files = find_files(self._sources, self._halves)
+            names = list(islice((name for name in files if self._is_ready(name, Path(name), None, waiting)), _ROUND))
             if not names:
                 return None, ()
-            table = self._with(
-                read_micrographs(
-                    names, need_ctf=False, need_halves=self._task.options.average_halves, **self._task.naming
-                )
-            )
+            table = self._with(self._task.read(names))
             new = set(names)
             return table, [micrograph for micrograph in table.micrographs if micrograph.name in new]
         except DataError as error:
@@ -150,12 +140,13 @@ class _Source:
             new.project,
         )
 
-    def _is_ready(self, name: str, path: Path, record: Micrograph | None) -> bool:
+    def _is_ready(self, name: str, path: Path, record: Micrograph | None, waiting: Waiting) -> bool:
         """Whether a file is there, at rest, and not the one that was taken already."""
         if (name, record) in self._done:
             return False
         try:
-            status = os.stat(path)  # noqa: PTH116
+            with waiting(f"looking at {path}"):
+                status = os.stat(path)  # noqa: PTH116
         except OSError:
             return False
         stamp = status.st_size, status.st_mtime_ns
@@ -197,7 +188,7 @@ class _State:
         if first:
             plan.check(task.output, task.options.on_exists)
         if self.results is None:
-            self.results = self.stack.enter_context(Results(self.mirror, task.folder, phase_flipped=task.phase_flipped))
+            self.results = self.stack.enter_context(open_results(task, self.mirror))
         self.results.begin(table, plan)
         self.jobs |= {job.micrograph.name: job for job in plan.jobs}
         if progress:
@@ -214,15 +205,14 @@ class _State:
     def write(self, start: float, stopping: Stopping, *, last: bool = False) -> Summary:
         """Rewrite tables, summary and report, unless that would take too much of the time."""
         assert self.results is not None
+        assert self.mirror is not None
         begun = time.monotonic()
         if not last and begun < self.next_write:
             return self.results.summary
         session = self.workers.session if self.workers else "none"
         plan = Plan(list(self.jobs.values()), 0, 0)
         self.results.summary.stopped_by = stopping.signal
-        summary = self.results.write(
-            time.perf_counter() - start, describe_run(self.task, session), reporter(self.task, plan, session)
-        )
+        summary = write_account(self.task, plan, self.mirror, self.results, session, time.perf_counter() - start)
         ended = time.monotonic()
         self.next_write = ended + (ended - begun) / _WRITING_SHARE
         return summary

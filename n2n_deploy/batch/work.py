@@ -1,11 +1,11 @@
 """One micrograph from file to file, and how that ended."""
 
+import re
 import shutil
 import time
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from n2n_deploy.batch.lanes import Waiting
+from n2n_deploy.batch.lanes import Waiting, unwatched
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report import EntryKeeper
@@ -15,6 +15,9 @@ from n2n_deploy.errors import HostError, N2NError
 from n2n_deploy.io.mrc import read_mrc, write_mrc
 
 _PIXEL_SIZE_TOLERANCE = 0.01
+
+# CUDA's own errors; CuPy's allocator raises a MemoryError.
+_GPU_MEMORY = re.compile(r"CUFFT_ALLOC_FAILED|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Outcome:
         seconds: wall time by stage: read, preprocess, network, restore, write.
         tiles: tiles the network saw.
         host: name of the machine that did it, where it was not the one that the run was started on.
+        crowded: what failed and may have been the fault of others in hand beside it, so that it is worth another try
+            alone: memory ran short, or its workers died.
     """
 
     job: Job
@@ -36,15 +41,28 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     tiles: int = 0
     host: str = ""
+    crowded: str = ""
 
 
 def failed(job: Job, error: BaseException) -> Outcome:
     """The outcome of a job that raised something; the line names the file."""
     path = str(job.micrograph.path)
     text = " ".join(str(error).split()) or type(error).__name__
-    if not isinstance(error, N2NError | OSError | MemoryError):
+    short = _is_memory(error)
+    if short:
+        text = f"memory ran short with nothing else in hand: {text}"
+    elif not isinstance(error, N2NError | OSError):
         text = f"{type(error).__name__}: {text}"
-    return Outcome(job, text if path in text else f"{path}: {text}")
+    return Outcome(job, text if path in text else f"{path}: {text}", crowded="memory ran short" if short else "")
+
+
+def _is_memory(error: BaseException | None) -> bool:
+    """Whether memory that ran short is behind an error."""
+    while error is not None:
+        if isinstance(error, MemoryError) or _GPU_MEMORY.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def open_denoiser(
@@ -77,6 +95,23 @@ def open_denoiser(
     )
 
 
+def done_alone(outcome: Outcome, crowded: Outcome) -> Outcome:
+    """The outcome of another try alone, with a note of why there was one."""
+    return replace(outcome, notes=(*outcome.notes, f"{crowded.crowded} at first; it was done again alone"))
+
+
+def attempt(
+    job: Job, denoiser: Denoiser, options: DenoiseOptions, waiting: Waiting, keeper: EntryKeeper | None
+) -> Outcome:
+    """As `denoise_one`; that memory ran short is an outcome: the error itself would hold on to the arrays."""
+    try:
+        return denoise_one(job, denoiser, options, waiting, keeper)
+    except Exception as error:
+        if not _is_memory(error):
+            raise
+        return failed(job, error)
+
+
 def denoise_one(
     job: Job,
     denoiser: Denoiser,
@@ -96,7 +131,7 @@ def denoise_one(
     Raises:
         N2NError: the input cannot be used or the output cannot be written; nothing is left under the output's name.
     """
-    waiting = waiting or _unwatched
+    waiting = waiting or unwatched
     start = time.perf_counter()
     micrograph = job.micrograph
     with waiting(f"reading {micrograph.path}"):
@@ -127,10 +162,6 @@ def denoise_one(
             notes.append(f"no pictures for the report: {type(error).__name__}: {error}")
         seconds["report"] = time.perf_counter() - written
     return Outcome(job, None, tuple(notes), seconds, result.tiles)
-
-
-def _unwatched(_reason: str) -> AbstractContextManager[None]:
-    return nullcontext()
 
 
 def _check_room(job: Job, options: DenoiseOptions) -> None:

@@ -145,6 +145,15 @@ def denoise_command(
             rich_help_panel=_RUN,
         ),
     ] = False,
+    retry_failed: Annotated[
+        Path | None,
+        typer.Option(
+            "--retry-failed",
+            metavar="FAILED.STAR",
+            help="Do those of the micrographs only that this table lists: failed.star of an earlier run.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     shard: Annotated[
         str | None,
         typer.Option(
@@ -185,7 +194,7 @@ def denoise_command(
         typer.Option(
             "--timeout",
             metavar="SECONDS",
-            help="Give up a file that takes longer to read or write.",
+            help="Give up a file that takes longer to read or write, and the run where a table does.",
             rich_help_panel=_RUN,
         ),
     ] = 600.0,
@@ -243,7 +252,10 @@ def denoise_command(
         "even_template": even,
         "odd_template": odd,
     }
-    task = Task.open(source, model, output, options, Shard.parse(shard) if shard else None, **naming)
+    part = Shard.parse(shard) if shard else None
+    task = Task.open(source, model, output, options, part, retry_failed, **naming)
+    if watching and (shard or retry_failed):
+        raise UsageError("--watch follows all that comes; give it without --shard and --retry-failed")
     if idle_minutes is not None and not watching:
         raise UsageError("--idle-minutes says when --watch ends; give both")
     if dry_run:

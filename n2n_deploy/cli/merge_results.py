@@ -22,12 +22,12 @@ def merge_results_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Join the tables and summaries of shards.
+    """Join the tables, logs and reports of shards.
 
     [bold]n2n-deploy merge-results Denoised[/]
 
-    Writes [bold]denoised.star[/], failed.star and summary.json of all shards. Exit code 0 where every shard has ended
-    and every micrograph has its output, otherwise 1.
+    Writes [bold]denoised.star[/], failed.star, log.jsonl, summary.json and [bold]report.html[/] of all shards. Exit
+    code 0 where every shard has ended and every micrograph has its output, otherwise 1.
     """
     del config
     from n2n_deploy.batch.merge import merge_results
@@ -42,6 +42,8 @@ def merge_results_command(
             out.print(
                 f"{len(summary['failures'])} failed: {escape(str(merged.folder / 'failed.star'))}", soft_wrap=True
             )
+        if summary["report"]:
+            out.print(f"report: {escape(summary['report'])}", soft_wrap=True)
         if merged.missing:
             out.print(f"shards that have not ended: {', '.join(merged.missing)}", soft_wrap=True)
     raise typer.Exit(merged.exit_code)

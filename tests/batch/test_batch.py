@@ -63,6 +63,8 @@ SPOILERS = {
     "truncated": (lambda path: os.truncate(path, 3000), "bytes"),
     "empty": (lambda path: path.write_bytes(b""), "m1.mrc"),
     "missing": (lambda path: path.unlink(), "m1.mrc"),
+    "a link to itself": (lambda path: (path.unlink(), path.symlink_to(path)), "m1.mrc"),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), "m1.mrc"),
     "not an MRC file": (lambda path: path.write_bytes(b"<html>" * 1000), "m1.mrc"),
     "constant": (lambda path: _rewrite(path, np.full(SHAPE, 7.0)), "no signal"),
     "black half": (lambda path: _rewrite(path, _black_half()), "no signal"),

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from n2n_deploy import DenoiseOptions, denoise
+from n2n_deploy import DataError, DenoiseOptions, denoise
+from n2n_deploy.batch.merge import merge_results
+from n2n_deploy.batch.task import Shard
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.quality.entries import MicrographEntry, RunInfo
 from n2n_deploy.quality.entry_store import EntryStore
@@ -49,6 +51,68 @@ def test_a_run_that_goes_on_reports_on_all_of_it(table: MakeTable, identity_bund
     # What the identity network keeps is all of it.
     assert [round(row["kept"], 3) for row in rows] == [100.0] * 4
     assert rows[0]["defocus"] == pytest.approx((15000.5 + 14900) / 2e4)
+
+
+def test_what_is_tried_again_by_itself_is_reported_with_all_the_rest(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source, bundle, out = table(4), identity_bundle(), tmp_path / "out"
+    mics = tmp_path / "job" / "mics"
+    (mics / "m1.mrc").rename(tmp_path / "m1.mrc")
+    (mics / "m3.mrc").rename(tmp_path / "m3.mrc")
+    denoise(source, bundle, out)
+    whole = blocks(out / "report.html")[1]
+    (tmp_path / "m1.mrc").rename(mics / "m1.mrc")
+    denoise(out / "failed.star", bundle, out)
+    rows, entries = blocks(out / "report.html")
+    assert [row["name"] for row in rows] == [f"job/mics/m{number}.mrc" for number in range(4)]
+    assert [row["status"] for row in rows] == ["done before", "denoised", "done before", "refused"]
+    assert entries[0]["views"] == whole[0]["views"]
+    # By its own option, with the whole table; an output that was taken away meanwhile is not told of any longer.
+    (tmp_path / "m3.mrc").rename(mics / "m3.mrc")
+    (out / "job" / "mics" / "m0.mrc").unlink()
+    summary = denoise(source, bundle, out, retry=out / "failed.star")
+    assert (summary.denoised, summary.listed, summary.exit_code) == (1, 3, 0)
+    rows, entries = blocks(out / "report.html")
+    assert [row["name"] for row in rows] == [f"job/mics/m{number}.mrc" for number in (1, 2, 3)]
+    assert all(entry["views"] for entry in entries)
+    with pytest.raises(DataError, match="cannot be read|not found"):
+        denoise(source, bundle, out, retry=out / "failed.star")
+
+
+def test_the_parts_of_a_job_have_one_report_and_one_log(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    source, bundle, out = table(7), identity_bundle(), tmp_path / "out"
+    mics = tmp_path / "job" / "mics"
+    (mics / "m4.mrc").rename(tmp_path / "m4.mrc")
+    for index in (3, 1):
+        denoise(source, bundle, out, shard=Shard(index, 3))
+    merged = merge_results([out])
+    assert merged.summary["report"] == str(out / "report.html")
+    assert [row["name"][-6:-4] for row in blocks(out / "report.html")[0]] == ["m0", "m1", "m4", "m5", "m6"]
+    denoise(source, bundle, out, shard=Shard(2, 3))
+    merge_results([out])
+    rows, entries = blocks(out / "report.html")
+    assert [row["name"] for row in rows] == [f"job/mics/m{number}.mrc" for number in range(7)]
+    assert [row["status"] for row in rows] == ["denoised"] * 4 + ["refused"] + ["denoised"] * 2
+    assert all(entry["views"]["pictures"]["denoised"] for entry in entries if entry["status"] == "denoised")
+    assert "not found" in entries[4]["reason"]
+
+    def log(folder: Path) -> list[str]:
+        return (folder / "log.jsonl").read_text().splitlines()
+
+    parts = [line for index in (1, 2, 3) for line in log(out / "shards" / f"{index}-of-3")]
+    assert sorted(log(out)) == sorted(parts)
+    # The failed one, tried again over the whole folder, stays done whoever merges again.
+    (tmp_path / "m4.mrc").rename(mics / "m4.mrc")
+    denoise(out / "failed.star", bundle, out)
+    merged = merge_results([out])
+    assert (merged.exit_code, merged.summary["listed"], merged.summary["failures"]) == (0, 7, {})
+    assert not (out / "failed.star").exists()
+    assert sorted(row["status"] for row in blocks(out / "report.html")[0]) == ["denoised"] * 7
+    assert len(log(out)) == len(set(log(out))) == 8
 
 
 def test_pictures_of_other_work_are_not_shown(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
