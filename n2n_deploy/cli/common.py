@@ -63,8 +63,24 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON, for programs.", rich_help_panel="General")
 ]
 
+_MACHINE, _ENGINE = "Machine", "The engine"
 
-_ENGINE = "The engine"
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, gpu or cuda:N.", rich_help_panel=_MACHINE)]
+
+MemoryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Most host memory to use, such as 3GB; tiles are chosen to fit. By default a share of what is free.",
+        rich_help_panel=_MACHINE,
+    ),
+]
+
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="CPU threads of the network; all by default.", rich_help_panel=_MACHINE),
+]
 
 EngineOption = Annotated[
     str | None,

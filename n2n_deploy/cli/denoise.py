@@ -7,16 +7,19 @@ import typer
 
 from n2n_deploy.cli.common import (
     ConfigOption,
+    DeviceOption,
     EngineOption,
     JsonOption,
+    MemoryOption,
     PrecisionOption,
+    ThreadsOption,
     TrustedKeysOption,
     parse_precision,
     print_json,
     save_config,
 )
 from n2n_deploy.cli.denoise_output import Bar, print_dry_run, print_summary
-from n2n_deploy.cli.halves import EvenOption, OddOption, SuffixesOption, parse_suffixes
+from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, SuffixesOption, parse_suffixes
 from n2n_deploy.errors import UsageError
 
 _PIXELS, _FILES, _MACHINE, _RUN = "What is written", "Files", "Machine", "Run"
@@ -90,13 +93,8 @@ def denoise_command(
     suffixes: SuffixesOption = None,
     even: EvenOption = None,
     odd: OddOption = None,
-    project: Annotated[
-        Path | None,
-        typer.Option("--project", help="Folder the table's relative paths start at.", rich_help_panel=_FILES),
-    ] = None,
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, gpu or cuda:N.", rich_help_panel=_MACHINE)
-    ] = "auto",
+    project: ProjectOption = None,
+    device: DeviceOption = "auto",
     gpus: Annotated[
         str | None,
         typer.Option(
@@ -109,19 +107,8 @@ def denoise_command(
     engine: EngineOption = None,
     precision: PrecisionOption = None,
     trusted_keys: TrustedKeysOption = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            "--memory",
-            metavar="SIZE",
-            help="Most host memory to use, such as 3GB; tiles are chosen to fit. By default a share of what is free.",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, help="CPU threads of the network; all by default.", rich_help_panel=_MACHINE),
-    ] = None,
+    memory: MemoryOption = None,
+    threads: ThreadsOption = None,
     lanes: Annotated[
         int,
         typer.Option(

@@ -8,13 +8,23 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
-from n2n_deploy.cli.halves import EvenOption, OddOption, SuffixesOption, parse_suffixes
+from n2n_deploy.cli.common import (
+    ConfigOption,
+    DeviceOption,
+    JsonOption,
+    MemoryOption,
+    ThreadsOption,
+    err,
+    out,
+    print_json,
+    save_config,
+)
+from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, SuffixesOption, parse_suffixes
 
 if TYPE_CHECKING:
     from n2n_deploy.quality.evaluation_run import EvaluationRun
 
-_FILES, _MACHINE = "Files", "Machine"
+_MACHINE = "Machine"
 
 
 def evaluate_command(
@@ -41,21 +51,10 @@ def evaluate_command(
     suffixes: SuffixesOption = None,
     even: EvenOption = None,
     odd: OddOption = None,
-    project: Annotated[
-        Path | None,
-        typer.Option("--project", help="Folder the table's relative paths start at.", rich_help_panel=_FILES),
-    ] = None,
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, gpu or cuda:N.", rich_help_panel=_MACHINE)
-    ] = "auto",
-    memory: Annotated[
-        str | None,
-        typer.Option("--memory", metavar="SIZE", help="Most memory to use, such as 3GB.", rich_help_panel=_MACHINE),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, help="CPU threads of the network; all by default.", rich_help_panel=_MACHINE),
-    ] = None,
+    project: ProjectOption = None,
+    device: DeviceOption = "auto",
+    memory: MemoryOption = None,
+    threads: ThreadsOption = None,
     lanes: Annotated[
         int, typer.Option("--lanes", min=1, help="Micrographs in hand at once.", rich_help_panel=_MACHINE)
     ] = 2,

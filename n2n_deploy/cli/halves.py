@@ -1,5 +1,6 @@
-"""The options that say how the even and odd halves of a micrograph are named, shared by the commands that read them."""
+"""The options that say where the micrographs of a table and their halves are, shared by the commands that read them."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,6 +8,11 @@ import typer
 from n2n_deploy.errors import UsageError
 
 _FILES = "Files"
+
+ProjectOption = Annotated[
+    Path | None,
+    typer.Option("--project", help="Folder the table's relative paths start at.", rich_help_panel=_FILES),
+]
 
 SuffixesOption = Annotated[
     str | None,

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
-from n2n_deploy.cli.halves import EvenOption, OddOption, SuffixesOption, parse_suffixes
+from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, SuffixesOption, parse_suffixes
 from n2n_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -158,10 +158,7 @@ def train_command(
     suffixes: SuffixesOption = None,
     even: EvenOption = None,
     odd: OddOption = None,
-    project: Annotated[
-        Path | None,
-        typer.Option("--project", help="Folder the table's relative paths start at.", rich_help_panel=_FILES),
-    ] = None,
+    project: ProjectOption = None,
     patches: Annotated[
         Path | None,
         typer.Option(
