@@ -83,6 +83,14 @@ def in_lane(work: Callable[[Waiting], Result], timeout: float | None) -> Result:
     return result
 
 
+def no_answer(timeout: float, reason: str) -> HostError:
+    """What is said of a file system that did not answer in time."""
+    return HostError(
+        f"no answer from the file system for {timeout:g} s while {reason}; "
+        "check the disk or the network file system and run again, or raise --timeout"
+    )
+
+
 def unwatched(_reason: str | None) -> AbstractContextManager[None]:
     """Wait for files for as long as it takes."""
     return nullcontext()
@@ -142,10 +150,7 @@ class _Crew(Generic[Item, Result]):
                 self.begin(lane.seat)
                 yield (
                     lane.item,  # type: ignore[misc]
-                    HostError(
-                        f"no answer from the file system for {timeout:g} s while {lane.reason}; "
-                        "check the disk or the network file system and run again, or raise --timeout"
-                    ),
+                    no_answer(timeout, f"{lane.reason}"),
                 )
 
 

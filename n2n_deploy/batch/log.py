@@ -3,26 +3,28 @@
 import json
 import os
 import platform
+import queue
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from n2n_deploy.batch.lanes import Waiting, in_lane
+from n2n_deploy.batch.lanes import Waiting, in_lane, no_answer
 from n2n_deploy.errors import HostError
 
 NAME = "log.jsonl"
 
 _TIME = "%Y-%m-%dT%H:%M:%S%z"
 
-T = TypeVar("T")
-
 
 class Log:
     """An open log. Each line is one call of the operating system, so that lines of several runs do not mix.
+
+    A thread of its own writes, so that nobody waits for a file system that hangs.
 
     Args:
         folder: where `log.jsonl` is; lines are added to what it holds.
@@ -36,13 +38,11 @@ class Log:
         self._path = folder / NAME
         self._timeout = timeout
         self._run = f"{platform.node()}-{os.getpid()}-{int(time.time())}"
-        self._unwritten = b""
-        try:
-            self._file = self._watched("opening", self._open)
-        except OSError as error:
-            raise HostError(
-                f"{self._path}: cannot be written ({error.strerror}); choose another output folder"
-            ) from error
+        self._since: float | None = None
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._file, unwritten = in_lane(self._open, timeout)
+        self._writer = threading.Thread(target=self._write, args=(unwritten,), name="log", daemon=True)
+        self._writer.start()
 
     def line(self, record: Mapping[str, Any]) -> None:
         """Add one record, with the time and the run.
@@ -58,30 +58,37 @@ class Log:
         Raises:
             HostError: the file system does not answer.
         """
-        self._unwritten += line + b"\n"
-        with suppress(OSError):
-            written = self._watched("writing", lambda: os.write(self._file, self._unwritten))
-            self._unwritten = self._unwritten[written:]
+        since = self._since
+        if since is not None and self._timeout is not None and time.monotonic() - since > self._timeout:
+            raise no_answer(self._timeout, f"writing {self._path}")
+        self._lines.put(line + b"\n")
 
     def close(self) -> None:
-        """Close the file."""
-        with suppress(HostError):
-            self._watched("closing", lambda: os.close(self._file))
+        """Write what there is and close the file, if the file system answers."""
+        self._lines.put(None)
+        self._writer.join(self._timeout)
 
-    def _open(self) -> int:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        size = os.fstat(file).st_size
-        # A run that lost its power may have left half a line.
-        if size and os.pread(file, 1, size - 1) != b"\n":
-            self._unwritten = b"\n"
-        return file
+    def _open(self, waiting: Waiting) -> tuple[int, bytes]:
+        """The open file, and what it needs before the first line."""
+        with waiting(f"opening {self._path}"):
+            try:
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+                size = os.fstat(file).st_size
+                # A run that lost its power may have left half a line.
+                return file, b"\n" if size and os.pread(file, 1, size - 1) != b"\n" else b""
+            except OSError as error:
+                raise HostError(
+                    f"{self._path}: cannot be written ({error.strerror}); choose another output folder"
+                ) from error
 
-    def _watched(self, what: str, act: Callable[[], T]) -> T:
-        def do(waiting: Waiting) -> T:
-            with waiting(f"{what} {self._path}"):
-                return act()
-
-        return in_lane(do, self._timeout)
+    def _write(self, unwritten: bytes) -> None:
+        while (line := self._lines.get()) is not None:
+            unwritten += line
+            self._since = time.monotonic()
+            with suppress(OSError):
+                unwritten = unwritten[os.write(self._file, unwritten) :]
+            self._since = None
+        os.close(self._file)
 
     def __enter__(self) -> Self:
         return self
