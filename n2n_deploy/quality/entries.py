@@ -21,7 +21,7 @@ class RunInfo:
         versions: of this package and what it ran on.
         hardware: host, processor, GPU.
         throughput: counts, wall time, micrographs per hour.
-        results: what was found for the whole set.
+        results: what was found for the whole set: by quantity, texts by column, the same columns in each row.
         figures: PNG files by caption, shown below the facts.
     """
 
@@ -33,7 +33,7 @@ class RunInfo:
     versions: Mapping[str, Any] = field(default_factory=dict)
     hardware: Mapping[str, Any] = field(default_factory=dict)
     throughput: Mapping[str, Any] = field(default_factory=dict)
-    results: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     figures: Mapping[str, bytes] = field(default_factory=dict)
 
 

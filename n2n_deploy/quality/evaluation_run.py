@@ -16,6 +16,7 @@ from n2n_deploy.quality.evaluate import Evaluation, MicrographEvaluation, SetEva
 from n2n_deploy.quality.evaluation_files import as_json, write_json, write_micrograph_rings, write_tables
 from n2n_deploy.quality.evaluation_views import entry_of, write_figures
 from n2n_deploy.quality.halves import Halves
+from n2n_deploy.quality.intervals import LEVEL
 from n2n_deploy.quality.report import write_report
 from n2n_deploy.quality.run_info import missing_libraries, run_info
 from n2n_deploy.quality.thumbnails import picture_limit
@@ -142,16 +143,16 @@ def run_evaluation(
     return EvaluationRun(result, whole, document, report)
 
 
-def _words(whole: SetEvaluation | None) -> dict[str, str]:
+def _words(whole: SetEvaluation | None) -> dict[str, dict[str, str]]:
     """The set's numbers for people."""
     if whole is None:
         return {}
     words = {}
     for name, interval in whole.image.items():
-        text = f"{interval.value:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
+        row = {"value": f"{interval.value:.3g}", f"{LEVEL:.0%} confidence": f"{interval.low:.3g} … {interval.high:.3g}"}
         if whole.truth is not None:
-            text += f", true {getattr(whole.truth, name):.3g}"
-        words[name.replace("_", " ")] = text
+            row["truth"] = f"{getattr(whole.truth, name):.3g}"
+        words[name.replace("_", " ")] = row
     return words
 
 

@@ -81,7 +81,6 @@ def _json(value: Any) -> str:
 
 def _facts(run: RunInfo) -> dict[str, Mapping[str, Any]]:
     facts = {
-        "Results": run.results,
         "Throughput": run.throughput,
         "Model": run.model,
         "Recipe": run.recipe,

@@ -3,17 +3,28 @@
 import importlib.util
 import os
 import platform
+import re
 from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
 from typing import Any
-
-import numpy
-import scipy
 
 import n2n_deploy
 from n2n_deploy.bundle import Bundle
+from n2n_deploy.engines.gpus import driver
 from n2n_deploy.quality.entries import RunInfo
 
 _LIBRARIES = ("jinja2", "PIL")
+
+_VERSIONS = {
+    "NumPy": ("numpy",),
+    "SciPy": ("scipy",),
+    "ONNX Runtime": ("onnxruntime", "onnxruntime-gpu"),
+    "TensorRT": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt"),
+    "TensorRT for RTX": ("tensorrt-rtx",),
+    "CuPy": ("cupy-cuda13x", "cupy-cuda12x"),
+}
+"""What results may depend on: name → the distributions that bring it."""
 
 
 def missing_libraries() -> list[str]:
@@ -28,7 +39,7 @@ def run_info(
     options: Mapping[str, Any],
     *,
     throughput: Mapping[str, Any],
-    results: Mapping[str, Any] | None = None,
+    results: Mapping[str, Mapping[str, str]] | None = None,
     figures: Mapping[str, bytes] | None = None,
 ) -> RunInfo:
     """Gather the facts of a run in this process.
@@ -39,7 +50,7 @@ def run_info(
         session: what ran the network.
         options: the effective options; those without a value are left out.
         throughput: counts and times.
-        results: what was found for the whole set.
+        results: what was found for the whole set: by quantity, texts by column.
         figures: PNG files by caption.
     """
     return RunInfo(
@@ -47,19 +58,42 @@ def run_info(
         model={"file": bundle.path.name, "hash": bundle.short_hash, "preset": bundle.manifest.preset},
         recipe=bundle.recipe.model_dump(),
         options={name: value for name, value in options.items() if value is not None},
-        versions={
-            "n2n-deploy": n2n_deploy.__version__,
-            "Python": platform.python_version(),
-            "NumPy": numpy.__version__,
-            "SciPy": scipy.__version__,
-        },
-        hardware={
-            "host": platform.node(),
-            "machine": platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-            "network runs on": session,
-        },
+        versions=_versions(),
+        hardware=_hardware() | {"network runs on": session},
         throughput=throughput,
         results=results or {},
         figures=figures or {},
     )
+
+
+def _versions() -> dict[str, str]:
+    found = {"n2n-deploy": n2n_deploy.__version__, "Python": platform.python_version()}
+    for name, distributions in _VERSIONS.items():
+        for distribution in distributions:
+            try:
+                found[name] = metadata.version(distribution)
+                break
+            except metadata.PackageNotFoundError:
+                continue
+    return found
+
+
+def _hardware() -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "host": platform.node(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    if gpus := driver().gpus:
+        found["GPU"] = ", ".join(gpu.name for gpu in gpus)
+        found["NVIDIA driver"] = driver().version or "unknown"
+    return found
+
+
+def _processor() -> str:
+    """What Linux calls the processor, or else its architecture."""
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return match[1] if match else platform.machine()

@@ -1,8 +1,9 @@
 """Denoisers made of functions, and bundles that stand in for trained models."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from n2n_deploy.bundle import write_bundle
 from n2n_deploy.manifest import Deviation, Manifest
 from n2n_deploy.recipe import Recipe
+
+from .browser import open_browser
 
 Image = NDArray[np.float32]
 
@@ -49,3 +52,38 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return path
 
     return make
+
+
+def write_convolution(path: Path, kernel: Image) -> Path:
+    """A bundle whose network is one convolution with a kernel of odd sides, for ONNX Runtime."""
+    pytest.importorskip("onnx", reason="onnx is not installed (pip install 'n2n-deploy[export]')")
+    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'n2n-deploy[cpu]')")
+    from onnx import TensorProto, helper, numpy_helper
+
+    axes = ["n", 1, "height", "width"]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name in ("image", "denoised")]
+    halo = -(-(max(kernel.shape) // 2) // 8) * 8
+    node = helper.make_node("Conv", ["image", "kernel"], ["denoised"], auto_pad="SAME_UPPER")
+    weights = numpy_helper.from_array(kernel[None, None].astype(np.float32), "kernel")
+    graph = helper.make_graph([node], "convolution", values[:1], values[1:], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"bytes_per_pixel": "16"})
+    content = model.SerializeToString()
+    patch = np.random.default_rng(0).normal(size=(1, 1, 32, 32)).astype(np.float32)
+    outputs = ort.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, {"image": patch})[0]
+    golden = io.BytesIO()
+    np.savez(golden, inputs=patch, outputs=outputs)
+    tight = Deviation(max=1e-4, rms=1e-5)
+    write_bundle(
+        path,
+        Manifest(preset="small", halo=halo, tolerance={"fp32": tight, "fp16": tight}),
+        Recipe(max_resolution=12.0),
+        {"model.fp32.onnx": content, "model.fp16.onnx": content, "golden.npz": golden.getvalue()},
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium, opened once."""
+    yield from open_browser(tmp_path_factory.mktemp("profile"))

@@ -21,7 +21,7 @@ from n2n_deploy.quality.evaluate import QUANTITIES, MicrographEvaluation, evalua
 from n2n_deploy.quality.evaluation_run import EvaluationRun, run_evaluation
 from n2n_deploy.simulate import simulate
 
-from .conftest import Function, Image
+from .conftest import Function, Image, write_convolution
 
 MakeModel = Callable[..., Path]
 
@@ -244,9 +244,7 @@ def test_two_pixel_sizes_share_one_axis(one: Path, make_model: MakeModel, tmp_pa
 
 def test_command_prints_the_same_document(one: Path, tmp_path: Path) -> None:
     """The whole way from the command line with a real session: an identity network in ONNX."""
-    pytest.importorskip("onnx", reason="onnx is not installed (pip install 'n2n-deploy[export]')")
-    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install 'n2n-deploy[cpu]')")
-    model = _identity_bundle(tmp_path / "identity.n2n")
+    model = write_convolution(tmp_path / "identity.n2n", np.ones((1, 1), np.float32))
     arguments = ["evaluate", str(one), str(model), "-o", str(tmp_path / "out"), "--truth", str(one.parent / "truth")]
     done = CliRunner().invoke(build(), [*arguments, "--json", "--device", "cpu"])
     assert done.exit_code == 0, done.output
@@ -256,33 +254,3 @@ def test_command_prints_the_same_document(one: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "config.toml").is_file()
     shown = CliRunner().invoke(build(), [*arguments, "--device", "cpu"])
     assert "recovered signal fraction" in shown.stdout
-
-
-def _identity_bundle(path: Path) -> Path:
-    import io
-
-    from onnx import TensorProto, helper
-
-    from n2n_deploy.bundle import write_bundle
-    from n2n_deploy.manifest import Deviation, Manifest
-    from n2n_deploy.recipe import Recipe
-
-    axes = ["n", 1, "height", "width"]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name in ("image", "denoised")]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["image"], ["denoised"])], "identity", *([v] for v in values)
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {"bytes_per_pixel": "8"})
-    patch = np.random.default_rng(0).normal(size=(1, 1, 32, 32)).astype(np.float32)
-    golden = io.BytesIO()
-    np.savez(golden, inputs=patch, outputs=patch)
-    content = model.SerializeToString()
-    tight = Deviation(max=1e-4, rms=1e-5)
-    write_bundle(
-        path,
-        Manifest(preset="small", halo=0, tolerance={"fp32": tight, "fp16": tight}),
-        Recipe(max_resolution=12.0),
-        {"model.fp32.onnx": content, "model.fp16.onnx": content, "golden.npz": golden.getvalue()},
-    )
-    return path

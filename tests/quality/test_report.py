@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +13,9 @@ from n2n_deploy.quality.entries import Curves, Flag, MicrographEntry, RunInfo
 from n2n_deploy.quality.report import write_report
 from n2n_deploy.quality.views import view
 
+from .browser import all_of, choose, names, one, shown, wait
+
 NASTY = "mics/</script><img src=x onerror=alert(1)>&\"'.mrc"
-FLAGS = (
-    "headless",
-    "no-sandbox",
-    "disable-gpu",
-    "disable-quic",
-    "no-first-run",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-    "disable-dev-shm-usage",
-    "window-size=1280,1000",
-)
 RUN = RunInfo(
     "Denoising <of> job002",
     "n2n-deploy denoise a.star m.n2n",
@@ -66,53 +54,10 @@ def page(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (pip install selenium)")
-    from selenium.webdriver.chrome.service import Service
-
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no browser (Debian: apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in FLAGS:
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Service(driver))
-    yield opened
-    opened.quit()
-
-
 @pytest.fixture
 def tab(browser, page):
     browser.get(page.as_uri())
     return browser
-
-
-def all_of(tab, selector: str) -> list:
-    return tab.find_elements("css selector", selector)
-
-
-def one(tab, selector: str):
-    return tab.find_element("css selector", selector)
-
-
-def names(tab) -> list[str]:
-    return tab.execute_script("return [...document.querySelectorAll('.open')].map((b) => b.firstChild.textContent)")
-
-
-def wait(tab, condition) -> None:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    WebDriverWait(tab, 20).until(lambda _: condition())
-
-
-def choose(tab, selector: str, value: str) -> None:
-    from selenium.webdriver.support.ui import Select
-
-    Select(one(tab, selector)).select_by_value(value)
 
 
 def test_it_opens_without_an_error_and_asks_the_network_for_nothing(browser, page):
@@ -194,21 +139,16 @@ def test_a_row_opens_and_its_slider_is_dragged_and_moved_by_keys(tab):
     panel = one(tab, f"#{button.get_attribute('aria-controls')}")
     assert "so flat" in panel.text
     slider = panel.find_element("css selector", ".compare input")
-    after = panel.find_element("css selector", ".compare img.after")
     tab.execute_script("arguments[0].scrollIntoView({block: 'center'})", slider)
 
-    def shown() -> float:
-        """Return the percentage of the width that the denoised picture leaves to the noisy one."""
-        return float(re.search(r"([\d.]+)%\)", after.value_of_css_property("clip-path"))[1])
-
-    assert shown() == 50
+    assert shown(panel) == 50
     width = slider.size["width"]
     ActionChains(tab).move_to_element(slider).click_and_hold().move_by_offset(int(0.3 * width), 0).release().perform()
-    assert 70 < shown() < 90
-    assert f"{int(shown())} % noisy" in slider.get_attribute("aria-valuetext")
-    before = shown()
+    assert 70 < shown(panel) < 90
+    assert f"{int(shown(panel))} % noisy" in slider.get_attribute("aria-valuetext")
+    before = shown(panel)
     slider.send_keys(Keys.ARROW_LEFT * 3)
-    assert shown() == before - 3
+    assert shown(panel) == before - 3
     assert slider.get_attribute("aria-label")
     button.send_keys(Keys.ENTER)
     assert all_of(tab, ".panel") == []

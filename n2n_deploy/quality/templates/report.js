@@ -26,6 +26,7 @@
     made.append(...children);
     return made;
   };
+  const numeric = (column) => !column.text && column.key !== "flags";
   const entryOf = (row) => JSON.parse(document.getElementById(`entry-${row.index}`).textContent);
   const picture = (base64, alt) => element("img", { src: `data:image/jpeg;base64,${base64}`, alt, class: "picture" });
 
@@ -77,7 +78,7 @@
     const line = element("tr");
     line.append(element("td", { class: "thumb", "data-index": String(row.index) }, element("span")));
     for (const column of columns) {
-      const cell = element("td", column.text || column.key === "flags" ? {} : { class: "number" });
+      const cell = element("td", numeric(column) ? { class: "number" } : {});
       if (column.key === "name") {
         const slash = row.name.lastIndexOf("/") + 1;
         const folder = slash ? [element("small", {}, row.name.slice(0, slash))] : [];
@@ -125,7 +126,7 @@
       page = 0;
       show();
     });
-    head.append(element("th", { scope: "col" }, button));
+    head.append(element("th", numeric(column) ? { scope: "col", class: "number" } : { scope: "col" }, button));
   }
   const options = (select, values) => [...new Set(values)].sort().forEach((value) => select.append(element("option", { value }, value)));
   options(status, rows.map((row) => row.status));

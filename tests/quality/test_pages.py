@@ -1,0 +1,117 @@
+"""The pages that `denoise` and `evaluate` write, in a real browser, by mouse and by keyboard alone."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from n2n_deploy.batch.run import denoise
+from n2n_deploy.quality.evaluate import QUANTITIES
+from n2n_deploy.quality.evaluation_run import run_evaluation
+from n2n_deploy.simulate import simulate
+
+from .browser import all_of, choose, names, one, shown, wait
+from .conftest import write_convolution
+
+COUNT = 4
+
+
+@pytest.fixture(scope="module", params=["denoise", "evaluate"])
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What ran, and its page: three micrographs done and one cut short, by a network that blurs."""
+    folder = tmp_path_factory.mktemp(request.param)
+    star = simulate(folder / "simulated", COUNT, (300, 320), 4.0, seed=5)
+    for broken in (star.parent / "micrographs").glob("mic_0002_*.mrc"):
+        broken.write_bytes(broken.read_bytes()[:5000])
+    model = write_convolution(folder / "blur.n2n", np.outer(*[np.hanning(9)[1:-1]] * 2) / 16)
+    if request.param == "denoise":
+        denoise(star, model, folder / "out", project=star.parent)
+    else:
+        run_evaluation(star, model, folder / "out", truth=star.parent / "truth", device="cpu")
+    return request.param, folder / "out" / "report.html"
+
+
+@pytest.fixture
+def tab(browser: Any, written: tuple[str, Path]) -> Any:
+    browser.get(written[1].as_uri())
+    return browser
+
+
+def test_it_tells_what_ran_and_what_failed(tab: Any, written: tuple[str, Path]) -> None:
+    kind, page = written
+    assert [entry for entry in tab.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert one(tab, "#found").text == f"{COUNT} of {COUNT} micrographs"
+    assert "mic_0002" in one(tab, ".failures").text
+    cards = {card.find_element("css selector", "h3").text: card.text for card in all_of(tab, ".card")}
+    assert {"Throughput", "Model", "Recipe", "Options", "Versions", "Hardware"} <= cards.keys()
+    for library in ("numpy", "onnxruntime"):
+        assert metadata.version(library) in cards["Versions"]
+    assert "onnxruntime" in cards["Hardware"]
+    figures = all_of(tab, ".figures img")
+    assert len(figures) == (2 if kind == "evaluate" else 0)
+    for image in figures:
+        assert image.get_attribute("alt")
+        assert tab.execute_script("return arguments[0].naturalWidth", image) > 400
+    rows = [row.text for row in all_of(tab, ".results tbody tr")]
+    assert len(rows) == (len(QUANTITIES) if kind == "evaluate" else 0)
+    if kind == "evaluate":
+        whole = json.loads((page.parent / "evaluation.json").read_text())["set"]["recovered_signal_fraction"]
+        shown_numbers = [f"{whole[name]:.3g}" for name in ("value", "low", "high", "true")]
+        assert rows[-1] == "recovered signal fraction {} {} … {} {}".format(*shown_numbers)
+    assert "https://" not in page.read_text().replace("http://www.w3.org/2000/svg", "")
+
+
+def test_it_sorts_and_filters_by_keyboard(tab: Any, written: tuple[str, Path]) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    done = "denoised" if written[0] == "denoise" else "evaluated"
+    heading = next(button for button in all_of(tab, "th button") if button.text.startswith("Defocus"))
+    for order in ("ascending", "descending"):
+        heading.send_keys(Keys.ENTER)
+        assert heading.find_element("xpath", "..").get_attribute("aria-sort") == order
+        column = [button.text for button in all_of(tab, "th button")].index(heading.text) + 2
+        cells = [cell.text for cell in all_of(tab, f"#table tbody td:nth-child({column})")]
+        values = [float(text) for text in cells if text != "–"]
+        assert len(values) >= 3
+        assert values == sorted(values, reverse=order == "descending")
+    choose(tab, "#filter-status", done)
+    wait(tab, lambda: len(names(tab)) == COUNT - 1)
+    one(tab, "#filter-name").send_keys("0003")
+    wait(tab, lambda: names(tab) == ["mic_0003_DW.mrc"])
+
+
+def test_every_picture_opens_and_its_slider_moves(tab: Any, written: tuple[str, Path]) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    button = one(tab, ".open")
+    button.send_keys(Keys.SPACE)
+    panel = one(tab, f"#{button.get_attribute('aria-controls')}")
+    loaded = "return [...arguments[0].querySelectorAll('img')].every((i) => i.complete && i.naturalWidth > 0)"
+    wait(tab, lambda: tab.execute_script(loaded, panel))
+    assert len(panel.find_elements("css selector", "img")) >= 5  # before and after, twice, and what was removed
+    assert len(panel.find_elements("css selector", ".plot")) == (2 if written[0] == "evaluate" else 1)
+    assert panel.find_elements("css selector", ".plot .zero")
+    slider = panel.find_element("css selector", ".compare input")
+    tab.execute_script("arguments[0].scrollIntoView({block: 'center'})", slider)
+    before = shown(panel)
+    drag = ActionChains(tab).move_to_element(slider).click_and_hold()
+    drag.move_by_offset(-int(0.25 * slider.size["width"]), 0).release().perform()
+    assert before - 40 < shown(panel) < before - 10
+    before = shown(panel)
+    slider.send_keys(Keys.ARROW_RIGHT * 2)
+    assert shown(panel) == before + 2
+
+
+def test_no_part_is_wider_than_a_narrow_window(tab: Any) -> None:
+    one(tab, ".open").click()
+    tab.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        assert tab.execute_script("return document.documentElement.scrollWidth") <= 420
+    finally:
+        tab.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
