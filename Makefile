@@ -9,12 +9,8 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/n2n-deploy demo -o demo
 
-# A process for each folder: in one for all, native libraries of one test have been seen to damage the memory of another.
 test: $(STAMP) lint
-	set -e; for part in tests/*/ tests/test_*.py; do \
-		case $$part in *__pycache__*) continue;; esac; \
-		OMP_NUM_THREADS=1 $(BIN)/pytest --quiet --numprocesses=auto $$part; \
-	done
+	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet --numprocesses=auto
 
 # Everything that needs a GPU; without one it says so and fails: a skip is not a pass. It has an environment of its own,
 # for onnxruntime-gpu takes onnxruntime's place (which the extra export brings) and torch must be a build with CUDA.

@@ -203,10 +203,11 @@ def test_kernels_compile_for_gpus(architecture: str) -> None:
     program = checked(nvrtc.nvrtcCreateProgram(kernels.source().encode(), b"kernels.cu", 0, [], []))
     options = [option.encode() for option in (*kernels.OPTIONS, f"--gpu-architecture={architecture}")]
     status = nvrtc.nvrtcCompileProgram(program, len(options), options)[0]
-    log = b" " * checked(nvrtc.nvrtcGetProgramLogSize(program))
+    # bytearray: NVRTC writes into it, and Python shares bytes of length 1 (an empty log's) with the whole process.
+    log = bytearray(checked(nvrtc.nvrtcGetProgramLogSize(program)))
     checked(nvrtc.nvrtcGetProgramLog(program, log))
     assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode()
-    cubin = b" " * checked(nvrtc.nvrtcGetCUBINSize(program))
+    cubin = bytearray(checked(nvrtc.nvrtcGetCUBINSize(program)))
     checked(nvrtc.nvrtcGetCUBIN(program, cubin))
     assert cubin.startswith(b"\x7fELF")
     for kernel in (b"crop_kernel", b"band_kernel", b"pad_kernel"):
