@@ -51,6 +51,21 @@ def test_the_curve_is_relions(shape, relion, tmp_path):
     np.testing.assert_allclose(ours.frequency[1:], theirs["rlnResolution"][1:], rtol=1e-4)
 
 
+def test_a_model_map_crosses_one_half_where_relions_curve_does(relion, tmp_path):
+    """Figure S2 F: the first is a map in noise, the second the model without any."""
+    n = 40
+    signal, _ = halves((n, n, n), noise=0.0, seed=8)
+    noisy = signal + 2 * np.random.default_rng(9).standard_normal(signal.shape)
+    files = save(tmp_path / "map.mrc", noisy), save(tmp_path / "model.mrc", signal)
+    comparison = compare_maps(*files, model=True)
+    printed = relion("relion_image_handler", "--i", files[0], "--fsc", files[1], "--angpix", PIXEL_SIZE)
+    theirs = star_columns(printed, "fsc")["rlnFourierShellCorrelation"]
+    np.testing.assert_allclose(comparison.shells.correlation, theirs, atol=1e-5)
+    assert comparison.summary()["against"] == "model"
+    shell = n * PIXEL_SIZE / comparison.summary()["resolution"]
+    assert theirs[int(shell)] >= 0.5 > theirs[int(shell) + 1]
+
+
 def test_masked_and_corrected_curves_and_the_resolution_are_those_of_relion_postprocess(relion, tmp_path):
     n = 48
     a, b = halves((n, n, n), noise=4.0, seed=1)
