@@ -1,27 +1,30 @@
 """Ours beside its peers on micrographs whose truth is known: error per ring, recovered signal, and picking.
 
-    python -m benchmarks.quality -o OUT [--presets small,fast,paper] [--minutes 20] [--max-resolution 8]
-        [--training 24 --test 4 --size 1024 --pixel-size 2] [--topaz TOPAZ_ENVIRONMENT/bin/python] [--real]
+    python -m benchmarks.quality -o OUT [--train small=7,fast=30,paper=30] [--real small=4] [--max-resolution 12]
+        [--training 48 --test 4 --size 768 --pixel-size 2] [--topaz TOPAZ_ENVIRONMENT/bin/python]
 
-Trains each preset on simulated proteasome micrographs, then denoises others: raw, the best low-pass, Wiener's filter
-with the true spectra, Topaz' pretrained models (with the grey scale fitted), Wiener's filter from the halves, ours,
-ours averaged over eight views; and ours on the sum of all frames against its average over the two halves. Writes
-OUT/quality.json, rings.csv, quality.png and quality.md. `--real` adds the real micrograph in the package: trained on
-its upper four fifths, measured on the rest, without truth; the Wiener filter from the halves is fitted to that rest
-itself. A second run with the same OUT uses the models and micrographs that are there. Topaz needs an environment of
-its own; `python -m benchmarks.topaz` says how to make it.
+Trains presets on simulated proteasome micrographs close to focus, each for its minutes, then denoises others: raw, the
+best low-pass, Wiener's filter with the true spectra, Topaz' pretrained models (with the grey scale fitted), Wiener's
+filter from the halves, ours, ours averaged over eight views; and ours on the sum of all frames against its average over
+the two halves. Writes OUT/quality.json, rings.csv, quality.png and quality.md. `--real` adds the real micrograph in the
+package: trained on its upper four fifths, measured on the rest, without truth; the Wiener filter from the halves is
+fitted to that rest itself. A second run with the same OUT uses what is there: micrographs, models, Topaz' images. Topaz
+needs an environment of its own; `python -m benchmarks.topaz` says how to make it.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.common import describe, warn_if_busy, write_json
+from benchmarks.quality_figure import draw
 from benchmarks.quality_methods import (
+    IMAGES,
     Case,
     Method,
     lowpass,
@@ -34,22 +37,17 @@ from benchmarks.quality_methods import (
     wiener_true,
 )
 from benchmarks.quality_picks import available, best, pick, true_positions, write_denoised
+from benchmarks.quality_tables import Result, error, markdown, measure, numbers, write_rings
 from n2n_deploy import data
 from n2n_deploy.demonstration import TRAINING_SHARE, write_pair
 from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.io.star import read_micrographs
-from n2n_deploy.quality.estimates import covariances, ring_covariances
-from n2n_deploy.quality.evaluate import MicrographEvaluation, SetEvaluation, summarise
-from n2n_deploy.quality.figures import figure, resolution_axis, write_csv
-from n2n_deploy.quality.halves import Halves
-from n2n_deploy.quality.truth import true_moments, true_ring_moments
+from n2n_deploy.io.star import MicrographTable, read_micrographs
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.simulate import simulate
 
 LOWPASSES = (8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 40.0)
-BINS = 40
 
 
 def main() -> None:
@@ -61,56 +59,66 @@ def main() -> None:
         report["topaz"] = versions(options.topaz)
     warn_if_busy()
     recipe = Recipe(max_resolution=options.max_resolution, patch_size=options.patch_size)
-    size = (options.size, options.size)
     for name, count, seed in (("training", options.training, 1), ("test", options.test, 2)):
         if not (folder / name / "micrographs.star").exists():
             say(f"simulating {count} micrographs: {name}")
-            simulate(folder / name, count, size, options.pixel_size, seed, dose=options.dose)
+            size, particles = (options.size, options.size), options.particles
+            defocus, dose = tuple(options.defocus), options.dose
+            simulate(
+                folder / name, count, size, options.pixel_size, seed, particles=particles, dose=dose, defocus=defocus
+            )
     table = read_micrographs(folder / "test" / "micrographs.star", project=folder / "test", need_halves=True)
     cases = [_simulated(micrograph, folder / "test" / "truth", recipe) for micrograph in table.micrographs]
-    models = _train(folder / "training" / "micrographs.star", folder / "models", recipe, options, folder / "training")
-    methods = _methods(cases, models, recipe, options, truth=True)
-    results = {name: _measure(name, method, cases) for name, method in methods.items()}
-    report["simulated"] = {name: _numbers(whole) for name, whole in results.items()}
-    report["sums"] = {}
-    for preset, path in models.items():
-        for views in (False, True):
-            with Denoiser(path, augment=views) as denoiser:
-                report["sums"][f"{preset}, 8 views" if views else preset] = _sums(network(denoiser), cases)
+    star = folder / "training" / "micrographs.star"
+    models = _train(star, folder / "models", options.train, recipe, options, folder / "training")
+    methods = _methods(cases, IMAGES, models, recipe, options, folder / "topaz")
+    results: dict[str, Result] = {}
+    for name, method in methods.items():
+        say(f"measuring: {name}")
+        results[name] = measure(method, cases)
+    report["simulated"] = {name: numbers(result) for name, result in results.items()}
+    report["sums"] = {name: _sums(method, cases) for name, method in methods.items() if name.startswith("ours")}
     if available() and not options.no_picks:
-        truth = true_positions(folder / "test" / "truth" / "particles.star")
-        for name, method in methods.items():
-            say(f"picking: {name}")
-            below = folder / "test" / "picks" / name.replace(" ", "_").replace("/", "_")
-            star = write_denoised(below, table, cases, method)
-            picks = pick(star, folder / "test", options.pixel_size, truth, below / "LoG")
-            report["simulated"][name]["picks"] = best(picks).as_dict() | {"all": [one.as_dict() for one in picks]}
-    _write_rings(folder, results)
+        picked = _pick({**methods, "truth": _truth}, table, cases, folder / "test", options.pixel_size)
+        report["picks_of_the_truth"] = picked.pop("truth")
+        for name, picks in picked.items():
+            report["simulated"][name]["picks"] = picks
+    write_rings(folder / "rings.csv", results)
+    draw(folder / "quality.png", results, methods, cases[0], report["simulated"])
     if options.real:
         report["real"] = _real(folder / "real", options)
     write_json(folder / "quality.json", report)
-    (folder / "quality.md").write_text(_markdown(report))
+    (folder / "quality.md").write_text(markdown(report))
     print((folder / "quality.md").read_text())
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--presets", default="small")
-    parser.add_argument("--minutes", type=float, default=20.0, help="of training, for each preset")
-    parser.add_argument("--max-resolution", type=float, default=8.0)
+    minutes: dict[str, Any] = {"type": _minutes, "metavar": "PRESET=MINUTES,…", "help": "of training"}
+    parser.add_argument("--train", default="small=7,fast=30,paper=30", **minutes)
+    parser.add_argument("--real", default="", **minutes)
+    parser.add_argument("--max-resolution", type=float, default=12.0)
     parser.add_argument("--patch-size", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--training", type=int, default=24, help="micrographs")
+    parser.add_argument("--learning-rate", type=float, help="as of n2n-deploy train")
+    parser.add_argument("--training", type=int, default=48, help="micrographs")
     parser.add_argument("--test", type=int, default=4, help="micrographs")
-    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--size", type=int, default=768)
     parser.add_argument("--pixel-size", type=float, default=2.0)
     parser.add_argument("--dose", type=float, default=40.0)
+    parser.add_argument("--defocus", type=float, nargs=2, default=(1000.0, 4000.0), metavar="Å")
+    parser.add_argument("--particles", type=int, help="on a micrograph; by default they cover three tenths of it")
     parser.add_argument("--topaz", type=Path, metavar="PYTHON", help="of an environment with topaz-em")
     parser.add_argument("--topaz-models", default="unet,unet-small,fcnn,affine")
+    parser.add_argument("--real-topaz-models", default="unet")
     parser.add_argument("--no-picks", action="store_true")
-    parser.add_argument("--real", action="store_true", help="also the real micrograph in the package")
     return parser.parse_args()
+
+
+def _minutes(text: str) -> dict[str, float]:
+    pairs = (each.split("=") for each in text.split(",") if each)
+    return {preset: float(minutes) for preset, minutes in pairs}
 
 
 def say(text: str) -> None:
@@ -126,79 +134,78 @@ def _simulated(micrograph: Micrograph, truth: Path, recipe: Recipe) -> Case:
     return make_case(micrograph, images, recipe, expected)
 
 
-def _train(star: Path, folder: Path, recipe: Recipe, options: argparse.Namespace, project: Path) -> dict[str, Path]:
-    """Bundles by preset, trained where they are not there yet."""
+def _train(
+    star: Path,
+    folder: Path,
+    presets: Mapping[str, float],
+    recipe: Recipe,
+    options: argparse.Namespace,
+    project: Path,
+) -> dict[str, Path]:
+    """Bundles by preset, trained for their minutes where they are not there yet."""
     from n2n_deploy.export import export_bundle
     from n2n_deploy.train import TrainConfig, train
 
     bundles = {}
-    for preset in options.presets.split(","):
+    for preset, minutes in presets.items():
         bundles[preset] = folder / f"{preset}.n2n"
         if bundles[preset].exists():
             continue
-        say(f"training {preset} for {options.minutes:g} minutes")
+        say(f"training {preset} for {minutes:g} minutes")
         config = TrainConfig(
             preset=preset,
             recipe=recipe,
             batch_size=options.batch_size,
-            max_minutes=options.minutes,
+            learning_rate=options.learning_rate,
+            max_minutes=minutes,
             patch_overlap=0.5,
         )
-        names = ("DW", "EVN", "ODD")
-        checkpoint = train(star, folder / preset, config, project=project, suffixes=names)
+        names, patches = ("DW", "EVN", "ODD"), folder / "patches"
+        checkpoint = train(
+            star, folder / preset, config, project=project, suffixes=names, patches=patches, progress=_progress()
+        )
         export_bundle(checkpoint, bundles[preset])
     return bundles
 
 
+def _progress() -> Callable[[Any], None]:
+    """Say where a training stands, once a minute."""
+    last = time.monotonic()
+
+    def progress(stand: Any) -> None:
+        nonlocal last
+        if hasattr(stand, "step") and time.monotonic() - last > 60:
+            last = time.monotonic()
+            losses = f"loss {stand.loss:.4f}, held out {stand.validation_loss:.4f}"
+            say(f"  step {stand.step}, {stand.done:.0%}: {losses}")
+
+    return progress
+
+
 def _methods(
-    cases: Sequence[Case], models: dict[str, Path], recipe: Recipe, options: argparse.Namespace, *, truth: bool
+    cases: Sequence[Case],
+    images: Sequence[str],
+    models: Mapping[str, Path],
+    recipe: Recipe,
+    options: argparse.Namespace,
+    folder: Path,
 ) -> dict[str, Method]:
+    known = cases[0].truth is not None
     methods: dict[str, Method] = {"raw": raw}
-    cutoff = max(LOWPASSES, key=lambda each: _recovered(lowpass(each), cases))
+    recovered = {each: measure(lowpass(each), cases).recovered for each in LOWPASSES}
+    cutoff = max(recovered, key=recovered.__getitem__)
     methods[f"low-pass {cutoff:g} Å"] = lowpass(cutoff)
-    if truth:
-        methods["Wiener, true spectra"] = wiener_true
     methods["Wiener, halves"] = wiener_halves
+    if known:
+        methods["Wiener, true spectra"] = wiener_true
     if options.topaz:
-        for model in options.topaz_models.split(","):
+        for model in (options.topaz_models if known else options.real_topaz_models).split(","):
             say(f"denoising with Topaz {model}")
-            methods[f"Topaz {model}"] = topaz(options.topaz, model, cases, recipe)
+            methods[f"Topaz {model}"] = topaz(options.topaz, model, cases, images, recipe, folder / model)
     for preset, path in models.items():
-        methods[f"ours, {preset}"] = network(Denoiser(path))
-        methods[f"ours, {preset}, 8 views"] = network(Denoiser(path, augment=True))
+        for views in (False, True):
+            methods[f"ours, {preset}, 8 views" if views else f"ours, {preset}"] = network(Denoiser(path, augment=views))
     return methods
-
-
-def _recovered(method: Method, cases: Sequence[Case]) -> float:
-    return float(_measure("", method, cases).image["recovered_signal_fraction"].value)
-
-
-def _measure(name: str, method: Method, cases: Sequence[Case]) -> SetEvaluation:
-    """Estimate from the halves, and from the truth where there is one."""
-    if name:
-        say(f"measuring: {name}")
-    done = []
-    for case in cases:
-        even, odd = case.prepared["even"], case.prepared["odd"]
-        levels = (even.mean, even.std), (odd.mean, odd.std)
-        images = even.image, odd.image, method(case, "even"), method(case, "odd")
-        halves = Halves(*images, even.spacing, (case.raw["even"], case.raw["odd"]), levels)
-        signal = (case.truth["even"], case.truth["odd"]) if case.truth else None
-        done.append(
-            MicrographEvaluation(
-                case.micrograph,
-                covariances(*halves.images),
-                ring_covariances(*halves.images, halves.spacing),
-                true_moments(halves, signal) if signal else None,
-                true_ring_moments(halves, signal) if signal else None,
-                (),
-                (even.std, odd.std),
-                (),
-                (),
-                0.0,
-            )
-        )
-    return summarise(done, BINS)
 
 
 def _sums(method: Method, cases: Sequence[Case]) -> dict[str, float]:
@@ -209,46 +216,28 @@ def _sums(method: Method, cases: Sequence[Case]) -> dict[str, float]:
         true, scale = case.truth["whole"], case.prepared["whole"].std
         parts = [method(case, name) * np.float32(case.prepared[name].std / scale) for name in ("even", "odd")]
         signal += float(true.var(dtype=np.float64))
-        whole += float((method(case, "whole") - true).var(dtype=np.float64))
-        halves += float((parts[0] + parts[1] - true).var(dtype=np.float64))
+        whole += error(method(case, "whole"), true)
+        halves += error(parts[0] + parts[1], true)
     return {"sum": whole / signal, "halves averaged": halves / signal}
 
 
-def _numbers(whole: SetEvaluation) -> dict[str, Any]:
-    """The set's numbers, and the gain in SSNR: the median over rings with signal that the method left something of."""
-    found: dict[str, Any] = {name: float(interval.value) for name, interval in whole.image.items()}
-    interval = whole.image["recovered_signal_fraction"]
-    found["recovered_signal_fraction_interval"] = [float(interval.low), float(interval.high)]
-    noisy, denoised = (whole.rings[name].value for name in ("snr_noisy", "snr_denoised"))
-    rings = (noisy > 0.01) & np.isfinite(denoised) & (whole.rings["recovered_signal_fraction"].value > 0)
-    found["ssnr_gain"] = float(np.median(denoised[rings] / noisy[rings])) if rings.any() else None
-    if whole.truth is not None:
-        found["true_recovered_signal_fraction"] = whole.truth.recovered_signal_fraction
-        found["true_relative_error"] = 1 - whole.truth.recovered_signal_fraction
+def _truth(case: Case, name: str) -> NDArray[np.float32]:
+    assert case.truth is not None
+    return case.truth[name]
+
+
+def _pick(
+    methods: Mapping[str, Method], table: MicrographTable, cases: Sequence[Case], project: Path, pixel_size: float
+) -> dict[str, Any]:
+    """What RELION picks on each method's denoised sums, at the method's best threshold and at all."""
+    truth, found = true_positions(project / "truth" / "particles.star"), {}
+    for name, method in methods.items():
+        say(f"picking: {name}")
+        below = project / "picks" / name.replace(" ", "_").replace("/", "_")
+        star = write_denoised(below, table, cases, method)
+        picks = pick(star, project, pixel_size, truth, below / "LoG")
+        found[name] = best(picks).as_dict() | {"all": [one.as_dict() for one in picks]}
     return found
-
-
-def _write_rings(folder: Path, results: dict[str, SetEvaluation]) -> None:
-    """The true error per ring as a share of the signal, in a table and a figure."""
-    first = next(iter(results.values()))
-    errors = {}
-    for name, whole in results.items():
-        assert whole.true_rings is not None
-        errors[name] = 1 - whole.true_rings.recovered_signal_fraction
-    rows = zip(first.frequency.tolist(), *(error.tolist() for error in errors.values()), strict=True)
-    write_csv(folder / "rings.csv", ["frequency", *errors], rows)
-    with figure(folder / "quality.png", panels=2) as (error_axes, bar_axes):
-        for name, error in errors.items():
-            ours = name.startswith("ours")
-            error_axes.plot(first.frequency, error, label=name, linewidth=2.0 if ours else 1.0)
-        error_axes.set_ylim(0, 1.5)
-        error_axes.set_ylabel("true error / signal")
-        resolution_axis(error_axes, float(first.frequency[-1]))
-        error_axes.legend(fontsize=7)
-        values = [whole.truth.recovered_signal_fraction if whole.truth else 0.0 for whole in results.values()]
-        bar_axes.barh(list(results), np.maximum(values, -0.2), color="#2166ac")
-        bar_axes.invert_yaxis()
-        bar_axes.set_xlabel("recovered signal fraction, true")
 
 
 def _real(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -257,54 +246,16 @@ def _real(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     even, odd = (half.astype(np.float32) for half in data.thin(data.micrograph_counts(), 0))
     border = int(TRAINING_SHARE * even.shape[0])
     star = write_pair(folder, "training_0001", even[:border], odd[:border])
-    models = _train(star, folder / "models", recipe, options, folder)
+    models = _train(star, folder / "models", options.real, recipe, options, folder)
     parts = {"even": even[border:], "odd": odd[border:], "whole": even[border:] + odd[border:]}
     micrograph = Micrograph("real", folder / "real.mrc", data.OPTICS, data.CTF)
     cases = [make_case(micrograph, parts, recipe)]
-    methods = _methods(cases, models, recipe, options, truth=False)
-    return {name: _numbers(_measure(f"real: {name}", method, cases)) for name, method in methods.items()}
-
-
-def _markdown(report: dict[str, Any]) -> str:
-    """Tables for the README."""
-    picks = any("picks" in row for row in report["simulated"].values())
-    columns: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
-        ("true error / signal", lambda row: f"{row['true_relative_error']:.3f}"),
-        ("recovered signal, from the halves", _fraction),
-        ("SNR of a half", lambda row: f"{row['snr_denoised']:.3g}"),
-        ("SSNR gain", lambda row: f"{row['ssnr_gain']:.1f}×" if row["ssnr_gain"] else "–"),
-    ]
-    if picks:
-        columns.append(("LoG picks: precision, recall", lambda row: _picks(row["picks"])))
-    text = _table("method", columns, report["simulated"])
-    errors: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
-        ("error / signal, the sum denoised", lambda row: f"{row['sum']:.3f}"),
-        ("the denoised halves averaged", lambda row: f"{row['halves averaged']:.3f}"),
-    ]
-    text += "\n" + _table("network", errors, report["sums"])
-    if "real" in report:
-        text += "\nOn the real micrograph, rows not trained on, from the halves alone:\n\n"
-        text += _table("method", columns[1:4], report["real"])
-    hardware = report["hardware"]
-    return text + f"\nMeasured on {hardware['processor']}, {hardware['cores']} cores; {report['options']}\n"
-
-
-def _table(
-    head: str, columns: Sequence[tuple[str, Callable[[dict[str, Any]], str]]], rows: dict[str, dict[str, Any]]
-) -> str:
-    lines = [f"| {head} | {' | '.join(name for name, _ in columns)} |", "| --- " * (len(columns) + 1) + "|"]
-    lines += [f"| {name} | {' | '.join(cell(row) for _, cell in columns)} |" for name, row in rows.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _fraction(row: dict[str, Any]) -> str:
-    low, high = row["recovered_signal_fraction_interval"]
-    interval = f" ({low:.3f} … {high:.3f})" if np.isfinite(low) else ""
-    return f"{row['recovered_signal_fraction']:.3f}{interval}"
-
-
-def _picks(picks: dict[str, Any]) -> str:
-    return f"{picks['precision']:.2f}, {picks['recall']:.2f}"
+    methods = _methods(cases, ("even", "odd"), models, recipe, options, folder / "topaz")
+    found: dict[str, Result] = {}
+    for name, method in methods.items():
+        say(f"real: {name}")
+        found[name] = measure(method, cases)
+    return {name: numbers(result) for name, result in found.items()}
 
 
 if __name__ == "__main__":

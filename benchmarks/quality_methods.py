@@ -101,35 +101,43 @@ def wiener_halves(case: Case, name: str) -> Image:
 
 
 def network(denoiser: Denoiser) -> Method:
-    """One of ours."""
+    """One of ours; each image is denoised once and kept."""
+    found: dict[tuple[str, str], Image] = {}
 
     def method(case: Case, name: str) -> Image:
-        image: Image = denoiser.network(case.prepared[name].image)
-        return image
+        key = case.micrograph.name, name
+        if key not in found:
+            found[key] = denoiser.network(case.prepared[name].image)
+        return found[key]
 
     return method
 
 
-def topaz(python: Path, model: str, cases: Sequence[Case], recipe: Recipe) -> Method:
-    """Denoise all images with a pretrained model of Topaz, then bring them to the network's space as the rest.
+def topaz(
+    python: Path, model: str, cases: Sequence[Case], names: Sequence[str], recipe: Recipe, folder: Path
+) -> Method:
+    """Denoise images with a pretrained model of Topaz, then bring them to the network's space as the rest.
 
-    Topaz keeps no grey scale, so one factor for all micrographs is fitted, to the halves: that of least error.
+    Topaz keeps no grey scale, so one factor for all micrographs is fitted, to the halves: that of least error. Its
+    images are kept in `folder`, and those that are there are not made again.
     """
+    wanted = [(case, name, folder / f"{case.micrograph.path.stem}-{name}.npy") for case in cases for name in names]
+    missing = [(case.raw[name], path) for case, name, path in wanted if not path.exists()]
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            lines = ""
+            for index, (image, path) in enumerate(missing):
+                np.save(f"{scratch}/{index}.npy", image)
+                lines += f"{scratch}/{index}.npy {path.resolve()}\n"
+            # Isolated: this folder has a topaz.py of its own, and Topaz' environment nothing of ours.
+            command = [str(python), "-I", str(Path(__file__).with_name("topaz_images.py")), model]
+            done = subprocess.run(command, input=lines, stdout=subprocess.PIPE, text=True, check=True)
+        assert len(done.stdout.splitlines()) == len(missing), "Topaz denoised fewer images than it was given"
     found: dict[tuple[str, str], Image] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        # Isolated: this folder has a topaz.py of its own, and Topaz' environment nothing of ours.
-        command = [str(python), "-I", str(Path(__file__).with_name("topaz_images.py")), model]
-        names = [(case, name) for case in cases for name in IMAGES]
-        lines = ""
-        for index, (case, name) in enumerate(names):
-            np.save(f"{folder}/{index}.npy", case.raw[name])
-            lines += f"{folder}/{index}.npy {folder}/{index}-out.npy\n"
-        done = subprocess.run(command, input=lines, stdout=subprocess.PIPE, text=True, check=True)
-        assert len(done.stdout.splitlines()) == len(names), "Topaz denoised fewer images than it was given"
-        for index, (case, name) in enumerate(names):
-            image = np.load(f"{folder}/{index}-out.npy")
-            denoised = preprocess(image, case.micrograph.optics, case.micrograph.ctf, recipe)
-            found[case.micrograph.name, name] = denoised.image * np.float32(denoised.std / case.prepared[name].std)
+    for case, name, path in wanted:
+        denoised = preprocess(np.load(path), case.micrograph.optics, case.micrograph.ctf, recipe)
+        found[case.micrograph.name, name] = denoised.image * np.float32(denoised.std / case.prepared[name].std)
     scale = _fitted([(found[case.micrograph.name, "even"], case.prepared["odd"].image) for case in cases])
     return lambda case, name: found[case.micrograph.name, name] * np.float32(scale)
 

@@ -22,7 +22,7 @@ DIAMETERS = (110, 150)
 NEAR = 50.0
 """Å between a pick and a particle's centre at which it counts as found."""
 
-THRESHOLDS = (-0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+THRESHOLDS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
 """Of `--LoG_adjust_threshold`: users turn it until the picks look right, so each method gets its best."""
 
 
