@@ -19,7 +19,7 @@ class TrainConfig(BaseModel):
         epochs: the run has epochs × batches_per_epoch steps, unless `max_minutes` ends it sooner.
         batches_per_epoch: steps per epoch.
         batch_size: pairs of patches per step.
-        learning_rate: Adam's at the start; None is 1e-4 with the paper's schedule and 1e-3 with the others,
+        learning_rate: Adam's at the start; None is 1e-4 with the paper's schedule and 7e-4 with the others,
             which
             fall to zero.
         schedule: "paper" lowers the rate by a quarter of its first value in each quarter of the run, "linear"
@@ -83,7 +83,7 @@ class TrainConfig(BaseModel):
         ¼, ⅛.)
         """
         course = self.course
-        first = self.learning_rate or (1e-4 if course == "paper" else 1e-3)
+        first = self.learning_rate or (1e-4 if course == "paper" else 7e-4)
         if course == "paper":
             return first * (1 - min(3, math.floor(4 * done)) / 4)
         if course == "linear":

@@ -159,7 +159,9 @@ def initialise(network: Network) -> None:
     """Draw weights with which training starts stably.
 
     He's scale before a ReLU, unit gain elsewhere; each residual branch and the output start small, so that
-    the first output is close to 0, the best guess before anything is known of the signal.
+    the first output is close to 0, the best guess before anything is known of the signal. The four pixels that
+    an upsampling layer makes of one start alike: no checkerboard that training would have to undo (ICNR,
+    Aitken et al. 2017).
     """
     before_relu = {id(network.last[0])}
     residual = {}
@@ -180,6 +182,11 @@ def initialise(network: Network) -> None:
             nn.init.zeros_(cast(Tensor, module.bias))
             with torch.no_grad():
                 module.weight.mul_(residual.get(id(module), 1.0))
+    for module in network.modules():
+        if isinstance(module, Upsampling):
+            for layer in (module.widen, module.wide.conv):
+                with torch.no_grad():
+                    layer.weight.copy_(layer.weight[::4].repeat_interleave(4, dim=0))
 
 
 def add_weight_norm(network: nn.Module) -> None:

@@ -110,7 +110,7 @@ def train_command(
         float | None,
         typer.Option(
             "--learning-rate",
-            help="Adam's, at the start. By default 1e-4 with the paper's schedule, 1e-3 with the others.",
+            help="Adam's, at the start. By default 1e-4 with the paper's schedule, 7e-4 with the others.",
             rich_help_panel=_COURSE,
         ),
     ] = None,

@@ -29,8 +29,8 @@ def test_falling_schedules_go_from_the_first_rate_to_zero(schedule: str) -> None
 
 def test_max_minutes_lets_the_clock_lead() -> None:
     config = TrainConfig(max_minutes=2)
-    assert config.rate(config.done(0, seconds=0)) == pytest.approx(1e-3)
-    assert config.rate(config.done(10, seconds=60)) == pytest.approx(0.5e-3)
+    assert config.rate(config.done(0, seconds=0)) == pytest.approx(7e-4)
+    assert config.rate(config.done(10, seconds=60)) == pytest.approx(3.5e-4)
     assert config.done(10, seconds=121) == 1
     assert config.done(50_000, seconds=1) == 1
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from n2n_deploy.errors import UsageError
-from n2n_deploy.train.model import PRESETS, add_weight_norm, build, fold_weight_norm, plain_weights
+from n2n_deploy.train.model import PRESETS, Upsampling, add_weight_norm, build, fold_weight_norm, plain_weights
 from n2n_deploy.train.receptive_field import extent, receptive_field
 
 
@@ -36,6 +36,16 @@ def test_first_output_is_near_zero_and_gradients_are_finite(preset: str) -> None
     output.square().mean().backward()
     assert output.abs().max() < 10
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
+
+
+def test_upsampling_layers_start_without_a_checkerboard() -> None:
+    """The four pixels made of one start alike, as in nearest-neighbour interpolation (ICNR)."""
+    for layer in (module for module in build("fast").modules() if isinstance(module, Upsampling)):
+        with torch.no_grad():
+            made = layer(torch.randn(1, 32, 8, 8, generator=torch.Generator().manual_seed(2)))
+        coarse = made[..., ::2, ::2]
+        torch.testing.assert_close(made, coarse.repeat_interleave(2, -1).repeat_interleave(2, -2))
+        assert coarse.std() > 0.1
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
