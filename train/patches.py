@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_deploy.errors import DataError
-from n2n_deploy.io.atomic import atomic_write, remove_stale_temporaries
+from n2n_deploy.io.atomic import atomic_write, make_writable_folder, remove_stale_temporaries
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.pairs import prepare_pair
@@ -65,7 +65,7 @@ def prepare_patches(
         DataError: the folder holds patches of another recipe.
         HostError: the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_writable_folder(folder)
     remove_stale_temporaries(folder)
     _refuse_other_recipe(folder, recipe)
     files: dict[int, Path] = {}

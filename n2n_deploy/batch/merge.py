@@ -12,7 +12,7 @@ from n2n_deploy.batch.mirror import BASE, SUMMARY, Mirror
 from n2n_deploy.batch.tables import DENOISED, FAILED, located, locked, names_in, write_merged
 from n2n_deploy.batch.task import SHARDS
 from n2n_deploy.errors import DataError, UsageError
-from n2n_deploy.io.atomic import atomic_write, remove_stale_temporaries
+from n2n_deploy.io.atomic import atomic_write, make_writable_folder, remove_stale_temporaries
 from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
 from n2n_deploy.io.star_join import append_table
 
@@ -88,7 +88,7 @@ def merge_results(folders: Sequence[Path | str], into: Path | str | None = None)
         remove_stale_temporaries(output)
     ended = {part.folder.name for part in parts}
     missing = [name for name in missing if name not in ended]
-    target.mkdir(parents=True, exist_ok=True)
+    make_writable_folder(target)
     with locked(target):
         done = _merge_denoised(parts, target)
         failures = {

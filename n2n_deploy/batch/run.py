@@ -23,7 +23,7 @@ from n2n_deploy.batch.task import Shard, Source, Task
 from n2n_deploy.batch.work import Outcome
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.errors import HostError
-from n2n_deploy.io.atomic import atomic_write, remove_stale_temporaries
+from n2n_deploy.io.atomic import make_writable_folder, remove_stale_temporaries
 from n2n_deploy.quality.run_info import missing_libraries, run_info
 from n2n_deploy.quality.thumbnails import picture_limit
 
@@ -225,10 +225,7 @@ def make_folder(folder: Path, timeout: float) -> None:
 
     def prove(waiting: Waiting) -> None:
         with waiting(f"writing to {folder}"):
-            probe = folder / f".n2n-write-test-{os.getpid()}"
-            with atomic_write(probe):
-                pass
-            probe.unlink()
+            make_writable_folder(folder)
 
     def clear(waiting: Waiting) -> None:
         with waiting(f"clearing {folder}"):

@@ -30,8 +30,9 @@ def demo_command(
     del config
     from n2n_deploy.cli.train import training_progress
     from n2n_deploy.demonstration import run_demonstration
+    from n2n_deploy.io.atomic import make_writable_folder
 
-    output.mkdir(parents=True, exist_ok=True)
+    make_writable_folder(output)
     with training_progress(quiet=as_json) as progress:
         found = run_demonstration(
             output,

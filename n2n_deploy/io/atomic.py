@@ -5,6 +5,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,11 +56,29 @@ def atomic_write(path: Path | str, *, size: int | None = None) -> Iterator[Binar
         temporary.replace(path)
         stream.close()
     except BaseException as error:
-        written = _abandon(stream, temporary)
+        _abandon(stream, temporary)
         if isinstance(error, OSError) and error.filename in (None, str(temporary), str(path.parent)):
-            raise _host_error(error, path, size or written) from error
+            raise _host_error(error, path, size) from error
         raise
     _sync_folder(path.parent)
+
+
+def make_writable_folder(folder: Path) -> None:
+    """Make a folder where it is missing, and prove that files can be written there, before work is spent on them.
+
+    Raises:
+        HostError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno in _NO_FOLDER and (taken := _file_in_the_way(folder)) is not None:
+            raise HostError(f"{taken}: is a file, expected a folder; choose another output folder") from error
+        raise HostError(
+            f"{folder}: cannot be written to ({error.strerror}); change its rights or choose another output folder"
+        ) from error
 
 
 def remove_stale_temporaries(folder: Path, *, older_than: float = 600.0) -> list[Path]:
@@ -81,6 +100,13 @@ def remove_stale_temporaries(folder: Path, *, older_than: float = 600.0) -> list
                 path.unlink(missing_ok=True)
                 removed.append(path)
     return removed
+
+
+def _file_in_the_way(folder: Path) -> Path | None:
+    """The part of a folder's path that is a file, where there is one."""
+    with suppress(OSError):  # a name too long for any file is none in the way
+        return next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    return None
 
 
 def _machine() -> str:
@@ -112,17 +138,14 @@ def _remove_unlocked(path: Path) -> bool:
     return True
 
 
-def _abandon(stream: BinaryIO | None, temporary: Path) -> int:
-    """Close and remove the temporary file; return how many bytes it held."""
+def _abandon(stream: BinaryIO | None, temporary: Path) -> None:
+    """Close and remove the temporary file."""
     # Closing flushes what is still buffered, which fails again on a full disk.
     with suppress(OSError):
         if stream is not None:
             stream.close()
-    written = 0
     with suppress(OSError):
-        written = temporary.stat().st_size
         temporary.unlink()
-    return written
 
 
 def _sync_folder(folder: Path) -> None:
@@ -135,22 +158,24 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _host_error(error: OSError, path: Path, size: int) -> HostError:
+def _host_error(error: OSError, path: Path, size: int | None) -> HostError:
     """Say in one line what the folder lacks."""
     folder = path.parent
     if error.errno in _NO_ROOM:
+        facts = [] if size is None else [f"{size} bytes needed"]
         with suppress(OSError):
-            free = shutil.disk_usage(folder).free
-            return HostError(
-                f"{folder}: no room for {path.name} ({size} bytes needed, {free} free, quotas apart); "
-                "free some space or choose another output folder"
-            )
-        return HostError(f"{folder}: no room for {path.name} ({size} bytes); choose another output folder")
+            facts.append(f"{shutil.disk_usage(folder).free} bytes free, quotas apart")
+        return HostError(
+            f"{folder}: no room for {path.name} ({', '.join(facts) or error.strerror}); "
+            "free some space or choose another output folder"
+        )
     if error.errno in _NO_RIGHT:
         return HostError(
             f"{folder}: {path.name} cannot be written there ({error.strerror}); "
             "change the folder's rights or choose another output folder"
         )
     if error.errno in _NO_FOLDER:
+        if (taken := _file_in_the_way(folder)) is not None:
+            return HostError(f"{taken}: is a file, expected a folder for {path.name}; choose another output folder")
         return HostError(f"{folder}: cannot hold {path.name} ({error.strerror}); choose another output folder or name")
-    return HostError(f"{folder}: writing {path.name} failed after {size} bytes ({error.strerror or error})")
+    return HostError(f"{folder}: writing {path.name} failed ({error.strerror or error}); try another output folder")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.io.atomic import atomic_write, make_writable_folder
 from n2n_deploy.quality.figures import BLUE, RED, figure, write_csv
 from n2n_deploy.quality.orientations import euler_to_rotation, match, read_orientations
 from n2n_deploy.quality.symmetry import point_group
@@ -64,7 +64,7 @@ class AngularDistances:
 
     def write(self, folder: Path) -> None:
         """Write angles.csv (one particle a row), angles.json (the summary) and angles.png (a histogram)."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_writable_folder(folder)
         rows = zip(self.particles, self.rotation_angle, self.quaternion_angle, strict=True)
         write_csv(folder / "angles.csv", ["particle", "rotation_angle_deg", "quaternion_angle_deg"], rows)
         with atomic_write(folder / "angles.json") as stream:

@@ -9,6 +9,7 @@ from typing import Any
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.engines.session import Session
+from n2n_deploy.io.atomic import make_writable_folder
 from n2n_deploy.io.star import MicrographTable, read_micrographs
 from n2n_deploy.quality.entries import MicrographEntry
 from n2n_deploy.quality.entry_store import EntryStore
@@ -101,6 +102,7 @@ def run_evaluation(
         need_ctf=bundle.recipe.phase_flip,
         need_halves=True,
     )
+    make_writable_folder(output)
     missing = [*missing_libraries(), *(() if importlib.util.find_spec("matplotlib") else ("matplotlib",))]
     store, limit = EntryStore(output / ".report"), picture_limit(len(table))
 

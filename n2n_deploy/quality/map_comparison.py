@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from n2n_deploy.errors import DataError, UsageError
-from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.io.atomic import atomic_write, make_writable_folder
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.quality.figures import BLUE, GREY, RED, figure, resolution_axis, write_csv
 from n2n_deploy.quality.fsc import HALF_MAPS, MODEL, ShellCorrelation, shell_correlation
@@ -70,7 +70,7 @@ class MapComparison:
 
     def write(self, folder: Path) -> None:
         """Write fsc.csv (one shell a row), fsc.json (the summary) and fsc.png (curves and amplitudes)."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_writable_folder(folder)
         shells = self.shells
         columns = {
             "frequency_per_angstrom": shells.frequency,

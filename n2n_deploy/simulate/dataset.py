@@ -8,7 +8,7 @@ import numpy as np
 from n2n_deploy.data import Atoms, proteasome
 from n2n_deploy.errors import UsageError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
-from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.io.atomic import atomic_write, make_writable_folder
 from n2n_deploy.io.mrc import write_mrc
 from n2n_deploy.simulate.exposure import Exposure, expected_electrons, margin_pixels
 from n2n_deploy.simulate.specimen import Particles, default_number, in_frame, place, radius
@@ -72,6 +72,7 @@ def simulate(
     """
     _check(micrographs, size, pixel_size, seed, particles, dose, voltage, defocus, astigmatism, ice_gradient)
     out = Path(out)
+    make_writable_folder(out)
     atoms = proteasome()
     optics = Optics(pixel_size, voltage, spherical_aberration, amplitude_contrast)
     if particles is None:
@@ -185,7 +186,7 @@ def _check(
     low, high = defocus
     for name, value, valid, expected in (
         ("number of micrographs", micrographs, micrographs >= 1, "at least 1"),
-        ("size", size, min(size) >= SMALLEST_SIDE, f"at least {SMALLEST_SIDE} pixels a side"),
+        ("size", f"{size[1]}x{size[0]}", min(size) >= SMALLEST_SIDE, f"at least {SMALLEST_SIDE} pixels a side"),
         ("pixel size", pixel_size, 0.1 <= pixel_size <= 20, "0.1 to 20 Å"),
         ("seed", seed, seed >= 0, "0 or more"),
         ("number of particles", particles, particles is None or particles >= 0, "0 or more"),

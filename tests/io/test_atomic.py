@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from n2n_deploy.errors import HostError
-from n2n_deploy.io.atomic import TEMPORARY_SUFFIX, atomic_write, remove_stale_temporaries
+from n2n_deploy.io.atomic import TEMPORARY_SUFFIX, atomic_write, make_writable_folder, remove_stale_temporaries
 
 
 def test_a_complete_file_takes_its_name_and_makes_its_folder(tmp_path: Path) -> None:
@@ -64,27 +64,29 @@ def test_out_of_room_while_writing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_without_rights(tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    folder = tmp_path / "read_only"
-    folder.mkdir(mode=0o500)
-    with pytest.raises(HostError, match=r"read_only.*Permission denied"), atomic_write(folder / "file"):
-        pass
-
-
 def test_a_file_system_that_takes_no_files() -> None:
     folder = Path("/proc")
     if not folder.is_dir():
         pytest.skip("this system has no /proc, where nobody can make files")
     with pytest.raises(HostError, match="/proc: .*file.*choose another output folder"), atomic_write(folder / "file"):
         pass
+    with pytest.raises(HostError, match="/proc/out: cannot be written to .*choose another output folder"):
+        make_writable_folder(folder / "out")
 
 
 def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(HostError, match="taken"), atomic_write(tmp_path / "taken" / "file"):
-        pass
+    for folder in (tmp_path / "taken", tmp_path / "taken" / "below"):
+        with pytest.raises(HostError, match="taken: is a file, expected a folder"), atomic_write(folder / "file"):
+            pass
+        with pytest.raises(HostError, match="taken: is a file, expected a folder"):
+            make_writable_folder(folder)
+
+
+def test_a_folder_is_made_and_tried_without_a_trace(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_writable_folder(tmp_path / "a" / "b")
+        assert list((tmp_path / "a").rglob("*")) == [tmp_path / "a" / "b"]
 
 
 def test_errors_of_other_files_pass_through(tmp_path: Path) -> None:
