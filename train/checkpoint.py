@@ -102,7 +102,10 @@ def _load(path: Path, what: str, newest: int, needed: set[str]) -> dict[str, Any
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever the damaged bytes lead it to
-        raise DataError(f"{path}: no readable {what} file ({type(error).__name__}); train again") from error
+        raise DataError(
+            f"{path}: cannot be read as a {what} file ({type(error).__name__}); give the one that `n2n-deploy train` "
+            "wrote, or train again where it is damaged"
+        ) from error
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(found, int) or not needed <= content.keys():
         raise DataError(f"{path}: not a {what} file of n2n-deploy; give the one that `n2n-deploy train` wrote")

@@ -3,9 +3,11 @@
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from n2n_deploy.recipe import Recipe
+from n2n_deploy.train.model import PRESETS
 
 Schedule = Literal["paper", "linear", "cosine"]
 
@@ -20,11 +22,9 @@ class TrainConfig(BaseModel):
         batches_per_epoch: steps per epoch.
         batch_size: pairs of patches per step.
         learning_rate: Adam's at the start; None is 1e-4 with the paper's schedule and 7e-4 with the others,
-            which
-            fall to zero.
+            which fall to zero.
         schedule: "paper" lowers the rate by a quarter of its first value in each quarter of the run, "linear"
-            and
-            "cosine" let it fall to zero; None is "linear" where `max_minutes` is given and "paper" elsewhere.
+            and "cosine" let it fall to zero; None is "linear" where `max_minutes` is given and "paper" elsewhere.
         max_minutes: end after this much optimisation (making the patches not counted), with the learning rate
             following the clock where that runs ahead of the steps.
         augment: random swaps of even and odd and the eight flips and rotations.
@@ -56,6 +56,13 @@ class TrainConfig(BaseModel):
     device: str = "auto"
     bf16: bool = True
     compile: bool = False
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, preset: str) -> str:
+        if preset not in PRESETS:
+            raise PydanticCustomError("preset", "does not exist; choose one of {known}", {"known": ", ".join(PRESETS)})
+        return preset
 
     @property
     def steps(self) -> int:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from n2n_deploy.errors import DataError
+from n2n_deploy.io.atomic import make_writable_folder
 from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.fit import Progress, fit
+from n2n_deploy.train.fit import Progress, find_device, fit
 from n2n_deploy.train.patches import PatchStore, Preparation, prepare_patches
+from n2n_deploy.train.run import refuse_taken_folder
 
 _MINIMUM_PATCHES = 8
 
@@ -64,6 +66,10 @@ def train(
     """
     config = config or TrainConfig()
     out = Path(out)
+    # Making the patches of a large data set takes long: what would stop the training is found before.
+    find_device(config.device)
+    refuse_taken_folder(out, resume=resume)
+    make_writable_folder(out)
     table = read_micrographs(
         Path(table_path),
         project=Path(project) if project is not None else None,

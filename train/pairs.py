@@ -29,8 +29,7 @@ def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[NDArray[np.flo
 
     Raises:
         DataError: a half is missing, unreadable or without signal; their shapes differ; they are the same
-            image, one
-            of them is the whole sum, or they have no signal in common.
+            image, one of them is the whole sum, or they have no signal in common.
     """
     even_path = _half(micrograph.even, "even")
     odd_path = _half(micrograph.odd, "odd")

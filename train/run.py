@@ -151,9 +151,8 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
         UsageError: there is a run and `resume` is off, or that run's configuration is another.
         DataError: its state cannot be read.
     """
+    refuse_taken_folder(out, resume=resume)
     state_path = out / "state.pt"
-    if not resume and (state_path.exists() or (out / "model.pt").exists()):
-        raise UsageError(f"{out}: holds a training already; --resume goes on with it, or name another folder")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build(config.preset)
@@ -171,6 +170,12 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
         run.step, run.seconds = state["step"], state["seconds"]
         run.recent, run.history = state["recent"], [Row(**row) for row in state["history"]]
     return run
+
+
+def refuse_taken_folder(out: Path, *, resume: bool) -> None:
+    """Raise UsageError where a new run would replace the one in `out`."""
+    if not resume and any((out / name).exists() for name in ("state.pt", "model.pt")):
+        raise UsageError(f"{out}: holds a training already; --resume goes on with it, or name another folder")
 
 
 def refuse_other_run(earlier: TrainConfig, now: TrainConfig, path: Path) -> None:
