@@ -72,7 +72,10 @@ class Bundle:
                 members = _directory(file)
                 content, signature = _sealed(file, members)
         except _DAMAGE as error:
-            raise BundleError(f"{path}: not a bundle, cut short or damaged ({error}); copy it again") from error
+            raise BundleError(
+                f"{path}: not a bundle, cut short or damaged ({error}); copy it again, "
+                "or make one with n2n-deploy export"
+            ) from error
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
         manifest = parse_manifest(content, str(path))

@@ -118,6 +118,8 @@ class Denoiser(Closing):
         self._owns_session = session is None
         self.why_not: dict[str, str] = {}
         if session is None:
+            # Also what is not used here: a bit that was lost in one member says that the copy or the disk is bad.
+            self.bundle.verify_members()
             choice = choose_session(
                 self.bundle, device, threads, engine=engine, precision=precision, trusted_keys=trusted_keys
             )
