@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -38,7 +39,8 @@ def build() -> typer.Typer:
     app = typer.Typer(
         name="n2n-deploy",
         help="Noise2noise denoising of cryo-EM micrographs: train, export, ship one file, denoise thousands.",
-        epilog="Exit codes: 0 all done, 1 some failed, 2 usage, 3 environment (a library, GPU, memory or disk).",
+        epilog="Exit codes: 0 all done, 1 some failed, 2 usage, 3 environment (a library, GPU, memory or disk), "
+        "130 interrupted.",
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
@@ -75,17 +77,24 @@ def _version(value: bool) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 all done, 1 some failed, 2 usage, 3 environment, 130 interrupted."""
+    """Run the command line and exit: 0 all done, 1 some failed, 2 usage, 3 environment, 130 interrupted.
+
+    Errors of this package are one line; an OSError that nothing foresaw is too, with the file it names.
+    """
     # OpenMP's waiting threads spin, which on a machine shared with others cost several times the work itself. PyTorch
     # reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         build()(arguments)
-    except (N2NError, ModuleNotFoundError) as error:
+    except KeyboardInterrupt:  # while the commands were still being imported; Typer sees to the rest
+        sys.exit(128 + signal.SIGINT)
+    except (N2NError, ModuleNotFoundError, OSError) as error:
         if os.environ.get("N2N_DEPLOY_DEBUG"):
             raise
         if isinstance(error, ModuleNotFoundError):
             error = _missing_library(error)
+        elif isinstance(error, OSError):
+            error = HostError(f"{error.filename or 'the system'}: {error.strerror or error}; --debug shows where")
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(error.exit_code)
 

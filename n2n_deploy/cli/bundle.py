@@ -1,5 +1,6 @@
 """`n2n-deploy inspect` and `verify`: what a bundle holds, and whether it does on this machine what it did at export."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,7 +115,7 @@ def print_summary(bundle: "Bundle") -> None:
         "high-pass": f"{recipe.highpass:g} Å",
         "phase flip": "yes" if recipe.phase_flip else "no",
         "receptive field": f"{manifest.halo} network pixels on each side",
-        **{f"training: {name}": value for name, value in manifest.training.items()},
+        **{f"training: {name}": value for name, value in _training(manifest.training)},
     }.items():
         facts.add_row(name, escape(str(value)))
     parity = _table("ONNX Runtime against PyTorch, in standard deviations", "input", "precision", "worst", "rms")
@@ -126,6 +127,15 @@ def print_summary(bundle: "Bundle") -> None:
         members.add_row(escape(name), f"{member.size:,}".replace(",", " "), member.sha256[:16] + "…")
     for table in (facts, parity, members):
         out.print(table)
+
+
+def _training(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the manifest says of the training, a fact a line; the recipe has lines of its own."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _training({key: item for key, item in value.items() if key != "recipe"})
+        elif value is not None:
+            yield name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from n2n_deploy.errors import UsageError
+from n2n_deploy.io.atomic import atomic_write
 
 ALL_DONE, SOME_FAILED = 0, 1
 
@@ -26,6 +27,8 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None:
         return None
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file; --config takes a TOML file with options")
     try:
         content = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -124,7 +127,10 @@ def parse_precision(text: str | None) -> Literal["fp32", "fp16", "bf16"] | None:
 
 
 def effective_config(ctx: typer.Context) -> dict[str, Any]:
-    """Every option of this run with the value it really had, ready for TOML (options without a value left out)."""
+    """Every option of this run with the value it really had, ready for TOML, under its long name.
+
+    Left out are options without a value, and those that only say how to show the result.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, bool | int | float | str):
@@ -133,13 +139,20 @@ def effective_config(ctx: typer.Context) -> dict[str, Any]:
             return [plain(item) for item in value]
         return str(value)
 
-    return {key: plain(value) for key, value in ctx.params.items() if value is not None and key != "config"}
+    found = {}
+    for parameter in ctx.command.params:
+        value = ctx.params.get(parameter.name or "")
+        if value is None or {"--config", "--json"} & set(parameter.opts):
+            continue
+        long_names = [option.removeprefix("--") for option in parameter.opts if option.startswith("--")]
+        found[(long_names or [parameter.name or ""])[0].replace("-", "_")] = plain(value)
+    return found
 
 
 def save_config(ctx: typer.Context, folder: Path) -> None:
     """Write the effective configuration to `folder/config.toml`; `--config` takes it back as it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_bytes(tomli_w.dumps({ctx.info_name or "run": effective_config(ctx)}).encode())
+    with atomic_write(folder / "config.toml") as stream:
+        stream.write(tomli_w.dumps({ctx.info_name or "run": effective_config(ctx)}).encode())
 
 
 def print_json(value: Any) -> None:

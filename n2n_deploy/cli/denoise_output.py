@@ -38,8 +38,7 @@ class Bar:
         self._total = 0
 
     def __enter__(self) -> "Bar":
-        self._progress.start()
-        return self
+        return self  # it starts with the first news, so that an error before that is a line by itself
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
@@ -52,6 +51,7 @@ class Bar:
             self._total += len(event.plan.with_status(Status.TODO))
             if self._task is None:
                 self._task = self._progress.add_task("", total=self._total)
+                self._progress.start()
             self._progress.update(self._task, total=self._total)
             for job in event.plan.with_status(Status.REFUSED):
                 self._say("refused", job.reason)

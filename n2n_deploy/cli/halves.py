@@ -11,7 +11,11 @@ _FILES = "Files"
 
 ProjectOption = Annotated[
     Path | None,
-    typer.Option("--project", help="Folder the table's relative paths start at.", rich_help_panel=_FILES),
+    typer.Option(
+        "--project",
+        help="Folder the table's relative paths start at; by default the current one, the table's or one above it.",
+        rich_help_panel=_FILES,
+    ),
 ]
 
 SuffixesOption = Annotated[

@@ -97,7 +97,8 @@ def train_command(
         float | None,
         typer.Option(
             "--max-minutes",
-            help="Train no longer than this, patches not counted; the learning rate falls to zero by then.",
+            help="Train no longer than this, in all where a run is resumed, patches not counted; the learning rate "
+            "falls to zero by then.",
             rich_help_panel=_COURSE,
         ),
     ] = None,
@@ -227,6 +228,7 @@ def train_command(
         )
     ctx.params.update({name: getattr(settings.recipe, name) for name in RECIPE_OPTIONS})
     ctx.params.update({name: getattr(settings, field) for name, field in CONFIG_OPTIONS.items()})
+    ctx.params.update(learning_rate=settings.rate(0), schedule=settings.course)
     save_config(ctx, output)
     model = load_model(path)
     if as_json:
@@ -248,14 +250,19 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[Any], None]]
     def update(event: Any) -> None:
         if hasattr(event, "finished"):
             bars.update(patches, completed=event.finished, total=event.total, visible=True)
+            bars.start()
             return
         if not bars.tasks[steps].visible:
             bars.reset(steps, visible=True)
+            bars.start()
         note = f"step {event.step}  loss {event.loss:.4f}  held out {event.validation_loss:.4f}"
         bars.update(steps, completed=event.done, note=note)
 
-    with bars:
+    # It starts with the first news, so that an error before that is a line by itself.
+    try:
         yield update
+    finally:
+        bars.stop()
 
 
 def _train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
@@ -298,7 +305,9 @@ def _print_result(path: Path, model: "Checkpoint") -> None:
         f"{summary['patches']} patches; {summary['micrographs_refused']} refused",
         soft_wrap=True,
     )
-    out.print(f"model    {path}\ncurves   {path.parent / 'curves.png'}\nheld out {path.parent / 'validation.png'}")
+    for name, file in (("model", "model.pt"), ("curves", "curves.png"), ("held out", "validation.png")):
+        if (made := path.with_name(file)).exists():  # a run that was interrupted early has no curves yet
+            out.print(f"{name:<8} {made}", soft_wrap=True)
     if summary["ended"] == "interrupted":
         out.print("go on with the same command and --resume")
     else:
