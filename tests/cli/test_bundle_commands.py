@@ -2,43 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import torch
-
 from n2n_deploy.bundle import Bundle
-from n2n_deploy.cli import main
-from n2n_deploy.train.checkpoint import save_model
-from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.model import build
 
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    save_model(folder / "model.pt", build("small"), TrainConfig(preset="small"), 12, {"loss": 0.5})
-    with pytest.raises(SystemExit) as ended:
-        main(["export", str(folder / "model.pt"), "-o", str(folder / "model.n2n")])
-    assert ended.value.code == 0
-    return folder / "model.n2n"
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command; give its exit code, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        printed = capsys.readouterr()
-        return int(ended.value.code or 0), printed.out, printed.err
-
-    return call
+from .conftest import Run
 
 
 def test_inspect_prints_what_the_bundle_says(exported: Path, run: Run) -> None:
