@@ -236,7 +236,8 @@ def _pick(
         below = project / "picks" / name.replace(" ", "_").replace("/", "_")
         star = write_denoised(below, table, cases, method)
         picks = pick(star, project, pixel_size, truth, below / "LoG")
-        found[name] = best(picks).as_dict() | {"all": [one.as_dict() for one in picks]}
+        mean = sum(one.f1 for one in picks) / len(picks)
+        found[name] = best(picks).as_dict() | {"mean_f1": mean, "all": [one.as_dict() for one in picks]}
     return found
 
 

@@ -75,8 +75,8 @@ def draw(
         _bars(panels[1], {name: 1 - row["true_relative_error"] for name, row in rows.items()}, colours)
         panels[1].set_xlabel("recovered signal fraction")
         if picked:
-            _bars(panels[2], {name: row["picks"]["f1"] for name, row in rows.items()}, colours)
-            panels[2].set_xlabel("F1 of RELION's LoG picks")
+            _bars(panels[2], {name: row["picks"]["mean_f1"] for name, row in rows.items()}, colours)
+            panels[2].set_xlabel("LoG picks: F1, mean of thresholds")
             panels[2].set_yticklabels([])
         pixels = io.BytesIO()
         drawing.savefig(pixels, format="png")
