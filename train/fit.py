@@ -32,7 +32,6 @@ class Progress:
         step: steps trained.
         done: fraction of the run that is over.
         seconds: of optimisation so far.
-        remaining: seconds to the end, by what was done in this session.
         learning_rate: of the last step.
         loss: mean squared error of the last step.
         validation_loss: the latest on held-out patches; NaN before the first.
@@ -41,7 +40,6 @@ class Progress:
     step: int
     done: float
     seconds: float
-    remaining: float
     learning_rate: float
     loss: float
     validation_loss: float
@@ -91,7 +89,7 @@ def fit(
     network: Callable[[torch.Tensor], torch.Tensor] = torch.compile(run.network) if config.compile else run.network
     # Looking at the held-out patches costs about a step; a run of 3 minutes on a CPU has few to spare.
     rows = min(100, max(1, config.steps // 10)) if config.max_minutes is None else 20
-    done_before, seconds_before = run.done, run.seconds
+    seconds_before = run.seconds
     began = time.monotonic()
     with (
         stop_on_signals() as stopped,
@@ -120,13 +118,11 @@ def fit(
             if time.monotonic() - run.saved > _SAVE_EVERY:
                 run.save(validation)
             if progress is not None:
-                share = (1 - run.done) / (run.done - done_before)
                 progress(
                     Progress(
                         step=run.step,
                         done=run.done,
                         seconds=run.seconds,
-                        remaining=share * (run.seconds - seconds_before),
                         learning_rate=rate,
                         loss=run.recent[-1] if run.recent else run.history[-1].loss,
                         validation_loss=run.history[-1].validation_loss if run.history else float("nan"),

@@ -20,19 +20,16 @@ class Preset:
     Attributes:
         width: feature maps between the blocks; a wide-activation convolution expands them fourfold inside.
         decoder_kernel: side of the decoder's convolution kernels (the encoder's are 3).
-        purpose: one line for the user who chooses.
-
     """
 
     width: int
     decoder_kernel: int
-    purpose: str
 
 
 PRESETS: dict[str, Preset] = {
-    "paper": Preset(32, 4, "the paper's network: 96 convolutions, 2 383 826 parameters"),
-    "fast": Preset(32, 3, "3×3 kernels everywhere, which suit GPUs better: 1 785 074 parameters"),
-    "small": Preset(16, 3, "half as wide, about a quarter of the work: for CPUs, short trainings and demos"),
+    "paper": Preset(32, 4),  # 96 convolutions, 2 383 826 parameters
+    "fast": Preset(32, 3),  # odd kernels suit GPUs better
+    "small": Preset(16, 3),  # about a quarter of the work: for CPUs, short trainings and demos
 }
 
 

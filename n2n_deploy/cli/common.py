@@ -13,8 +13,6 @@ from rich.console import Console
 from n2n_deploy.errors import UsageError
 from n2n_deploy.io.atomic import atomic_write
 
-ALL_DONE, SOME_FAILED = 0, 1
-
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

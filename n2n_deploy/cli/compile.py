@@ -101,7 +101,7 @@ def compile_command(
             "--optimization-level",
             min=0,
             max=5,
-            help="How long to search for fast kernels.",
+            help="How long to search for fast kernels; by default the library's choice.",
             rich_help_panel=_BUILD,
         ),
     ] = None,

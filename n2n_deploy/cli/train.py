@@ -188,7 +188,12 @@ def train_command(
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Micrographs prepared at once.", rich_help_panel=_MACHINE),
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Micrographs prepared at once; by default one per core, at most 4.",
+            rich_help_panel=_MACHINE,
+        ),
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
