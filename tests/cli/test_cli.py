@@ -1,5 +1,8 @@
 """The command line's frame: help, version, configuration, exit codes."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -8,8 +11,11 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+import typer
 
-from n2n_deploy.cli.app import COMMANDS
+from n2n_deploy.cli.app import COMMANDS, build
+
+from .conftest import Run
 
 
 def n2n(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -28,7 +34,16 @@ def test_every_command_has_help(command: str) -> None:
     done = n2n(command, "--help")
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
-    assert "--config" in done.stdout or command in ("inspect", "verify", "sign", "doctor", "keygen")
+
+
+def test_every_option_says_what_it_does() -> None:
+    commands = typer.main.get_command(build()).commands  # type: ignore[attr-defined]
+    assert commands.keys() == COMMANDS.keys()
+    for name, command in commands.items():
+        flags = {flag for parameter in command.params for flag in parameter.opts}
+        assert {"--config", "--json"} <= flags, name
+        for parameter in command.params:
+            assert parameter.help, f"{name} {parameter.name}"
 
 
 def test_version() -> None:
@@ -62,6 +77,34 @@ def test_configuration_file_gives_defaults_that_flags_override(tmp_path: Path) -
             np.testing.assert_array_equal(first.data, second.data)
 
 
+def test_what_a_run_saves_repeats_it_and_not_the_way_it_was_shown(simulated: Path, exported: Path, run: Run) -> None:
+    first, second = simulated.parent / "first", simulated.parent / "second"
+    code, printed, _ = run(
+        *("denoise", simulated / "micrographs.star", exported, "-o", first),
+        *("--lowpass", 15, "--no-report", "--lanes", 1, "--json"),
+    )
+    assert code == 0
+    assert json.loads(printed)["denoised"] == 3
+    code, printed, error = run("denoise", "--config", first / "config.toml", "-o", second)
+    assert code == 0, error
+    assert not printed.lstrip().startswith("{")
+    names = [path.relative_to(first) for path in first.rglob("*.mrc")]
+    assert len(names) == 3
+    for name in names:
+        np.testing.assert_array_equal(mrcfile.read(first / name), mrcfile.read(second / name))
+    saved = [tomllib.loads((folder / "config.toml").read_text())["denoise"] for folder in (first, second)]
+    assert [options.pop("output") for options in saved] == [str(first), str(second)]
+    assert saved[0] == saved[1]
+    assert saved[0]["lowpass"] == 15
+    names = {option.removeprefix("--").replace("-", "_") for option in _long_options("denoise")}
+    assert saved[0].keys() - {"micrographs", "model"} <= names
+
+
+def _long_options(command: str) -> set[str]:
+    parameters = typer.main.get_command(build()).commands[command].params  # type: ignore[attr-defined]
+    return {flag for parameter in parameters for flag in parameter.opts if flag.startswith("--")}
+
+
 def test_configuration_mistakes_are_named(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("micrograhps = 3\n")
     done = n2n("simulate", "sim", "--config", tmp_path / "c.toml")
@@ -71,7 +114,7 @@ def test_configuration_mistakes_are_named(tmp_path: Path) -> None:
     assert n2n("simulate", "sim", "--config", tmp_path / "c.toml").returncode == 2
 
 
-def test_a_missing_table_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "not.n2n").write_text("no bundle")
     done = n2n("denoise", "nowhere.star", tmp_path / "not.n2n", "-o", tmp_path / "out")
     assert done.returncode == 1
@@ -87,8 +130,12 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-def test_shell_completion(tmp_path: Path) -> None:
-    # The option looks at the process that calls it; the second command keeps bash from giving way to the first.
-    script = f"{sys.executable} -m n2n_deploy --show-completion; true"
-    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120)
-    assert "_N2N_DEPLOY_COMPLETE" in done.stdout or "COMP_WORDS" in done.stdout, done.stderr
+def test_the_shell_completes_commands_and_options() -> None:
+    def complete(line: str) -> list[str]:
+        asked = {"_N2N_DEPLOY_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        command = [shutil.which("n2n-deploy") or str(Path(sys.executable).with_name("n2n-deploy"))]
+        done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+        return done.stdout.split()
+
+    assert complete("n2n-deploy den") == ["denoise"]
+    assert complete("n2n-deploy train --max-res") == ["--max-resolution"]

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from n2n_deploy.cli.train import train_command
-from n2n_deploy.errors import DataError, N2NError, UsageError
+from n2n_deploy.errors import DataError, HostError, N2NError, UsageError
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.train import TrainConfig, load_model, train
 from n2n_deploy.train.patches import Preparation
@@ -46,6 +46,21 @@ def test_one_bad_micrograph_costs_itself_alone(
     assert (model.summary["micrographs"], model.summary["micrographs_refused"]) == (1, 1)
     assert model.summary["data_set"] == str(table)
     assert list(refusals[0].refused) == ["micrographs/bad_DW.mrc"]
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99"])
+def test_what_stops_a_training_is_found_before_the_patches_are_made(
+    device: str, tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
+) -> None:
+    table, run = write_table({"a": halves(1)}), tmp_path / "run"
+    with pytest.raises(HostError, match=device):
+        train(table, run, tiny.model_copy(update={"device": device}), suffixes=("DW", "EVN", "ODD"))
+    assert not run.exists()
+    run.mkdir()
+    (run / "model.pt").write_text("another's")
+    with pytest.raises(UsageError, match="holds a training already"):
+        train(table, run, tiny, suffixes=("DW", "EVN", "ODD"))
+    assert [path.name for path in run.iterdir()] == ["model.pt"]
 
 
 def test_with_phase_flip_the_recipe_travels_with_the_model(
