@@ -77,7 +77,10 @@ class Bundle:
                 "or make one with n2n-deploy export"
             ) from error
         except OSError as error:
-            raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+            problem = error.strerror or error
+            raise BundleError(
+                f"{path}: cannot be read ({problem}); expected a model.n2n of n2n-deploy export"
+            ) from error
         manifest = parse_manifest(content, str(path))
         _check_members(path, members, manifest)
         offsets = {name: _payload(info)[0] for name, info in members.items()}

@@ -11,6 +11,11 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _CGROUP = Path("/sys/fs/cgroup")
 
 
+def size_text(count: float) -> str:
+    """Bytes for people, in the units that `parse_bytes` reads: "3.20 GB", "74 MB"."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
 def parse_bytes(text: str) -> int:
     """Bytes of a size such as "3GB", "500M" or "1.5 GB" (decimal units, as disks and RELION count them).
 

@@ -20,6 +20,7 @@ from n2n_deploy.errors import DataError, HostError, N2NError, UsageError
 from n2n_deploy.io.mrc import read_header
 from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader
 from n2n_deploy.io.records import Micrograph
+from n2n_deploy.memory import size_text
 from n2n_deploy.recipe import Recipe
 
 _HEADER_THREADS = 16
@@ -93,7 +94,7 @@ class Plan:
             )
         if self.bytes_needed > self.bytes_free:
             raise HostError(
-                f"{output}: the outputs need {self.bytes_needed / 1e9:.2f} GB and {self.bytes_free / 1e9:.2f} GB "
+                f"{output}: the outputs need {size_text(self.bytes_needed)} and {size_text(self.bytes_free)} "
                 "are free; make room or choose another output folder"
             )
 

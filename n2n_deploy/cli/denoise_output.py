@@ -16,6 +16,7 @@ from rich.progress import (
 from rich.table import Table
 
 from n2n_deploy.cli.common import err, out, print_json
+from n2n_deploy.memory import size_text
 
 if TYPE_CHECKING:
     from n2n_deploy.batch.summary import Summary
@@ -83,7 +84,7 @@ def print_dry_run(task: "Task", *, as_json: bool) -> NoReturn:
     for status in Status:
         if count := len(found.plan.with_status(status)):
             table.add_row(status.value, str(count))
-    table.add_row("disk", f"{found.plan.bytes_needed / 1e9:.2f} GB needed, {found.plan.bytes_free / 1e9:.2f} GB free")
+    table.add_row("disk", f"{size_text(found.plan.bytes_needed)} needed, {size_text(found.plan.bytes_free)} free")
     if found.kinds:
         for line in found.memory.lines() if found.memory else ():
             title, _, text = line.rpartition(": ")

@@ -77,8 +77,8 @@ def restore(
         (ny, nx) float32, pixel size that of the input.
 
     Raises:
-        UsageError: the merge band reaches beyond the network's Nyquist frequency, the noisy spectrum was not
-            kept, or the low-pass is not positive.
+        UsageError: the merge band reaches beyond the network's Nyquist frequency or below the high-pass, the noisy
+            spectrum was not kept, or the low-pass is not positive.
         DataError: `denoised` has another shape than `prepared.image`, or is not finite.
     """
     size = tuple(prepared.image.shape)
@@ -92,6 +92,11 @@ def restore(
         raise UsageError(
             f"cannot merge from {1 / merge.band[0]:.3g} to {1 / merge.band[1]:.3g} Å: the denoised image "
             f"ends at {1 / end:.3g} Å; choose a coarser resolution or a smaller width"
+        )
+    if merge is not None and merge.band[0] < 1 / prepared.recipe.highpass:
+        raise UsageError(
+            f"cannot merge from {1 / merge.band[0]:.3g} to {1 / merge.band[1]:.3g} Å: the denoised image "
+            f"begins at {prepared.recipe.highpass:g} Å; choose a finer resolution or a smaller width"
         )
     if merge is not None and prepared.spectrum is None:
         raise UsageError("merging needs the noisy spectrum: preprocess with keep_spectrum=True")

@@ -11,6 +11,7 @@ from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.engines.session import Session
 from n2n_deploy.io.atomic import make_writable_folder
 from n2n_deploy.io.star import MicrographTable, read_micrographs
+from n2n_deploy.manifest import Precision
 from n2n_deploy.quality.entries import MicrographEntry
 from n2n_deploy.quality.entry_store import EntryStore
 from n2n_deploy.quality.evaluate import Evaluation, MicrographEvaluation, SetEvaluation, evaluate
@@ -56,6 +57,9 @@ def run_evaluation(
     memory: int | None = None,
     threads: int | None = None,
     lanes: int = 2,
+    engine: str | None = None,
+    precision: Precision | None = None,
+    trusted_keys: Path | None = None,
     project: Path | str | None = None,
     suffixes: tuple[str, str, str] | None = None,
     even_template: str | None = None,
@@ -78,6 +82,9 @@ def run_evaluation(
         memory: bytes that the process may use.
         threads: CPU threads of the network.
         lanes: micrographs in hand at once.
+        engine: name of the one engine to use; by default the best that works.
+        precision: of the network; by default the engine's.
+        trusted_keys: file or folder of public keys, one of which must have signed the bundle.
         project: folder that the table's relative paths start at.
         suffixes: (whole, even, odd), where the table does not name the halves.
         even_template: of the even half's name.
@@ -114,9 +121,18 @@ def run_evaluation(
 
     progress(len(table), None, None)
     with Denoiser(
-        bundle, device=device, memory=memory, threads=threads, augment=augment, lanes=lanes, session=session
+        bundle,
+        device=device,
+        memory=memory,
+        threads=threads,
+        augment=augment,
+        lanes=lanes,
+        engine=engine,
+        precision=precision,
+        trusted_keys=trusted_keys,
+        session=session,
     ) as denoiser:
-        engine = denoiser.session.name
+        used = denoiser.session.name
         result = evaluate(
             table,
             denoiser,
@@ -129,7 +145,7 @@ def run_evaluation(
     options = {"augment": augment, "truth": truth and str(truth), "device": device, "memory": memory, "lanes": lanes}
     done, hours = len(result.done), result.seconds / 3600
     speed = {"wall time": f"{result.seconds:.1f} s", "micrographs per hour": round(done / hours) if hours else None}
-    info = run_info("", bundle, engine, options, throughput=speed)
+    info = run_info("", bundle, used, options, throughput=speed)
     run = {"model": info.model, "recipe": info.recipe, "options": info.options, "versions": info.versions}
     document = as_json(result, whole, {**run, "hardware": info.hardware})
     write_json(output / "evaluation.json", document)
@@ -140,7 +156,7 @@ def run_evaluation(
         report = output / "report.html"
         title = f"Evaluation of {bundle.path.name}"
         figures = write_figures(output, result)
-        info = run_info(title, bundle, engine, options, throughput=speed, results=_words(whole), figures=figures)
+        info = run_info(title, bundle, used, options, throughput=speed, results=_words(whole), figures=figures)
         write_report(report, info, _Entries(table, result, store, bundle.short_hash))
     return EvaluationRun(result, whole, document, report)
 

@@ -182,6 +182,8 @@ def test_refuses_what_cannot_be_merged_or_restored() -> None:
     prepared = preprocess(_noise((300, 310)), _optics(1.0), CTF, FLIP, keep_spectrum=True)
     with pytest.raises(UsageError, match="coarser resolution"):
         restore(prepared.image, prepared, merge=Merge(5.0, 2.0))
+    with pytest.raises(UsageError, match="finer resolution"):
+        restore(prepared.image, prepared, merge=Merge(1000.0, 2.0))
     with pytest.raises(UsageError, match="keep_spectrum"):
         restore(prepared.image, dataclasses.replace(prepared, spectrum=None), merge=Merge(9.0, 2.0))
     with pytest.raises(UsageError, match="low-pass"):
