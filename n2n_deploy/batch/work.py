@@ -16,8 +16,8 @@ from n2n_deploy.io.mrc import read_mrc, write_mrc
 
 _PIXEL_SIZE_TOLERANCE = 0.01
 
-# CUDA's own errors; CuPy's allocator raises a MemoryError.
-_GPU_MEMORY = re.compile(r"CUFFT_ALLOC_FAILED|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY")
+# Python's words for a thread that gets no stack, and CUDA's own; allocators, CuPy's too, raise a MemoryError.
+_NO_MEMORY = re.compile(r"can't start new thread|CUFFT_ALLOC_FAILED|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def failed(job: Job, error: BaseException) -> Outcome:
 def _is_memory(error: BaseException | None) -> bool:
     """Whether memory that ran short is behind an error."""
     while error is not None:
-        if isinstance(error, MemoryError) or _GPU_MEMORY.search(str(error)):
+        if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
