@@ -94,7 +94,7 @@ def run_case(bundle: Path, folder: Path, memory: str, repeats: int) -> None:
 
     optics = Optics(PIXEL_SIZE, 300.0, 2.7, 0.1)
     micrograph = Micrograph("mic.mrc", folder / "mic.mrc", optics, CTFParameters(12000.0, 11500.0, 30.0))
-    job = Job(micrograph, folder / "out" / "mic.mrc", "benchmark", Status.TODO)
+    job = Job(micrograph, folder / "out" / "mic.mrc", "benchmark", Status.PENDING)
     limit = None if memory == "default" else parse_bytes(memory)
     with Denoiser(bundle, memory=limit) as denoiser:
         outcomes = [denoise_one(job, denoiser, DenoiseOptions()) for _ in range(1 + repeats)][1:]

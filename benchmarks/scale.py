@@ -179,7 +179,7 @@ def measure(folder: Path, bundle: Path, rows: int) -> dict[str, Any]:
     table = timed("reading the table", task.read)
     mirror = task.mirror(table)
     plan = timed("planning", lambda: task.plan(table.micrographs, table, mirror))
-    assert len(plan.with_status(Status.TODO)) == rows
+    assert len(plan.with_status(Status.PENDING)) == rows
     outputs: list[float] = []
 
     def progress(_: Progress) -> None:

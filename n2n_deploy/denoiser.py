@@ -23,7 +23,7 @@ from n2n_deploy.errors import DataError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.imaging.preprocess import Prepared, preprocess, working_memory
-from n2n_deploy.imaging.restore import Merge, restore
+from n2n_deploy.imaging.restore import Merge, check_merge, restore
 from n2n_deploy.manifest import Precision
 
 Array = Any
@@ -172,6 +172,8 @@ class Denoiser(Closing):
             with _timed(seconds, "preprocess"):
                 image = self._place.bring(image)
                 prepared = preprocess(image, optics, ctf, self.recipe, keep_spectrum=self.merge is not None)
+                if self.merge is not None:
+                    check_merge(self.merge, prepared)
                 parts = [prepared] if halves is None else [self._half(half, prepared) for half in halves]
             with _timed(seconds, "network"):
                 tile = self.tile(prepared.shape, optics.pixel_size, halves=halves is not None)

@@ -116,7 +116,7 @@ def forecast(task: Task) -> Forecast:
         plan.check(task.output, task.options.on_exists)
     except N2NError as error:
         obstacle, exit_code = str(error), error.exit_code
-    todo = plan.with_status(Status.TODO)
+    todo = plan.with_status(Status.PENDING)
     if not todo:
         return Forecast(plan, obstacle, exit_code, lanes=task.options.lanes, memory_free=available_memory())
     free = available_memory()

@@ -30,7 +30,7 @@ _HEADER_THREADS = 16
 class Status(StrEnum):
     """Where a micrograph stands before the run."""
 
-    TODO = "to do"
+    PENDING = "to do"
     DONE = "done"
     KEPT = "kept"
     REFUSED = "refused"
@@ -157,7 +157,7 @@ def make_plan(
         else:
             raise job
     planned = [job for job in jobs if job is not None]
-    needed = sum(job.output_bytes(options.dtype) for job in planned if job.status is Status.TODO)
+    needed = sum(job.output_bytes(options.dtype) for job in planned if job.status is Status.PENDING)
     return Plan(planned, needed, free)
 
 
@@ -172,7 +172,7 @@ def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe,
     label = provenance_label(model_hash, options, recipe, micrograph, stamps)
     status, reason = _standing(path, label)
     if status is Status.KEPT and options.on_exists is OnExists.OVERWRITE:
-        status, reason = Status.TODO, ""
+        status, reason = Status.PENDING, ""
     return Job(micrograph, path, label, status, reason, header.shape)
 
 
@@ -202,7 +202,7 @@ def _standing(path: Path, label: str) -> tuple[Status, str]:
     # The work alone decides, not the version of the program that did it.
     work = label.partition(": ")[2]
     if not os.path.lexists(path):
-        return Status.TODO, ""
+        return Status.PENDING, ""
     try:
         labels = read_header(path).labels
     except (DataError, OSError):
@@ -210,12 +210,12 @@ def _standing(path: Path, label: str) -> tuple[Status, str]:
             with path.open("rb") as file:
                 block = file.read(HEADER_BYTES)
         except (FileNotFoundError, NotADirectoryError):
-            return Status.TODO, ""
+            return Status.PENDING, ""
         except OSError as error:
             return Status.KEPT, f"{path} was there: it cannot be read ({error.strerror})"
         # After a power failure a file may have its name without all of its bytes.
         if not block or work.encode() in block:
-            return Status.TODO, ""
+            return Status.PENDING, ""
         labels = ()
     if any(label.partition(": ")[2] == work for label in labels):
         return Status.DONE, ""

@@ -70,7 +70,7 @@ class Results:
             self._log.line({"micrograph": name, "status": "failed", "reason": outcome.error, **where})
             return
         self.summary.failures.pop(name, None)
-        self._done[name] = Status.TODO
+        self._done[name] = Status.PENDING
         self._denoised.add(name)
         self.summary.denoised += 1
         self.summary.megapixels += outcome.job.shape[0] * outcome.job.shape[1] / 1e6

@@ -112,7 +112,7 @@ def run_task(
         results.begin(table, plan)
         if progress:
             progress(Progress(plan, 0, None))
-        if plan.with_status(Status.TODO):
+        if plan.with_status(Status.PENDING):
             with open_workers(task, plan, cluster, say) as workers:
                 session = workers.session
                 do_jobs(plan, workers, results, stopping, task.options, progress)
@@ -161,7 +161,7 @@ def do_jobs(
     finished = 0
     too_many(results.summary, options, stopping)
     try:
-        for outcome in workers.run(plan.with_status(Status.TODO), stopping.event):
+        for outcome in workers.run(plan.with_status(Status.PENDING), stopping.event):
             results.add(outcome)
             finished += 1
             too_many(results.summary, options, stopping)

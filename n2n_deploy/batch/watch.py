@@ -193,7 +193,7 @@ class _State:
         self.jobs |= {job.micrograph.name: job for job in plan.jobs}
         if progress:
             progress(Progress(plan, 0, None))
-        if plan.with_status(Status.TODO):
+        if plan.with_status(Status.PENDING):
             if self.workers is None:
                 self.workers = self.stack.enter_context(open_workers(task, plan, self.cluster, self.say))
             do_jobs(plan, self.workers, self.results, stopping, task.options, progress)

@@ -49,7 +49,7 @@ class Bar:
         from n2n_deploy.batch.plan import Status
 
         if event.outcome is None:
-            self._total += len(event.plan.with_status(Status.TODO))
+            self._total += len(event.plan.with_status(Status.PENDING))
             if self._task is None:
                 self._task = self._progress.add_task("", total=self._total)
                 self._progress.start()

@@ -87,19 +87,9 @@ def restore(
     if lowpass is not None and not lowpass > 0:
         raise UsageError(f"a low-pass needs a resolution above 0 Å, not {lowpass:g}")
     xp = array_module(denoised)
-    end = min(nyquist(prepared.spacing), 0.5 / prepared.pixel_size)
-    if merge is not None and merge.band[1] > end:
-        raise UsageError(
-            f"cannot merge from {1 / merge.band[0]:.3g} to {1 / merge.band[1]:.3g} Å: the denoised image "
-            f"ends at {1 / end:.3g} Å; choose a coarser resolution or a smaller width"
-        )
-    if merge is not None and merge.band[0] < 1 / prepared.recipe.highpass:
-        raise UsageError(
-            f"cannot merge from {1 / merge.band[0]:.3g} to {1 / merge.band[1]:.3g} Å: the denoised image "
-            f"begins at {prepared.recipe.highpass:g} Å; choose a finer resolution or a smaller width"
-        )
-    if merge is not None and prepared.spectrum is None:
-        raise UsageError("merging needs the noisy spectrum: preprocess with keep_spectrum=True")
+    end = _end(prepared)
+    if merge is not None:
+        check_merge(merge, prepared)
     spectrum = rfft2(denoised.astype(xp.float32, copy=False))
     if not bool(xp.isfinite(spectrum[0, 0])):
         raise DataError("the network's output is not finite: use the fp32 model, and check the micrograph")
@@ -116,6 +106,27 @@ def restore(
     return partial_irfft2(resize_occupied(spectrum, size, prepared.shape), prepared.shape, prepared.mean)
 
 
+def check_merge(merge: Merge, prepared: Prepared) -> None:
+    """Refuse what cannot be merged with a micrograph; asked before the network has run, it saves the network's time.
+
+    Raises:
+        UsageError: as for `restore`.
+    """
+    end, begin = _end(prepared), 1 / prepared.recipe.highpass
+    band = f"cannot merge from {1 / merge.band[0]:.3g} to {1 / merge.band[1]:.3g} Å: the denoised image"
+    if merge.band[1] > end:
+        raise UsageError(f"{band} ends at {1 / end:.3g} Å; choose a coarser resolution or a smaller width")
+    if merge.band[0] < begin:
+        raise UsageError(f"{band} begins at {1 / begin:.3g} Å; choose a finer resolution or a smaller width")
+    if prepared.spectrum is None:
+        raise UsageError("merging needs the noisy spectrum: preprocess with keep_spectrum=True")
+
+
+def _end(prepared: Prepared) -> float:
+    """Where a denoised image ends, in 1/Å."""
+    return min(nyquist(prepared.spacing), 0.5 / prepared.pixel_size)
+
+
 def _edge(resolution: float) -> tuple[float, float]:
     return (1.0 - EDGE / 2) / resolution, (1.0 + EDGE / 2) / resolution
 
@@ -124,7 +135,7 @@ def _with_kernels(
     denoised: Array, prepared: Prepared, merge: Merge | None, flip_back: bool, lowpass: float | None
 ) -> Array:
     """Filter, flip, pad and merge a spectrum on a GPU, fused."""
-    end = min(nyquist(prepared.spacing), 0.5 / prepared.pixel_size)
+    end = _end(prepared)
     flip = None if prepared.ctf is None or not prepared.recipe.phase_flip else (prepared.optics, prepared.ctf)
     padded = kernels.pad(
         denoised,

@@ -96,9 +96,11 @@ def remove_stale_temporaries(folder: Path, *, older_than: float = 600.0) -> list
     removed = []
     for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > older_than or _remove_unlocked(path):
-                path.unlink(missing_ok=True)
-                removed.append(path)
+            if time.time() - path.stat().st_mtime > older_than:
+                path.unlink()
+            elif not _remove_unlocked(path):
+                continue
+            removed.append(path)
     return removed
 
 

@@ -8,6 +8,7 @@ from n2n_deploy.errors import DataError, N2NError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.io.micrograph_files import Headers
 from n2n_deploy.io.micrograph_names import Folders, HalfNames
+from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.optics_groups import ROW_LABELS, micrograph_optics
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star_document import NAME, StarDocument, StarTable
@@ -53,7 +54,7 @@ class RowReader:
         pixel_size: float | None,
         headers: Headers,
     ) -> None:
-        self._document, self._table, self._folders, self._headers = document, table, folders, headers
+        self._document, self._table, self._folders = document, table, folders
         self._half_names, self._need_halves = half_names, need_halves
         if need_ctf:
             self._require(_DEFOCUS, "phases cannot be flipped without it; give the table of a CTF estimation job")
@@ -68,23 +69,29 @@ class RowReader:
         self.problems: dict[int, str] = {}
         optics = micrograph_optics(document, table, groups, self._columns, need_ctf=need_ctf)
         self.micrographs = [
-            self._micrograph(row, name, shared, pixel_size)
+            self._micrograph(row, name, shared)
             for row, (name, shared) in enumerate(zip(self._columns[NAME], optics, strict=True))
         ]
+        if unknown := [each for each in self.micrographs if math.isnan(each.optics.pixel_size)]:
+            if pixel_size is None:  # all headers at once: each is a round trip to the file system
+                looked_at = zip(unknown, headers([each.path for each in unknown]), strict=True)
+                sizes = [self._pixel_size(*found) for found in looked_at]
+            else:
+                sizes = [pixel_size] * len(unknown)
+            for each, size in zip(unknown, sizes, strict=True):
+                self.micrographs[each.row] = replace(each, optics=replace(each.optics, pixel_size=size))
 
     def _require(self, labels: tuple[str, ...], advice: str) -> None:
         missing = " and no ".join(label for label in labels if label not in self._table.labels)
         if missing:
             raise DataError(f"{self._document.path}: data_{self._table.block} has no {missing}; {advice}")
 
-    def _micrograph(self, row: int, name: str, optics: Optics, pixel_size: float | None) -> Micrograph:
+    def _micrograph(self, row: int, name: str, optics: Optics) -> Micrograph:
         path = self._folders.locate(name)
         if name in _NO_VALUE:
             self._refuse(row, f"{NAME} is {name or 'empty'}")
         elif "@" in name:
             self._refuse(row, f"{name} is a section of a stack; give micrographs, each in a file of its own")
-        if math.isnan(optics.pixel_size):
-            optics = replace(optics, pixel_size=pixel_size or self._header_pixel_size(row, path))
         even, odd = self._halves(row, path)
         return Micrograph(name, path, optics, self._ctf(row), even, odd, row)
 
@@ -117,9 +124,9 @@ class RowReader:
             self._refuse(row, f"{label} is {text or 'empty'}, not a number; estimate its CTF again")
         return None
 
-    def _header_pixel_size(self, row: int, path: Path) -> float:
+    def _pixel_size(self, micrograph: Micrograph, header: MRCHeader | N2NError) -> float:
         """Å per pixel as the file says; NaN, and a problem, where it does not."""
-        (header,) = self._headers([path])
+        row, path = micrograph.row, micrograph.path
         if isinstance(header, N2NError):
             self._refuse(row, f"the table does not say the pixel size, nor does the file: {header}")
         elif header.pixel_size is None:

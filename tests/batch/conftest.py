@@ -1,14 +1,20 @@
-"""A bundle whose network returns its input: what a batch then writes is known from the input alone."""
+"""A bundle whose network returns its input: what a batch then writes is known from the input alone; and its account."""
 
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 import onnx
 import pytest
+import starfile
 from onnx import TensorProto, helper
 
+from n2n_deploy.batch.run import Progress
 from n2n_deploy.bundle import write_bundle
 from n2n_deploy.manifest import Deviation, Manifest
 from n2n_deploy.recipe import Recipe
@@ -118,3 +124,48 @@ def table(tmp_path: Path) -> MakeTable:
         return tmp_path / "micrographs.star"
 
     return make
+
+
+def listed(path: Path) -> list[str]:
+    names = starfile.read(path, always_dict=True)["micrographs"]["rlnMicrographName"]
+    return sorted(Path(name).name for name in names)
+
+
+def log(out: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def after(finished: int, act: Callable[[], object]) -> Callable[[Progress], None]:
+    """Act once that many micrographs are done."""
+
+    def progress(event: Progress) -> None:
+        if event.finished == finished and event.outcome is not None:
+            act()
+
+    return progress
+
+
+def start(source: Path, bundle: Path, out: Path, *more: object) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "n2n_deploy", "denoise", source, bundle, "-o", out, "--no-report", *more]
+    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=source.parent)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Callable[[Path], None]]:
+    """Make files that never answer whoever opens them; they are answered after the test, so that no thread stays."""
+    made: list[Path] = []
+
+    def make(path: Path) -> None:
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        made.append(path)
+
+    yield make
+    for path in made:
+        if path.is_fifo():
+            answer(path)
+
+
+def answer(path: Path) -> None:
+    """Let whoever waits for such a file find it empty."""
+    os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))

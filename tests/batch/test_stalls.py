@@ -1,0 +1,106 @@
+"""File systems that never answer: what waits for them is given up, and the rest goes on or ends with a line."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from n2n_deploy import DenoiseOptions, denoise
+from n2n_deploy.batch.lanes import Waiting, run_lanes
+from n2n_deploy.errors import HostError
+
+from .conftest import MakeBundle, MakeTable, after, answer, listed, start
+
+ONE_LANE = DenoiseOptions(report=False, lanes=1)
+
+
+def test_files_that_never_answer_hold_nothing_up(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
+) -> None:
+    source = table(6)
+    pipe(tmp_path / "job" / "mics" / "m1.mrc")  # from the beginning
+    stall = after(1, lambda: pipe(tmp_path / "job" / "mics" / "m5.mrc"))  # during the run
+    options = DenoiseOptions(report=False, lanes=1, timeout=0.5)
+    start = time.monotonic()
+    summary = denoise(source, identity_bundle(), tmp_path / "out", options=options, progress=stall)
+    assert time.monotonic() - start < 60
+    assert summary.denoised == 4
+    assert sorted(summary.failures) == ["job/mics/m1.mrc", "job/mics/m5.mrc"]
+    assert all("no answer from the file system for 0.5 s" in reason for reason in summary.failures.values())
+    assert listed(tmp_path / "out" / "failed.star") == ["m1.mrc", "m5.mrc"]
+
+
+def test_one_of_many_plain_files_never_answers(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
+) -> None:
+    table(4)
+    pipe(tmp_path / "job" / "mics" / "m1.mrc")
+    options = DenoiseOptions(report=False, lanes=1, timeout=1.0)
+    summary = denoise(str(tmp_path / "job" / "mics" / "*.mrc"), identity_bundle(), tmp_path / "out", options=options)
+    assert summary.denoised == 3
+    ((name, reason),) = summary.failures.items()
+    assert name.endswith("m1.mrc")
+    assert "no answer from the file system for 1 s while looking at" in reason
+
+
+def test_pixel_sizes_of_files_that_never_answer(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
+) -> None:
+    """A table that leaves the pixel size to the files' headers."""
+    source = table(3)
+    source.write_text("data_\nloop_\n_rlnMicrographName\n" + "".join(f"job/mics/m{n}.mrc\n" for n in range(3)))
+    pipe(tmp_path / "job" / "mics" / "m2.mrc")
+    options = DenoiseOptions(report=False, lanes=1, timeout=1.0)
+    summary = denoise(source, identity_bundle(), tmp_path / "out", options=options)
+    assert (summary.denoised, list(summary.failures)) == (2, ["job/mics/m2.mrc"])
+    assert "no answer from the file system" in summary.failures["job/mics/m2.mrc"]
+
+
+def test_a_table_that_never_answers_ends_the_run(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
+) -> None:
+    source = table(3)
+    pipe(source)
+    process = start(source, identity_bundle(), tmp_path / "out", "--timeout", 1)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert f"no answer from the file system for 1 s while reading {source}" in " ".join(said.decode().split())
+
+
+@pytest.mark.parametrize("name", ["denoised.star", "failed.star", "report.html"])
+def test_an_account_that_cannot_be_written_is_not_waited_for_for_ever(
+    name: str, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
+) -> None:
+    source, bundle, out = table(3), identity_bundle(), tmp_path / "out"
+    options = DenoiseOptions(lanes=1, timeout=1.0)
+    stall = after(2, lambda: pipe(out / name))
+    with pytest.raises(HostError, match=f"no answer from the file system for 1 s while (reading|writing) .*{name}"):
+        denoise(source, bundle, out, options=options, progress=stall)
+    # The micrographs are there; once the folder answers again, the next run has only the account to write.
+    answer(out / name)
+    (out / name).unlink()
+    summary = denoise(source, bundle, out, options=options.model_copy(update={"timeout": 60.0}))
+    assert (summary.already_done, summary.listed, summary.exit_code) == (3, 3, 0)
+
+
+def test_a_lane_that_comes_back_late_changes_nothing() -> None:
+    gate, computed = threading.Event(), []
+
+    def late(item: int, waiting: Waiting) -> int:
+        with waiting("reading"):
+            if item == 0:
+                gate.wait(30)
+        computed.append(item)
+        return item
+
+    answers = {}
+    for item, result in run_lanes(range(4), late, 2, threading.Event(), timeout=0.2):
+        answers[item] = result
+        if isinstance(result, HostError):
+            gate.set()
+    assert sorted(answers) == [0, 1, 2, 3]
+    assert isinstance(answers[0], HostError)
+    time.sleep(0.1)
+    assert sorted(computed) == [1, 2, 3]
