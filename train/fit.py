@@ -17,6 +17,7 @@ from torch import nn
 from n2n_deploy.errors import DataError, HostError
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.loader import Batches, augment, split
+from n2n_deploy.train.model import channels_last
 from n2n_deploy.train.patches import PatchStore
 from n2n_deploy.train.run import start
 
@@ -103,13 +104,11 @@ def fit(
                 break
             rate = run.set_rate()
             noisy, target = augment(pairs.to(device, non_blocking=True), ways.to(device, non_blocking=True))
-            noisy = noisy.contiguous(memory_format=torch.channels_last)
             with run.autocast():
-                loss = nn.functional.mse_loss(network(noisy).float(), target)
-            run.record(loss.item())
+                loss = nn.functional.mse_loss(network(channels_last(noisy)).float(), target)
             run.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            run.optimiser.step()
+            run.update(loss)
             run.step += 1
             run.seconds = seconds_before + time.monotonic() - began
 

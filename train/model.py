@@ -132,6 +132,16 @@ class Network(nn.Module):
         return cast(Tensor, block(*inputs))
 
 
+def channels_last(images: Tensor) -> Tensor:
+    """Lay images (n, 1, h, w) out so that PyTorch runs the network on them in channels-last.
+
+    With one channel both layouts are the same bytes, and convolutions go by the strides alone: `contiguous` leaves
+    those as they are, and the network would run in the other layout.
+    """
+    _, _, height, width = images.shape
+    return images.contiguous().as_strided(images.shape, (height * width, 1, width, 1))
+
+
 def build(preset: str) -> Network:
     """Build the network of a preset with fresh weights, without weight normalisation.
 

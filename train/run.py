@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from n2n_deploy.errors import N2NError, UsageError
 from n2n_deploy.train.checkpoint import load_state, save_model, save_state
 from n2n_deploy.train.config import RESUMABLE, TrainConfig
 from n2n_deploy.train.curves import Row, draw_curves, draw_validation, tensorboard_writer, write_csv
-from n2n_deploy.train.model import Network, add_weight_norm, build
+from n2n_deploy.train.model import Network, add_weight_norm, build, channels_last
 
 
 @dataclass
@@ -63,19 +64,25 @@ class Run:
             group["lr"] = rate
         return rate
 
-    def record(self, loss: float) -> None:
-        """Take note of a step's loss.
+    def update(self, loss: Tensor) -> None:
+        """Let the optimiser take its step, and take note of the loss.
+
+        A GPU is waited for here alone, once it has all of the step's work.
 
         Raises:
-            N2NError: it is not finite. The weights are those of the step before; what was saved stays.
+            N2NError: the loss is not finite. The weights are those of the step before; what was saved stays.
         """
-        if not math.isfinite(loss):
+        # The switch of torch.amp.GradScaler: the fused Adam looks at it where the weights are, and leaves them alone.
+        self.optimiser.found_inf = (~loss.detach().isfinite()).float()  # type: ignore[attr-defined]
+        self.optimiser.step()
+        value = loss.item()
+        if not math.isfinite(value):
             kept = f"{self.model_path} holds an earlier state" if self.model_path.exists() else "nothing was saved yet"
             raise N2NError(
-                f"the loss became {loss} at step {self.step + 1}; {kept}; "
+                f"the loss became {value} at step {self.step + 1}; {kept}; "
                 f"train with a lower --learning-rate than {self.config.rate(0):g}"
             )
-        self.recent.append(loss)
+        self.recent.append(value)
 
     def report(self, validation: NDArray[np.float32]) -> None:
         """Add a row to the curves, with the loss on held-out pairs."""
@@ -93,10 +100,10 @@ class Run:
         """Run images (n, side, side) through the network as it is now."""
         self.network.eval()
         with torch.inference_mode(), self.autocast():
-            results = [
-                self.network(torch.from_numpy(batch[:, None]).to(self.device)).float().cpu().numpy()[:, 0]
-                for batch in np.array_split(images, -(-len(images) // self.config.batch_size))
-            ]
+            results = []
+            for batch in np.array_split(images, -(-len(images) // self.config.batch_size)):
+                noisy = channels_last(torch.from_numpy(batch[:, None]).to(self.device))
+                results.append(self.network(noisy).float().cpu().numpy()[:, 0])
         self.network.train()
         return np.concatenate(results)
 
@@ -161,7 +168,8 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # β₂ is the published program's; Adam's usual 0.999 remembers for longer than a short run lasts.
-    run = Run(config, out, device, network, torch.optim.Adam(network.parameters(), betas=(0.9, 0.99)), facts)
+    adam = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99), fused=True)
+    run = Run(config, out, device, network, adam, facts)
     if resume and state_path.exists():
         state = load_state(state_path)
         refuse_other_run(TrainConfig(**state["config"]), config, state_path)

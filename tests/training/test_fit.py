@@ -20,6 +20,7 @@ from n2n_deploy.train.checkpoint import load_model, load_state
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.fit import Progress, fit
 from n2n_deploy.train.patches import PatchStore, write_patches
+from n2n_deploy.train.run import start
 
 
 class KilledError(BaseException):
@@ -183,6 +184,41 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_model(
     kept = load_model(tmp_path / "run" / "model.pt")
     assert kept.step == good.step
     assert all(torch.equal(kept.weights[name], weights) for name, weights in good.weights.items())
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_step_whose_loss_is_not_finite_leaves_the_weights_alone(config: TrainConfig, tmp_path: Path) -> None:
+    run = start(tmp_path, config, torch.device("cpu"), resume=False, facts={})
+    before = [weights.detach().clone() for weights in run.network.parameters()]
+    nothing = torch.full((1, 1, 32, 32), torch.nan)
+    loss = run.network(nothing).square().mean()
+    loss.backward()
+    with pytest.raises(N2NError, match="nothing was saved yet"):
+        run.update(loss)
+    assert all(map(torch.equal, before, run.network.parameters()))
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("preset", ["small", "paper"])
+def test_the_network_runs_in_channels_last(
+    preset: str, store: PatchStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training and in validation, forward and backward: what convolutions get and give has PyTorch's strides."""
+    strides: list[tuple[torch.Size, tuple[int, ...]]] = []
+    forward = torch.nn.Conv2d.forward
+
+    def noted(layer: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        output = forward(layer, images)
+        if output.requires_grad:
+            output.register_hook(lambda gradient: strides.append((gradient.shape, gradient.stride())))
+        strides.extend((each.shape, each.stride()) for each in (images, output))
+        return output
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", noted)
+    fit(store, tmp_path, config.model_copy(update={"epochs": 1, "preset": preset}))
+    assert len(strides) > 3 * 96
+    for (_, channels, _, width), stride in strides:
+        assert channels == 1 or stride[1:] == (1, channels * width, channels)
 
 
 @pytest.mark.usefixtures("no_pictures")
