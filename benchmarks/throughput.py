@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def main() -> None:
                 )
                 matrix_rate = report["limits"][f"{precision}_matrix_tflops"]
                 case["share_of_matrix_rate"] = case["network_tflops"] / matrix_rate
-            except (N2NError, MemoryError) as error:
+            except (N2NError, MemoryError, RuntimeError) as error:  # CUDA's own errors are of the last kind
                 case["error"] = str(error)
             report["cases"].append(case)
             print(json.dumps(case), flush=True)
@@ -180,32 +181,40 @@ def end_to_end(
     waiting = iter(range(count + lanes))
     taking, ready = threading.Lock(), threading.Barrier(lanes + 1)
     held: list[float] = []
+    errors: list[BaseException] = []
 
     def one(number: int) -> None:
         read = read_mrc(source)
         write_mrc(folder / f"out-{number % 64}.mrc", denoiser(read.data, optics, ctf), like=read, label="benchmark")
 
     def lane(number: int) -> None:
-        one(number)
-        ready.wait()
-        while True:
-            with taking:
-                index = next(waiting, None)
-            if index is None:
-                return
-            if index % max(1, count // 10) == 0:
-                held.append(process_memory() / 1e9)
-            one(index)
+        try:
+            one(number)
+            ready.wait()
+            while not errors:
+                with taking:
+                    index = next(waiting, None)
+                if index is None:
+                    return
+                if index % max(1, count // 10) == 0:
+                    held.append(process_memory() / 1e9)
+                one(index)
+        except BaseException as error:  # raised below: a rate of lanes that died would be none
+            errors.append(error)
+            ready.abort()
 
     threads = [threading.Thread(target=lane, args=(number,)) for number in range(lanes)]
     for thread in threads:
         thread.start()
-    ready.wait()
+    with suppress(threading.BrokenBarrierError):
+        ready.wait()
     first = len(used)
     start = time.perf_counter()
     for thread in threads:
         thread.join()
     seconds = time.perf_counter() - start
+    if errors:
+        raise errors[0]
     del used[:first]
     return (count + lanes) / seconds, held
 

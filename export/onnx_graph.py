@@ -60,10 +60,10 @@ def to_onnx(
 
 
 class _Layers(fx.Tracer):
-    """Traces the forward pass down to PyTorch's own layers and the convolutions derived from them."""
+    """Traces the forward pass down to PyTorch's own layers and those derived from them."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, nn.Conv2d | nn.PixelShuffle) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _convert(network: nn.Module) -> ModelProto:

@@ -35,7 +35,7 @@ class TrainConfig(BaseModel):
         checkpointing: recompute activations in the backward pass: less memory, more time.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
         bf16: on a GPU, compute in bfloat16 where that is safe (autocast).
-        compile: on a GPU, compile the network with `torch.compile`.
+        compile: on a GPU, compile the network with `torch.compile`, which needs a C compiler and Python's headers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -86,6 +86,7 @@ def fit(
     chosen = np.linspace(0, len(held) - 1, min(len(held), _VALIDATION_PAIRS)).astype(int)
     validation = store.read(held[chosen]).astype(np.float32) if len(held) else np.empty((0, 2, side, side), np.float32)
 
+    torch.backends.cudnn.benchmark = True  # all steps have one shape: the search for the fastest kernels pays
     run = start(out, config, device, resume=resume, facts=facts or {})
     network: Callable[[torch.Tensor], torch.Tensor] = torch.compile(run.network) if config.compile else run.network
     # Looking at the held-out patches costs about a step; a run of 3 minutes on a CPU has few to spare.

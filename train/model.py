@@ -58,6 +58,26 @@ class SameConv2d(nn.Conv2d):
         return super().forward(x if self.margins is None else nn.functional.pad(x, self.margins))
 
 
+class DepthToSpace(nn.PixelShuffle):
+    """`nn.PixelShuffle`, which keeps channels-last on a GPU as well: PyTorch's own does so on CPUs alone.
+
+    What leaves it in the other layout would take the rest of the network with it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (x.is_cuda and x.is_contiguous(memory_format=torch.channels_last)):
+            return super().forward(x)
+        return shuffled_channels_last(x, self.upscale_factor)
+
+
+def shuffled_channels_last(x: Tensor, factor: int) -> Tensor:
+    """Depth to space of (n, c·factor², h, w) in channels-last layout, which the result has too; one copy."""
+    n, channels, h, w = x.shape
+    x = x.permute(0, 2, 3, 1).reshape(n, h, w, channels // factor**2, factor, factor)
+    x = x.permute(0, 1, 4, 2, 5, 3).reshape(n, factor * h, factor * w, channels // factor**2)
+    return x.permute(0, 3, 1, 2)
+
+
 class Upsampling(nn.Module):
     """1×1 width → 4·width, ReLU, a wide-activation convolution of that width, depth to space."""
 
@@ -65,7 +85,7 @@ class Upsampling(nn.Module):
         super().__init__()
         self.widen = nn.Conv2d(width, 4 * width, 1)
         self.wide = WideActivation(4 * width, kernel)
-        self.shuffle = nn.PixelShuffle(2)
+        self.shuffle = DepthToSpace(2)
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.shuffle(self.wide(torch.relu(self.widen(x)))))

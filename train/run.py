@@ -166,7 +166,6 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
     add_weight_norm(network)
     network.checkpointing = config.checkpointing
     network.to(device)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # β₂ is the published program's; Adam's usual 0.999 remembers for longer than a short run lasts.
     adam = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99), fused=True)
     run = Run(config, out, device, network, adam, facts)
@@ -174,6 +173,8 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
         state = load_state(state_path)
         refuse_other_run(TrainConfig(**state["config"]), config, state_path)
         network.load_state_dict(state["network"])
+        for group in state["optimiser"]["param_groups"]:
+            group |= {"fused": True, "foreach": None}  # how a step is computed is no part of the run
         run.optimiser.load_state_dict(state["optimiser"])
         run.step, run.seconds = state["step"], state["seconds"]
         run.recent, run.history = state["recent"], [Row(**row) for row in state["history"]]

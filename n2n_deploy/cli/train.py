@@ -184,7 +184,12 @@ def train_command(
         typer.Option("--bf16/--no-bf16", help="On a GPU, compute in bfloat16 where safe.", rich_help_panel=_MACHINE),
     ] = True,
     compile_network: Annotated[
-        bool, typer.Option("--compile", help="On a GPU, compile the network first.", rich_help_panel=_MACHINE)
+        bool,
+        typer.Option(
+            "--compile",
+            help="On a GPU, compile the network first; needs gcc and Python's headers.",
+            rich_help_panel=_MACHINE,
+        ),
     ] = False,
     workers: Annotated[
         int | None,

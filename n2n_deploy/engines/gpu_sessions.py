@@ -132,7 +132,18 @@ def open_onnxruntime_cuda(bundle: Bundle, device: int, precision: Precision | No
     """
     find_gpu(device)
     wanted = precision or "fp16"
-    return OnnxRuntimeCudaSession(bundle.onnx(wanted), device=device), wanted
+    return OnnxRuntimeCudaSession(_graph(bundle, wanted), device=device), wanted
+
+
+def _graph(bundle: Bundle, precision: Precision) -> bytes:
+    """The ONNX model to build from or to run.
+
+    Raises:
+        HostError: the bundle has none in this precision.
+    """
+    if f"model.{precision}.onnx" not in bundle.manifest.members:
+        raise HostError(f"the bundle has no {precision} model; n2n-deploy compile --precision {precision} adds one")
+    return bundle.onnx(precision)
 
 
 def _session(
@@ -155,7 +166,7 @@ def _built(
     bundle: Bundle, module: ModuleType, flavour: Flavour, gpu: GPU, precision: Precision, cache: EngineCache
 ) -> tuple[bytes, EngineFacts]:
     """An engine built on this node, now or earlier."""
-    graph = bundle.onnx(precision)
+    graph = _graph(bundle, precision)
     key = EngineKey(
         hashlib.sha256(graph).hexdigest(),
         flavour,

@@ -130,6 +130,8 @@ def _open(runtime: ModuleType, model: bytes, device: int, stream: int) -> Any:
         "device_id": str(device),
         "user_compute_stream": str(stream),
         "arena_extend_strategy": "kSameAsRequested",
+        # A search for the fastest kernels would take its time, and memory of its own, for each new shape.
+        "cudnn_conv_algo_search": "HEURISTIC",
         "use_tf32": "0",
     }
     try:

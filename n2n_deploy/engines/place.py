@@ -100,11 +100,9 @@ class GpuPlace:
     def lane(self) -> Iterator[None]:
         """Enter the place in this thread: its GPU and a free stream become current."""
         with self._cupy.cuda.Device(self._device):
-            try:
-                lane = self._free.pop()
-            except IndexError:
-                lane = _GpuLane(self._cupy.cuda.Stream(non_blocking=True))
-            self._threads.lane = lane
+            lane = self._threads.lane = self._free_lane()
+            # An image that is here already may still be in the making, on the stream of whoever made it.
+            lane.stream.wait_event(self._cupy.cuda.get_current_stream().record())
             with lane.stream:
                 try:
                     yield
@@ -112,6 +110,20 @@ class GpuPlace:
                     # Pinned memory and blocks of the pool are free again only when the device is done with them.
                     lane.stream.synchronize()
                     self._free.append(lane)
+
+    def _free_lane(self) -> "_GpuLane":
+        """A lane that no thread is in; this thread's last one where it is free, for cuFFT's plans belong to threads."""
+        try:
+            last: _GpuLane | None = getattr(self._threads, "lane", None)
+            if last is not None:
+                self._free.remove(last)
+                return last
+        except ValueError:
+            pass
+        try:
+            return self._free.pop()
+        except IndexError:
+            return _GpuLane(self._cupy.cuda.Stream(non_blocking=True))
 
     def bring(self, image: Array) -> Array:
         """Copy an image to the GPU through pinned memory, on this lane's stream."""
@@ -142,7 +154,8 @@ class GpuPlace:
 
     def pixels(self, shape: tuple[int, int], size: tuple[int, int]) -> int:
         """Bytes on the host of a micrograph (ny, nx): as read, pinned both ways, its result; and its network images."""
-        return 4 * 4 * math.prod(shape) + 2 * 4 * math.prod(size)
+        pinned = 1 << (4 * math.prod(shape) - 1).bit_length()  # CuPy pins powers of two
+        return 2 * 4 * math.prod(shape) + 2 * pinned + 2 * 4 * math.prod(size)
 
     def transfer(self, shape: tuple[int, int]) -> int:
         """Bytes on the GPU for a micrograph (ny, nx) beyond `working_memory`: as read, and work areas of cuFFT."""
@@ -165,11 +178,14 @@ class GpuPlace:
         if buffer is None or buffer.nbytes < size:
             import cupyx
 
+            lane.buffers.pop(way, None)
+            del buffer
+            self._cupy.get_default_pinned_memory_pool().free_all_blocks()
             buffer = lane.buffers[way] = cupyx.empty_pinned((size,), dtype=numpy.uint8)
         return buffer[:size].view(dtype).reshape(shape)
 
 
-@dataclass
+@dataclass(eq=False)
 class _GpuLane:
     """A stream, and the pinned buffers of what is on its way on it, "up" and "down"."""
 

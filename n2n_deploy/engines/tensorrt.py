@@ -2,7 +2,8 @@
 
 Work is enqueued on CuPy's current stream and nothing waits for it: a lane's copies, kernels and network run in order
 because they are on the lane's stream. Each stream and shape has a *plan*: an execution context with its buffers, whose
-work is captured as a CUDA graph the first time and replayed from then on. Activation memory comes from CuPy's pool.
+work is captured as a CUDA graph the first time and replayed from then on. Activation memory comes from CuPy's pool; the
+plans of a stream share it, for they run one after the other.
 """
 
 import threading
@@ -17,13 +18,14 @@ from n2n_deploy.engines.builder import make_logger
 from n2n_deploy.engines.profiles import choose_profile
 from n2n_deploy.engines.session import Array, Closing
 from n2n_deploy.errors import HostError, OutOfMemoryError, UsageError
+from n2n_deploy.imaging.arrays import device_lock
 from n2n_deploy.io.atomic import atomic_write
 
 BEYOND = 1 << 62
 """What `memory` says of a shape that no profile takes: more than there is, so that tiles are planned instead."""
 
 PLANS_PER_STREAM = 2
-"""The whole image and one kind of tile; a plan keeps its activation memory, so more of them would crowd the GPU."""
+"""The whole image and one kind of tile; each keeps a context, a graph and buffers for an image and its result."""
 
 
 class TensorRTSession(Closing):
@@ -59,6 +61,7 @@ class TensorRTSession(Closing):
         self._kernels = kernels
         self._lock = threading.Lock()
         self._plans: OrderedDict[tuple[int, Shape], _Plan] = OrderedDict()
+        self._activations: dict[int, Array] = {}  # by stream
         self._memory: dict[Shape, int] = {}
         self._probes: dict[int, Any] = {}  # profile → a context without memory, to be asked for sizes
         self._logger = make_logger(module)
@@ -118,16 +121,17 @@ class TensorRTSession(Closing):
                     if index not in self._probes:
                         self._probes[index] = self._context(one, self._own)
                     self._probes[index].set_input_shape(self._input, one)
-                    self._memory[one] = int(self._probes[index].update_device_memory_size_for_shapes())
+                    self._memory[one] = self._activation_bytes(self._probes[index])
             return self._memory[one] + 3 * 4 * shape[0] * shape[1]
 
     def close(self) -> None:
         """Wait for the GPU, keep what was compiled, and free the engine and its memory."""
         if self._engine is None:
             return
-        with self._lock, self._cupy.cuda.Device(self.device):
+        with self._lock, device_lock, self._cupy.cuda.Device(self.device):
             self._cupy.cuda.Device(self.device).synchronize()
             self._plans.clear()
+            self._activations.clear()
             self._probes.clear()
             self._keep_kernels()
             self._config = self._engine = self._runtime = None
@@ -154,21 +158,41 @@ class TensorRTSession(Closing):
                 stream.synchronize()
                 del self._plans[mine[0]]
             try:
-                self._plans[key] = self._make_plan(shape, stream)
+                plan = self._make_plan(shape, stream)
             except MemoryError:
-                # What this stream keeps for another shape goes first.
-                stream.synchronize()
-                for other in mine:
-                    self._plans.pop(other, None)
+                # What this stream keeps for other shapes goes first.
+                self._forget(stream)
                 self._cupy.get_default_memory_pool().free_all_blocks()
-                self._plans[key] = self._make_plan(shape, stream)
-            return self._plans[key]
+                plan = self._make_plan(shape, stream)
+            self._plans[key] = plan
+            return plan
 
     def _make_plan(self, shape: Shape, stream: Any) -> "_Plan":
         context = self._context(shape, stream)
+        needed = self._activation_bytes(context)
+        if int(stream.ptr) not in self._activations or self._activations[int(stream.ptr)].nbytes < needed:
+            self._forget(stream)  # graphs hold addresses
+            self._activations[int(stream.ptr)] = self._cupy.empty(needed, dtype=self._cupy.uint8)
+        activations = self._activations[int(stream.ptr)]
+        context.set_device_memory(activations.data.ptr, activations.nbytes)
         # TensorRT for RTX captures by itself.
         capture = self._flavour == "tensorrt"
         return _Plan(self._cupy, context, self._input, self._output, shape, stream, capture)
+
+    def _activation_bytes(self, context: Any) -> int:
+        """GPU bytes that a context needs for its shapes."""
+        needed = int(context.update_device_memory_size_for_shapes())
+        if needed <= 0:
+            errors = " ".join(self._logger.errors[-1:]) or "no reason given"
+            raise HostError(f"{self.name} cannot tell the memory it needs: {errors}")
+        return needed
+
+    def _forget(self, stream: Any) -> None:
+        """Free the plans of a stream, and their memory, once the GPU is done with them."""
+        stream.synchronize()
+        for key in [key for key in self._plans if key[0] == int(stream.ptr)]:
+            del self._plans[key]
+        self._activations.pop(int(stream.ptr), None)
 
     def _context(self, shape: Shape, stream: Any) -> Any:
         """An execution context for one shape, without memory yet."""
@@ -211,7 +235,7 @@ class TensorRTSession(Closing):
 
 
 class _Plan:
-    """A context for one shape on one stream: fixed buffers, and a CUDA graph of its work."""
+    """A context for one shape on one stream, with its memory: fixed buffers, and a CUDA graph of its work."""
 
     def __init__(
         self, cupy: ModuleType, context: Any, source: str, result: str, shape: Shape, stream: Any, capture: bool
@@ -219,9 +243,6 @@ class _Plan:
         self._context, self._stream = context, stream
         self._input = cupy.empty(shape, dtype=cupy.float32)
         self._output = cupy.empty(shape, dtype=cupy.float32)
-        needed = max(int(context.update_device_memory_size_for_shapes()), 1)
-        self._scratch = cupy.empty(needed, dtype=cupy.uint8)
-        context.set_device_memory(self._scratch.data.ptr, needed)
         context.set_tensor_address(source, self._input.data.ptr)
         context.set_tensor_address(result, self._output.data.ptr)
         self._graph = None
@@ -245,14 +266,15 @@ class _Plan:
 
     def _captured(self, cupy: ModuleType) -> Any:
         """The work as a CUDA graph; None where this engine cannot be captured."""
-        self._stream.begin_capture()
-        try:
-            done = self._context.execute_async_v3(self._stream.ptr)
-        finally:
+        with device_lock:
+            self._stream.begin_capture()
             try:
-                graph = self._stream.end_capture()
-            except cupy.cuda.runtime.CUDARuntimeError:
-                graph = None
+                done = self._context.execute_async_v3(self._stream.ptr)
+            finally:
+                try:
+                    graph = self._stream.end_capture()
+                except cupy.cuda.runtime.CUDARuntimeError:
+                    graph = None
         return graph if done else None
 
 

@@ -121,6 +121,11 @@ def map_row_blocks(
         return list(pool.map(work, blocks))
 
 
+device_lock = threading.RLock()
+"""Held while a stream's work is captured and while a whole GPU is waited for: CUDA refuses the second during the first,
+whichever threads and streams they are."""
+
+
 class GridCache:
     """A least-recently-used cache of arrays, bounded in bytes and shared by all threads.
 
@@ -152,7 +157,8 @@ class GridCache:
                 _, dropped = self._arrays.popitem(last=False)
                 if (module := array_module(dropped)) is not numpy:
                     # Its memory goes back to the stream that made it, while another may still be reading.
-                    module.cuda.Device(dropped.device.id).synchronize()
+                    with device_lock:
+                        module.cuda.Device(dropped.device.id).synchronize()
         return array
 
     def clear(self) -> None:

@@ -238,4 +238,5 @@ def _launch(name: str, threads: int, arguments: tuple[Any, ...]) -> None:
 def _module() -> Any:
     import cupy
 
-    return cupy.RawModule(code=source(), options=OPTIONS)
+    # CuPy writes the source in the locale's encoding, which may lack the comments' Greek.
+    return cupy.RawModule(code=source().encode("ascii", "ignore").decode(), options=OPTIONS)

@@ -43,6 +43,16 @@ class _Stream:
 
     def synchronize(self) -> None: ...
 
+    def record(self) -> "_Stream":
+        return self
+
+    def wait_event(self, event: "_Stream") -> None:
+        self.awaited = event
+
+
+CALLER = _Stream(non_blocking=True)
+"""Of who calls the denoiser."""
+
 
 class _Device:
     current: int | None = None
@@ -68,8 +78,12 @@ def bounds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         empty=lambda shape, dtype: np.empty(shape, dtype).view(_Array),
         fft=SimpleNamespace(config=SimpleNamespace(get_plan_cache=lambda: cache)),
         get_default_memory_pool=lambda: SimpleNamespace(free_bytes=lambda: 10**9),
+        get_default_pinned_memory_pool=lambda: SimpleNamespace(free_all_blocks=lambda: None),
         cuda=SimpleNamespace(
-            Device=_Device, Stream=_Stream, runtime=SimpleNamespace(memGetInfo=lambda: (9 * 10**9, 10**11))
+            Device=_Device,
+            Stream=_Stream,
+            get_current_stream=lambda: CALLER,
+            runtime=SimpleNamespace(memGetInfo=lambda: (9 * 10**9, 10**11)),
         ),
     )
     monkeypatch.setattr(place, "import_cupy", lambda: cupy)
@@ -101,6 +115,44 @@ def test_lanes_have_streams_that_outlast_their_threads(bounds: list[int]) -> Non
     assert len(results) == 9
     assert all(np.array_equal(result, image * 2) for result in results)
     assert _Stream.made == 2
+
+
+def test_a_lane_waits_for_what_the_caller_is_making(bounds: list[int]) -> None:
+    del bounds
+    gpu = GpuPlace(0)
+    with gpu.lane():
+        assert gpu._threads.lane.stream.awaited is CALLER
+        there = np.zeros((3, 4), np.float32).view(_Array)
+        assert gpu.bring(there) is there
+
+
+def test_a_thread_keeps_to_its_lane(bounds: list[int]) -> None:
+    """Plans of cuFFT belong to threads, and their work areas to streams."""
+    del bounds
+    gpu, inside, leave = GpuPlace(0), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with gpu.lane():
+            inside.set()
+            leave.wait(5)
+
+    thread = threading.Thread(target=other)
+    with gpu.lane():
+        mine = gpu._threads.lane
+        thread.start()
+        inside.wait(5)
+    leave.set()
+    thread.join()
+    with gpu.lane():
+        assert gpu._threads.lane is mine
+
+
+def test_pinned_memory_is_planned_as_cupy_takes_it(bounds: list[int]) -> None:
+    """Its pool rounds 94 MB of a K3 micrograph up to 128 MiB, each way."""
+    del bounds
+    k3, network = (4092, 5760), (1512, 2128)
+    raw = 4 * 4092 * 5760
+    assert GpuPlace(0).pixels(k3, network) == 2 * raw + 2 * 2**27 + 2 * 4 * 1512 * 2128
 
 
 def test_big_endian_images_arrive_as_they_are(bounds: list[int]) -> None:

@@ -17,6 +17,7 @@ from n2n_deploy.train import TrainConfig
 from n2n_deploy.train.checkpoint import load_model
 from n2n_deploy.train.fit import Progress, fit
 from n2n_deploy.train.loader import Batches, augment, make_batch
+from n2n_deploy.train.model import PRESETS, add_weight_norm, build, channels_last
 from n2n_deploy.train.patches import PatchStore, cut_pairs, write_patches
 
 RECIPE = Recipe(max_resolution=8.0, phase_flip=False, patch_size=64)
@@ -80,6 +81,30 @@ def test_a_stopped_run_goes_on(store: PatchStore, tmp_path: Path, compiled: bool
         # To rounding: on a GPU sums are not always added up in one order.
         expected = load_model(straight / "model.pt").weights[name]
         assert (weights - expected).norm() <= 0.05 * expected.norm() + 1e-3, name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_network_runs_in_channels_last(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensor cores want it; one layer that answers in the other layout would take the rest with it."""
+    if not torch.cuda.is_available():
+        pytest.skip(f"torch {torch.__version__} cannot use a GPU here")
+    strides: list[tuple[torch.Size, tuple[int, ...]]] = []
+    forward = torch.nn.Conv2d.forward
+
+    def noted(layer: torch.nn.Conv2d, batch: torch.Tensor) -> torch.Tensor:
+        output = forward(layer, batch)
+        strides.extend((each.shape, each.stride()) for each in (batch, output))
+        return output
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", noted)
+    network = build(preset)
+    add_weight_norm(network)
+    network.to("cuda")
+    with torch.autocast("cuda", torch.bfloat16):
+        network(channels_last(torch.randn(2, 1, 64, 96, device="cuda"))).square().mean().backward()
+    assert len(strides) == 2 * 96
+    for (_, channels, _, width), stride in strides:
+        assert channels == 1 or stride[1:] == (1, channels * width, channels)
 
 
 def test_every_way_learns_alike(losses: Callable[..., float]) -> None:

@@ -108,6 +108,18 @@ def test_a_stopped_run_resumes_to_the_same_bits(
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_a_state_of_an_adam_that_was_not_fused_is_taken_up(
+    store: PatchStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    fit(store, tmp_path, config)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    for group in state["optimiser"]["param_groups"]:
+        group["fused"] = None
+    torch.save(state, tmp_path / "state.pt")
+    assert load_model(fit(store, tmp_path, config.model_copy(update={"epochs": 3}), resume=True)).step == 6
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_a_run_killed_before_its_first_save_begins_again(
     store: PatchStore, config: TrainConfig, tmp_path: Path
 ) -> None:

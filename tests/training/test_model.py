@@ -5,7 +5,15 @@ import torch
 from torch import nn
 
 from n2n_deploy.errors import UsageError
-from n2n_deploy.train.model import PRESETS, Upsampling, add_weight_norm, build, fold_weight_norm, plain_weights
+from n2n_deploy.train.model import (
+    PRESETS,
+    Upsampling,
+    add_weight_norm,
+    build,
+    fold_weight_norm,
+    plain_weights,
+    shuffled_channels_last,
+)
 from n2n_deploy.train.receptive_field import extent, receptive_field
 
 
@@ -88,6 +96,19 @@ def test_checkpointing_gives_the_same_gradients() -> None:
         gradients.append([parameter.grad for parameter in network.parameters()])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(recomputed, plain)
+
+
+def test_shuffling_in_channels_last_is_pytorchs_and_keeps_the_layout() -> None:
+    images = torch.randn(2, 12, 5, 7, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    gradient = torch.randn(2, 3, 10, 14, dtype=torch.float64)
+    results = []
+    for shuffle in (shuffled_channels_last, nn.functional.pixel_shuffle):
+        x = images.clone(memory_format=torch.preserve_format).requires_grad_()
+        shuffled = shuffle(x, 2)
+        shuffled.backward(gradient)
+        results.append((shuffled, x.grad))
+    assert results[0][0].is_contiguous(memory_format=torch.channels_last)
+    assert all(map(torch.equal, *results))
 
 
 def test_extent_is_that_of_stacked_convolutions() -> None:
