@@ -25,6 +25,9 @@ BANDS = ((200.0, 40.0), (40.0, 20.0), (20.0, 12.0), (12.0, 8.0))
 LEAST_SSNR = 0.01
 """Of a ring of the noisy half that counts for the gain: below, the gain is a ratio of noise."""
 
+LEAST_POWER = 1e-6
+"""Of a denoised ring's power, as a share of the noisy one's, that counts: below, it is float32's rounding."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -112,7 +115,8 @@ def ssnr_gain(rings: Covariances) -> float | None:
         seen = (rings.d1m2 + rings.d2m1) / 2
         square = seen**2 / (np.sqrt(rings.d1d1 * rings.d2d2) * rings.m1m2)
         gain = square / (1 - square) / noisy
-    counted = (noisy > LEAST_SSNR) & np.isfinite(gain) & (square < 1)
+        kept = np.sqrt(rings.d1d1 * rings.d2d2 / (rings.m1m1 * rings.m2m2)) > LEAST_POWER
+    counted = (noisy > LEAST_SSNR) & kept & np.isfinite(gain) & (square < 1)
     return float(np.median(gain[counted])) if counted.any() else None
 
 

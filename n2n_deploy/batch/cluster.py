@@ -54,7 +54,8 @@ class ClusterWorkers:
             directives come from Dask's own configuration (`~/.config/dask/jobqueue.yaml`, or variables such as
             DASK_JOBQUEUE__SLURM__QUEUE); cores are by default the lanes.
         bundle: the model; its file must be readable on every worker.
-        options: of the run; each worker process has `options.lanes` lanes, or its threads where it was started apart.
+        options: of the run; each worker process has `options.lanes_here` lanes, or its threads where it was started
+            apart.
         keeper: keeps what the report shows.
         logs: folder for the logs of SLURM's jobs.
         say: told the dashboard's address.
@@ -171,7 +172,7 @@ class ClusterWorkers:
         self._options = self._options.model_copy(update=share)
         return _library("distributed").LocalCluster(
             n_workers=count,
-            threads_per_worker=self._options.lanes,
+            threads_per_worker=self._options.lanes_here,
             memory_limit=0,  # the memory is planned here; Dask's limit would kill workers that keep to the plan
             preload=[_PRELOAD],
         )
@@ -183,7 +184,7 @@ class ClusterWorkers:
         if self._options.devices[0].startswith(("gpu", "cuda")) and not any("gpu" in line for line in directives):
             directives.append("--gres=gpu:1")
         cluster = library.SLURMCluster(
-            cores=configured("jobqueue.slurm.cores") or self._options.lanes,
+            cores=configured("jobqueue.slurm.cores") or self._options.lanes_here,
             memory=configured("jobqueue.slurm.memory") or "16GB",
             processes=configured("jobqueue.slurm.processes") or 1,
             job_extra_directives=directives,

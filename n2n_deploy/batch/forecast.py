@@ -118,7 +118,7 @@ def forecast(task: Task) -> Forecast:
         obstacle, exit_code = str(error), error.exit_code
     todo = plan.with_status(Status.PENDING)
     if not todo:
-        return Forecast(plan, obstacle, exit_code, lanes=task.options.lanes, memory_free=available_memory())
+        return Forecast(plan, obstacle, exit_code, lanes=task.options.lanes_here, memory_free=available_memory())
     free = available_memory()
     with open_denoiser(task.bundle, task.options) as denoiser:
         gpus = len(task.options.devices)

@@ -16,6 +16,7 @@ from n2n_deploy.bundle import Bundle
 from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.engines.gpus import gpus
 from n2n_deploy.engines.session import Closing
+from n2n_deploy.imaging.arrays import set_fft_workers
 
 
 class Workers(Protocol):
@@ -74,6 +75,9 @@ class LocalWorkers(Closing):
             raise
         first = self._denoisers[0]
         self.session = first.session.name
+        if first.session.array_module == "cupy":
+            # What is left for the host's cores, such as pictures for the report, all lanes do at once.
+            set_fft_workers(1)
         if gpus() and first.session.array_module == "numpy" and self._options.device != "cpu":
             for engine, reason in first.why_not.items():
                 self._say(f"{self.session} is used, and not {engine}: {reason}")

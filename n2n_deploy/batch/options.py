@@ -1,12 +1,14 @@
 """`DenoiseOptions`: what a run was asked to do, and the part of it that changes the output's pixels."""
 
 import hashlib
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from n2n_deploy.engines.gpus import gpus
 from n2n_deploy.errors import UsageError
 from n2n_deploy.imaging.restore import Merge
 from n2n_deploy.manifest import Precision
@@ -41,7 +43,8 @@ class DenoiseOptions(BaseModel):
         trusted_keys: file or folder of public keys, one of which must have signed the bundle.
         memory: bytes the process may use; None for a share of what is free.
         threads: CPU threads of the network; None for all.
-        lanes: micrographs in hand at once, in each process, on each of its GPUs; fewer where memory is short.
+        lanes: micrographs in hand at once, in each process, on each of its GPUs; fewer where memory is short. None for
+            what `lanes_here` says.
         timeout: seconds that reading or writing one file may take before it is given up.
         max_failures: end the run once more micrographs than this have failed; None to go on whatever fails.
         report: write `report.html`, where the libraries for it are installed.
@@ -64,7 +67,7 @@ class DenoiseOptions(BaseModel):
     trusted_keys: Path | None = None
     memory: Annotated[int, Field(gt=0)] | None = None
     threads: Annotated[int, Field(gt=0)] | None = None
-    lanes: Annotated[int, Field(gt=0)] = 2
+    lanes: Annotated[int, Field(gt=0)] | None = None
     timeout: Annotated[float, Field(gt=0)] = 600.0
     max_failures: Annotated[int, Field(ge=0)] | None = None
     report: bool = True
@@ -82,6 +85,19 @@ class DenoiseOptions(BaseModel):
     def devices(self) -> tuple[str, ...]:
         """The devices to open the model on, one for each GPU."""
         return (self.device,) if self.gpus is None else tuple(f"cuda:{index}" for index in self.gpus)
+
+    @property
+    def lanes_here(self) -> int:
+        """The lanes that were asked for, or what suits this machine.
+
+        On the CPU a second lane hides reading and writing behind the network of the first. A GPU is done with a
+        micrograph long before a core has read, measured and written it: one lane for two cores, up to eight.
+        """
+        if self.lanes is not None:
+            return self.lanes
+        if self.device == "cpu" or not gpus():
+            return 2
+        return max(2, min(8, len(os.sched_getaffinity(0)) // (2 * len(self.devices))))
 
     @property
     def merge(self) -> Merge | None:

@@ -88,7 +88,7 @@ def open_denoiser(
         flip_back=options.flip_back,
         lowpass=options.lowpass,
         augment=options.augment,
-        lanes=lanes or options.lanes,
+        lanes=lanes or options.lanes_here,
         engine=options.engine,
         precision=options.precision,
         trusted_keys=options.trusted_keys,

@@ -110,14 +110,15 @@ def denoise_command(
     memory: MemoryOption = None,
     threads: ThreadsOption = None,
     lanes: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--lanes",
             min=1,
-            help="Micrographs in hand at once, on each GPU; fewer where memory is short.",
+            help="Micrographs in hand at once, on each GPU; fewer where memory is short. By default 2 on a CPU, and on "
+            "GPUs one for every two cores, up to 8 each.",
             rich_help_panel=_MACHINE,
         ),
-    ] = 2,
+    ] = None,
     report: Annotated[
         bool,
         typer.Option(

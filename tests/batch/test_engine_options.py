@@ -53,6 +53,25 @@ def test_what_cannot_be_is_refused_in_a_line(run: Any, options: list[str], code:
     assert (found, reason in said) == (code, True), said
 
 
+@pytest.mark.parametrize(
+    ("given", "there", "cores", "lanes"),
+    [
+        ({}, 0, 64, 2),
+        ({"device": "cpu"}, 4, 64, 2),
+        ({}, 1, 16, 8),
+        ({"gpus": (0, 1)}, 2, 16, 4),
+        ({"gpus": (0, 1)}, 2, 4, 2),
+        ({"lanes": 3}, 1, 64, 3),
+    ],
+)
+def test_lanes_suit_the_machine(
+    given: dict[str, Any], there: int, cores: int, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("n2n_deploy.batch.options.gpus", lambda: (GPU(0, "H200", "9.0", 1),) * there)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    assert DenoiseOptions(**given).lanes_here == lanes
+
+
 @pytest.mark.skipif(driver().problem is None, reason="this machine has a GPU")
 @pytest.mark.parametrize(
     "options", [["--engine", "tensorrt"], ["--gpus", "0,1"], ["--gpus", "all"], ["--device", "gpu"]]

@@ -61,7 +61,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counting]:
     def open_denoiser(bundle: Bundle, options: DenoiseOptions, *, device: str) -> Denoiser:
         if device == "cuda:9":
             raise HostError("there is no GPU 9")
-        found[device] = Counting(bundle, options.lanes)
+        found[device] = Counting(bundle, options.lanes_here)
         return found[device]
 
     monkeypatch.setattr(local, "open_denoiser", open_denoiser)
