@@ -11,6 +11,7 @@ from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Plan, look_at_headers, make_plan
 from n2n_deploy.bundle import Bundle
+from n2n_deploy.engines.select import candidates
 from n2n_deploy.errors import DataError, N2NError, UsageError
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
@@ -89,9 +90,12 @@ class Task:
 
         Raises:
             BundleError: the model is damaged.
+            UsageError: there is no such device or engine.
             HostError: the file system does not answer.
         """
         options = options or DenoiseOptions()
+        for device in options.devices:
+            candidates(device, options.engine)  # here, where nothing is written yet
 
         def read(waiting: Waiting) -> Bundle:
             with waiting(f"reading {bundle}"):

@@ -38,6 +38,7 @@ def test_the_engine_that_is_named_runs(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "reason"),
     [
+        (["--device", "magic"], 2, "device 'magic' does not exist"),
         (["--engine", "magic"], 2, "engine 'magic' does not exist"),
         (["--engine", "tensorrt", "--device", "cpu"], 2, "does not run on device cpu"),
         (["--precision", "fp8"], 2, "choose fp32, fp16 or bf16"),
@@ -48,9 +49,12 @@ def test_the_engine_that_is_named_runs(run: Any, tmp_path: Path) -> None:
         (["--trusted-keys", "nowhere"], 3, "nowhere"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line(run: Any, options: list[str], code: int, reason: str) -> None:
+def test_what_cannot_be_is_refused_in_a_line(
+    run: Any, options: list[str], code: int, reason: str, tmp_path: Path
+) -> None:
     found, said = run(*options)
     assert (found, reason in said) == (code, True), said
+    assert code == 3 or not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
