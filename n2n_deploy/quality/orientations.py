@@ -6,12 +6,17 @@ from pathlib import Path, PurePosixPath
 
 import gemmi
 import numpy as np
+from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from n2n_deploy.errors import DataError
 
 _ANGLES = ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")
 _COORDINATES = ("_rlnMicrographName", "_rlnCoordinateX", "_rlnCoordinateY")
+_BY_COORDINATES = "micrograph and coordinates"
+
+NEAR = 10.0
+"""Pixels of the micrograph that one particle may lie apart in two tables: extracting anew may centre it anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +27,15 @@ class Orientations:
         path: the table.
         euler: (n, 3) degrees: rlnAngleRot, rlnAngleTilt, rlnAnglePsi.
         names: by each way of telling particles apart that this table's columns allow, n names.
+        micrographs: n file names without folders; empty where the table has none, or no coordinates.
+        coordinates: (n, 2) x, y in pixels of the micrograph; (0, 2) where there are none.
     """
 
     path: Path
     euler: np.ndarray
     names: dict[str, list[str]]
+    micrographs: list[str]
+    coordinates: np.ndarray
 
 
 def euler_to_rotation(euler: np.ndarray) -> Rotation:
@@ -60,21 +69,23 @@ def read_orientations(path: Path) -> Orientations:
         raise DataError(f"{path}: no table in it has particles with {labels}; give the *_data.star of a refinement")
     block = next((block for block in blocks if block.name == "particles"), blocks[0])
     euler = np.column_stack([_numbers(path, block, label) for label in _ANGLES])
-    names = _names(path, block)
+    micrographs, coordinates = _positions(path, block)
+    names = _names(block, micrographs, coordinates)
     if not names:
         raise DataError(
             f"{path}: nothing tells its particles apart; expected rlnImageName, rlnTomoParticleName, or"
             " rlnMicrographName with rlnCoordinateX and rlnCoordinateY"
         )
-    return Orientations(Path(path), euler, names)
+    return Orientations(Path(path), euler, names, micrographs, coordinates)
 
 
 def match(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray, str]:
     """Find the particles that both tables have.
 
-    Particles are told apart by image name (rlnImageName), else by rlnTomoParticleName, else by the file name
-    of the micrograph and the coordinates, else by the image's file name without folders: the first of these
-    that both tables have and that matches any. The later ones serve particles that were extracted twice.
+    Particles are told apart by image name (rlnImageName), by rlnTomoParticleName, by the file name of the micrograph
+    and the coordinates (those that are nearest to each other, up to `NEAR`), or by the image's file name without
+    folders, which serve particles that were extracted twice. That counts which finds the most; of equals, the first.
+    Two projects may give one name to different particles: where both tables have coordinates, these must agree.
 
     Returns:
         The rows of `a`, the same particles' rows of `b`, and what matched them.
@@ -82,45 +93,88 @@ def match(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray, str
     Raises:
         DataError: a particle occurs twice in a table, or the tables share none.
     """
-    tried = []
+    looked: list[str] = []
+    found: list[tuple[np.ndarray, np.ndarray, str]] = []
     for kind in a.names:
         if kind not in b.names:
             continue
-        tried.append(kind)
-        places = []
-        for table in (a, b):
-            name, count = Counter(table.names[kind]).most_common(1)[0]
-            if count > 1:
-                raise DataError(
-                    f"{table.path}: {name} occurs {count} times; each particle may occur once, so give the"
-                    " table before symmetry expansion, and without duplicates"
-                )
-            places.append({name: row for row, name in enumerate(table.names[kind])})
-        common = [name for name in places[0] if name in places[1]]
-        if common:
-            rows = [np.array([place[name] for name in common]) for place in places]
-            return rows[0], rows[1], kind
-    looked = " or ".join(tried) or f"{' or '.join(a.names)} in one, {' or '.join(b.names)} in the other"
-    raise DataError(f"{a.path} and {b.path} share no particle (looked at: {looked}); give two tables of the same ones")
+        if not found:
+            _refuse_duplicates(a, kind)
+            _refuse_duplicates(b, kind)
+        rows, others = _nearest(a, b) if kind == _BY_COORDINATES else _same_names(a.names[kind], b.names[kind])
+        if len(rows) and len(a.coordinates) and len(b.coordinates):
+            apart = np.linalg.norm(a.coordinates[rows] - b.coordinates[others], axis=1) > NEAR
+            if apart.mean() > 0.5:
+                looked.append(f"{kind}, but {apart.sum()} of {len(rows)} have other coordinates")
+                continue
+            rows, others = rows[~apart], others[~apart]
+        if len(rows):
+            found.append((rows, others, kind))
+        looked.append(kind)
+    if found:
+        return max(found, key=lambda each: len(each[0]))
+    tried = "; ".join(looked) or f"{' or '.join(a.names)} in one, {' or '.join(b.names)} in the other"
+    raise DataError(f"{a.path} and {b.path} share no particle (looked at: {tried}); give two tables of the same ones")
 
 
-def _names(path: Path, block: gemmi.cif.Block) -> dict[str, list[str]]:
+def _refuse_duplicates(table: Orientations, kind: str) -> None:
+    name, count = Counter(table.names[kind]).most_common(1)[0]
+    if count > 1:
+        raise DataError(
+            f"{table.path}: {name} occurs {count} times; each particle may occur once, so give the"
+            " table before symmetry expansion, and without duplicates"
+        )
+
+
+def _same_names(a: list[str], b: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of `a` and `b` with names that both have."""
+    places = {name: row for row, name in enumerate(b)}
+    pairs = [(row, places[name]) for row, name in enumerate(a) if name in places]
+    rows, others = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+    return rows, others
+
+
+def _nearest(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of particles that are nearest to each other on a micrograph of the same file name, up to `NEAR`."""
+    micrographs = [
+        {name: np.flatnonzero(np.array(table.micrographs) == name) for name in set(table.micrographs)}
+        for table in (a, b)
+    ]
+    rows, others = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
+    for name, here in micrographs[0].items():
+        there = micrographs[1].get(name)
+        if there is None:
+            continue
+        distance, partner = cKDTree(b.coordinates[there]).query(a.coordinates[here])
+        _, back = cKDTree(a.coordinates[here]).query(b.coordinates[there])
+        mutual = (back[partner] == np.arange(len(here))) & (distance <= NEAR)
+        rows.append(here[mutual])
+        others.append(there[partner[mutual]])
+    order = np.argsort(np.concatenate(rows))
+    return np.concatenate(rows)[order], np.concatenate(others)[order]
+
+
+def _positions(path: Path, block: gemmi.cif.Block) -> tuple[list[str], np.ndarray]:
+    """Micrographs' file names without folders, and coordinates (n, 2); none where a column is missing."""
+    if not all(block.find_values(label) for label in _COORDINATES):
+        return [], np.empty((0, 2))
+    micrographs = [PurePosixPath(name).name for name in _strings(block, _COORDINATES[0])]
+    return micrographs, np.column_stack([_numbers(path, block, label) for label in _COORDINATES[1:]])
+
+
+def _names(block: gemmi.cif.Block, micrographs: list[str], coordinates: np.ndarray) -> dict[str, list[str]]:
     """Name the particles in every way the columns allow, the most trustworthy first."""
     images = [_image(text) for text in _strings(block, "_rlnImageName")]
     names = {
         "image name": [f"{index}@{stack}" if index else stack for index, stack in images],
         "rlnTomoParticleName": _strings(block, "_rlnTomoParticleName"),
+        _BY_COORDINATES: [
+            f"{name} at ({x:.2f}, {y:.2f})" for name, (x, y) in zip(micrographs, coordinates, strict=True)
+        ],
+        "image file name": [
+            f"{index}@{PurePosixPath(stack).name}" if index else PurePosixPath(stack).name for index, stack in images
+        ],
     }
-    if all(block.find_values(label) for label in _COORDINATES):
-        micrographs = _strings(block, _COORDINATES[0])
-        x, y = (_numbers(path, block, label) for label in _COORDINATES[1:])
-        names["micrograph and coordinates"] = [
-            f"{PurePosixPath(micrograph).name} at ({cx:.2f}, {cy:.2f})"
-            for micrograph, cx, cy in zip(micrographs, x, y, strict=True)
-        ]
-    names["image file name"] = [
-        f"{index}@{PurePosixPath(stack).name}" if index else PurePosixPath(stack).name for index, stack in images
-    ]
     return {kind: values for kind, values in names.items() if values}
 
 
@@ -138,7 +192,8 @@ def _numbers(path: Path, block: gemmi.cif.Block, label: str) -> np.ndarray:
     values = _strings(block, label)
     name = label.removeprefix("_")
     if not values:
-        raise DataError(f"{path}: the table data_{block.name} has no column {name}, or no rows")
+        lacks = "no rows" if block.find_loop(label) else f"no column {name}"
+        raise DataError(f"{path}: the table data_{block.name} has {lacks}; give the *_data.star of a refinement")
     for row, value in enumerate(values):
         try:
             finite = np.isfinite(float(value))

@@ -132,6 +132,49 @@ def test_particles_extracted_twice_are_matched_by_their_coordinates(tmp_path):
     assert distances.rotation_angle.max() < 1e-10
 
 
+@pytest.mark.parametrize("job", ["job007", "job020"])
+@pytest.mark.parametrize("moved", [0.0, 0.3, 4.0])
+def test_names_that_two_projects_gave_to_different_particles_do_not_match(job, moved, tmp_path):
+    """Two refinements in two projects, as in the paper: rows in another order, images of one name are two particles."""
+    rng = np.random.default_rng(11)
+    euler, order = random_euler(40, seed=12), rng.permutation(40)
+    places = rng.uniform(200, 3900, (40, 2))
+    tables = []
+    for name, folder, rows, xy in (
+        ("a", "job007", np.arange(40), places),
+        ("b", job, order, places + moved * np.array([0.6, -0.8])),
+    ):
+        extra = {
+            "rlnMicrographName": [f"{name}/mic.mrc"] * 40,
+            "rlnCoordinateX": xy[rows, 0],
+            "rlnCoordinateY": xy[rows, 1],
+        }
+        names = [f"{i + 1:06d}@Extract/{folder}/mic.mrcs" for i in range(40)]
+        tables.append(write_star(tmp_path / f"{name}.star", euler[rows], names, extra))
+    distances = compare(*tables, "C1")
+    assert distances.matched_by == "micrograph and coordinates"
+    assert (len(distances.particles), distances.unmatched) == (40, (0, 0))
+    assert distances.rotation_angle.max() < 1e-10
+
+
+def test_names_alone_are_not_believed_against_coordinates(tmp_path):
+    rng = np.random.default_rng(13)
+    tables = [
+        write_star(
+            tmp_path / f"{name}.star",
+            random_euler(20, seed=14),
+            extra={
+                "rlnMicrographName": [f"{name}.mrc"] * 20,
+                "rlnCoordinateX": rng.uniform(200, 3900, 20),
+                "rlnCoordinateY": rng.uniform(200, 3900, 20),
+            },
+        )
+        for name in ("a", "b")
+    ]
+    with pytest.raises(DataError, match="share no particle .*image name, but 20 of 20 have other coordinates"):
+        compare(*tables, "C1")
+
+
 def test_the_summary_agrees_with_the_angles_and_the_papers_angle_is_half(tmp_path):
     a = random_euler(200, seed=10)
     b = a + np.array([0, 0, 3.0])
@@ -152,7 +195,7 @@ def test_the_summary_agrees_with_the_angles_and_the_papers_angle_is_half(tmp_pat
     assert (tmp_path / "out" / "angles.png").stat().st_size > 5000
 
 
-def test_relion_reads_our_tables_the_same_way(shared_data):
+def test_a_table_without_angles_is_refused_with_what_it_lacks(shared_data):
     table = shared_data / "star" / "relion31_particles_1k.star"
     with pytest.raises(DataError, match=r"relion31_particles_1k.star.*rlnAngle"):
         compare(table, table, "C1")
@@ -190,7 +233,7 @@ def test_unknown_symmetry_is_refused_in_one_line(name):
             "data_\nloop_\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1 1 2\n",
             "nothing tells its particles apart",
         ),
-        ("data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n", "."),
+        ("data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n", "no rows"),
         (
             "data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\na 1 1 2\na 1 2 3\n",
             "a occurs 2 times",
