@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, out, print_json, save_config
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
 
 
 def fsc_command(
@@ -34,6 +35,8 @@ def fsc_command(
     from n2n_deploy.quality.map_comparison import compare_maps
 
     comparison = compare_maps(first, second, mask=mask, model=model, pixel_size=pixel_size)
+    for warning in comparison.warnings:
+        err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
     if output is not None:
         comparison.write(output)
         save_config(ctx, output)

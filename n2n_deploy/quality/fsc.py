@@ -16,6 +16,11 @@ from n2n_deploy.imaging.rings import ring_frequencies, ring_index, ring_means, r
 HALF_MAPS, MODEL = 0.143, 0.5
 """Thresholds on the correlation: of two half maps, and of a map with a model."""
 
+_MASK_ROUNDING = 1e-6
+
+Named = tuple[str, np.ndarray]
+"""A map or mask, and what messages call it."""
+
 _RANDOMISE_BELOW = 0.8
 """Phases are randomised beyond the first shell where the unmasked curve falls below this, as RELION does."""
 
@@ -27,13 +32,14 @@ class ShellCorrelation:
     Attributes:
         frequency: (shells,) 1/Å, from 0 to Nyquist.
         correlation: (shells,) of the maps as given, or times the mask where there is one.
-        amplitude_a: (shells,) rotational average of the first map's Fourier amplitudes, |F|/voxels.
+        amplitude_a: (shells,) rotational average of the first map's Fourier amplitudes, |F|/voxels; times the mask
+            where there is one.
         amplitude_b: (shells,) of the second map's.
         unmasked: (shells,) without the mask; None where there is no mask.
         randomised: (shells,) with the mask, after the phases beyond `randomised_from` were randomised: what
             correlation the mask alone brings; None where there is no mask.
         corrected: (shells,) `correlation` less what the mask brings; None where there is no mask.
-        randomised_from: 1/Å; None where there is no mask.
+        randomised_from: 1/Å; None where there is no mask, or no shell was randomised.
     """
 
     frequency: np.ndarray
@@ -76,9 +82,10 @@ def shell_correlation(
         seed: of the randomised phases.
 
     Raises:
-        DataError: the shapes differ, a value is not finite, a map is constant, or the mask is empty.
+        DataError: the shapes differ or have a side of 1, a value is not finite, a map is constant (under the mask),
+            or the mask is empty or reaches beyond 0 to 1.
     """
-    _check(a, b, mask)
+    check_maps(("the first map", a), ("the second map", b), None if mask is None else ("the mask", mask))
     shape, spacing = a.shape, (pixel_size,) * a.ndim
     fa, fb = _transform(a), _transform(b)
     plain = _correlate(fa, fb, shape)
@@ -103,7 +110,7 @@ def shell_correlation(
         unmasked=plain,
         randomised=randomised,
         corrected=corrected,
-        randomised_from=start / (min(shape) * pixel_size),
+        randomised_from=float(frequency[start]) if start < len(frequency) else None,
     )
 
 
@@ -131,20 +138,35 @@ def crossing(frequency: np.ndarray, curve: np.ndarray, threshold: float) -> floa
     return float(frequency[shell - 1] + part * (frequency[shell] - frequency[shell - 1]))
 
 
-def _check(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None) -> None:
-    for name, array in (("second map", b), ("mask", mask)):
-        if array is not None and array.shape != a.shape:
-            raise DataError(f"the {name}'s box is {_box(array)}, the first map's is {_box(a)}; expected the same")
-    for name, array in (("first map", a), ("second map", b), ("mask", mask)):
-        if array is None:
-            continue
-        low, high = float(array.min()), float(array.max())
-        if not np.isfinite(low) or not np.isfinite(high):
-            raise DataError(f"the {name} has values that are not finite (NaN or infinite); expected numbers")
-        if name == "mask" and high <= 0:
-            raise DataError("the mask is empty: it has no value above 0")
-        if name != "mask" and low == high:
-            raise DataError(f"the {name} is constant ({low:g} everywhere); it has no signal to correlate")
+def check_maps(first: Named, second: Named, mask: Named | None = None) -> None:
+    """Refuse what cannot be correlated; each map or mask comes with the name that messages call it by.
+
+    Raises:
+        DataError: as for `shell_correlation`.
+    """
+    name, box = first[0], first[1].shape
+    if min(box) < 2:
+        raise DataError(f"{name}: its box is {_box(first[1])}; expected at least 2 pixels along each side")
+    for other, array in (second, *([mask] if mask else [])):
+        if array.shape != box:
+            raise DataError(
+                f"{other}: its box is {_box(array)} and that of {name} is {_box(first[1])}; expected the same, so "
+                "crop, pad or rescale one"
+            )
+    for other, array in (first, second, *([mask] if mask else [])):
+        if not np.isfinite(array.min()) or not np.isfinite(array.max()):
+            raise DataError(f"{other}: has values that are not finite (NaN or infinite); expected numbers")
+    if mask is not None:
+        low, high = float(mask[1].min()), float(mask[1].max())
+        if low < -_MASK_ROUNDING or high > 1 + _MASK_ROUNDING:
+            raise DataError(f"{mask[0]}: a mask's values lie between 0 and 1, these between {low:g} and {high:g}")
+        if high <= 0:
+            raise DataError(f"{mask[0]}: the mask is empty: it has no value above 0")
+    for other, array in (first, second):
+        seen = array if mask is None else array[mask[1] > 0]
+        if seen.min() == seen.max():
+            where = "everywhere" if mask is None else "under the mask"
+            raise DataError(f"{other}: is constant ({seen.flat[0]:g} {where}); it has no signal to correlate")
 
 
 def _box(array: np.ndarray) -> str:

@@ -11,7 +11,7 @@ from n2n_deploy.errors import DataError, UsageError
 from n2n_deploy.io.atomic import atomic_write, make_writable_folder
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.quality.figures import BLUE, GREY, RED, figure, resolution_axis, write_csv
-from n2n_deploy.quality.fsc import HALF_MAPS, MODEL, ShellCorrelation, shell_correlation
+from n2n_deploy.quality.fsc import HALF_MAPS, MODEL, ShellCorrelation, check_maps, shell_correlation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +32,7 @@ class MapComparison:
         shape: the box.
         model: the second map was computed from a model, so 0.5 is the threshold to report.
         shells: the curve.
+        warnings: what is odd in the files' headers, a line each.
     """
 
     first: Path
@@ -41,6 +42,7 @@ class MapComparison:
     shape: tuple[int, ...]
     model: bool
     shells: ShellCorrelation
+    warnings: tuple[str, ...] = ()
 
     @property
     def threshold(self) -> float:
@@ -99,15 +101,17 @@ class MapComparison:
         resolution = shells.resolution(self.threshold)
         axes.axhline(self.threshold, color=GREY, linestyle=(0, (4, 3)), linewidth=0.9)
         if resolution is not None:
-            text = f"{resolution:.2f} Å at {self.threshold:g}"
-            axes.annotate(text, (1 / resolution, self.threshold), (6, 8), textcoords="offset points")
+            text, end = f"{resolution:.2f} Å at {self.threshold:g}", float(shells.frequency[-1])
+            side, shift = ("left", 6) if 1 / resolution < 0.6 * end else ("right", -6)
+            point = (1 / resolution, self.threshold)
+            axes.annotate(text, point, (shift, 8), textcoords="offset points", ha=side)
             axes.plot([1 / resolution], [self.threshold], "o", color=BLUE, markersize=4)
         axes.axhline(0, color="black", linewidth=0.7)
         axes.set_ylim(min(-0.05, float(shells.best.min()) * 1.05), 1.02)
         axes.set_ylabel(f"{self.curve_name} against the {'model' if self.model else 'other half'}")
         resolution_axis(axes, float(shells.frequency[-1]))
         if shells.unmasked is not None:
-            axes.legend()
+            axes.legend(loc="upper right")
 
     def _draw_amplitudes(self, axes: "Axes") -> None:
         shells = self.shells
@@ -144,43 +148,50 @@ def compare_maps(
         DataError: a file cannot be read, or boxes or pixel sizes differ, or a map or mask has no content.
         UsageError: no header holds a pixel size and none was given.
     """
-    maps = {path: _read(path) for path in (first, second, *([mask] if mask else []))}
-    box = maps[first][0].shape
-    for path, (data, _) in maps.items():
-        if data.shape != box:
-            raise DataError(
-                f"{path}: its box is {_box(data.shape)} and that of {first} is {_box(box)}; expected the"
-                " same, so crop, pad or rescale one"
-            )
-    if pixel_size is None:
-        pixel_size = _pixel_size(first, maps[first][1], second, maps[second][1])
-    elif not pixel_size > 0:
+    if pixel_size is not None and not 0 < pixel_size < np.inf:
         raise UsageError(f"--pixel-size {pixel_size:g}: expected Å per pixel, above 0")
-    weights = None if mask is None else maps[mask][0]
-    shells = shell_correlation(maps[first][0], maps[second][0], pixel_size, weights)
-    return MapComparison(first, second, mask, pixel_size, box, model, shells)
+    maps = [_read(path) for path in (first, second, *([mask] if mask else []))]
+    a, b, weights = (*((str(each.path), each.data) for each in maps), None)[:3]
+    assert a is not None
+    assert b is not None
+    check_maps(a, b, weights)
+    if pixel_size is None:
+        pixel_size = _pixel_size(maps)
+    shells = shell_correlation(a[1], b[1], pixel_size, None if weights is None else weights[1])
+    warnings = tuple(f"{each.path}: {warning}" for each in maps for warning in each.warnings)
+    return MapComparison(first, second, mask, pixel_size, a[1].shape, model, shells, warnings)
 
 
-def _read(path: Path) -> tuple[np.ndarray, float | None]:
-    """Read a volume (nz, ny, nx), or an image (ny, nx) where there is one section, and its pixel size."""
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """A volume (nz, ny, nx), or an image (ny, nx) where there is one section, and what its header says."""
+
+    path: Path
+    data: np.ndarray
+    pixel_size: float | None
+    warnings: tuple[str, ...]
+
+
+def _read(path: Path) -> _Map:
     if path.suffix == ".mrcs":
         raise DataError(f"{path}: a stack of images; expected a map or one image, so take one out of it first")
     image = read_mrc(path, ndim=3)
     data = image.data[0] if len(image.data) == 1 else image.data
-    return data.astype(np.float32, copy=False), image.pixel_size
+    return _Map(path, data.astype(np.float32, copy=False), image.pixel_size, tuple(image.warnings))
 
 
-def _pixel_size(first: Path, a: float | None, second: Path, b: float | None) -> float:
-    known = a or b
+def _pixel_size(maps: list[_Map]) -> float:
+    """The pixel size that all headers share which have one."""
+    known = [(each.path, each.pixel_size) for each in maps if each.pixel_size]
     if not known:
-        raise UsageError(f"{first}: neither its header nor that of {second} has a pixel size; give --pixel-size")
-    if a and b and abs(a - b) > _SAME_PIXEL * a:
-        raise DataError(
-            f"{second}: its pixel size is {b:g} Å and that of {first} is {a:g} Å; expected the same, so"
-            " rescale one or, if the header is wrong, give --pixel-size"
+        raise UsageError(
+            f"{maps[0].path}: neither its header nor that of {maps[1].path} has a pixel size; give --pixel-size"
         )
-    return known
-
-
-def _box(shape: tuple[int, ...]) -> str:
-    return "x".join(str(n) for n in reversed(shape))
+    first, size = known[0]
+    for path, other in known[1:]:
+        if abs(other - size) > _SAME_PIXEL * size:
+            raise DataError(
+                f"{path}: its pixel size is {other:g} Å and that of {first} is {size:g} Å; expected the same, so"
+                " rescale one or, if the header is wrong, give --pixel-size"
+            )
+    return size

@@ -145,8 +145,8 @@ def _nearest(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray]:
         there = micrographs[1].get(name)
         if there is None:
             continue
-        distance, partner = cKDTree(b.coordinates[there]).query(a.coordinates[here])
-        _, back = cKDTree(a.coordinates[here]).query(b.coordinates[there])
+        distance, partner = map(np.asarray, cKDTree(b.coordinates[there]).query(a.coordinates[here]))
+        back = np.asarray(cKDTree(a.coordinates[here]).query(b.coordinates[there])[1])
         mutual = (back[partner] == np.arange(len(here))) & (distance <= NEAR)
         rows.append(here[mutual])
         others.append(there[partner[mutual]])

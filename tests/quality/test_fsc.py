@@ -96,6 +96,26 @@ def test_masked_and_corrected_curves_and_the_resolution_are_those_of_relion_post
     assert 1 / ours.resolution(HALF_MAPS) == pytest.approx(1 / resolution, abs=1.5 / (n * PIXEL_SIZE))
 
 
+def test_what_relion_refuses_as_a_mask_is_refused(relion, tmp_path):
+    a, b = halves((32, 32, 32), seed=8)
+    files = [save(tmp_path / f"half{i}_unfil.mrc", half) for i, half in ((1, a), (2, b))]
+    for number, mask in enumerate((a, np.full_like(a, 255), np.full_like(a, -0.1))):
+        wrong = save(tmp_path / f"mask{number}.mrc", mask)
+        with pytest.raises(AssertionError, match="mask values not in range"):
+            relion(
+                "relion_postprocess", "--i", files[0], "--i2", files[1], "--mask", wrong, "--angpix", PIXEL_SIZE,
+                "--o", tmp_path / "post",
+            )  # fmt: skip
+        with pytest.raises(DataError, match=rf"mask{number}\.mrc: a mask's values lie between 0 and 1"):
+            compare_maps(*files, mask=wrong)
+
+
+def test_an_image_of_one_row_has_no_rings(tmp_path):
+    rows = [save(tmp_path / f"{name}.mrc", np.random.default_rng(9).standard_normal((1, 32))) for name in "ab"]
+    with pytest.raises(DataError, match=r"a\.mrc: its box is 32x1; expected at least 2 pixels"):
+        compare_maps(*rows)
+
+
 def test_a_box_that_is_no_cube_is_compared_by_frequency_in_equal_steps():
     shape = (12, 20, 17)
     a, b = halves(shape, seed=2)
@@ -196,7 +216,27 @@ def test_bad_pairs_are_refused_in_one_line(tmp_path):
             DataError,
             r"small\.mrc: its box",
         ),
+        (
+            tmp_path / "b.mrc",
+            {"mask": save(tmp_path / "half.mrc", b)},
+            DataError,
+            r"half\.mrc: a mask's values lie between 0 and 1, these between -",
+        ),
+        (
+            tmp_path / "b.mrc",
+            {"mask": save(tmp_path / "coarse.mrc", np.ones_like(b), 2.9)},
+            DataError,
+            r"coarse\.mrc: its pixel size is 2\.9 Å .* 1\.7 Å",
+        ),
+        (
+            save(tmp_path / "hollow.mrc", b * (np.arange(16) < 8)),
+            {"mask": save(tmp_path / "right.mrc", np.ones_like(b) * (np.arange(16) >= 8))},
+            DataError,
+            r"hollow\.mrc: is constant \(0 under the mask\)",
+        ),
+        (save(tmp_path / "thin.mrc", b[:1, :1]), {}, DataError, r"thin\.mrc: its box is 16x1 and"),
         (tmp_path / "b.mrc", {"pixel_size": -1.0}, UsageError, "--pixel-size"),
+        (tmp_path / "b.mrc", {"pixel_size": np.inf}, UsageError, "--pixel-size inf"),
         (tmp_path / "gone.mrc", {}, DataError, "gone.mrc"),
     ]
     for other, options, kind, message in cases:
