@@ -5,17 +5,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from n2n_deploy.cli.common import err, out, print_json
+from n2n_deploy.cli.common import LateProgress, err, out, print_json
 from n2n_deploy.memory import size_text
 
 if TYPE_CHECKING:
@@ -34,12 +27,12 @@ class Bar:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self._progress = Progress(TextColumn("denoising"), *columns, console=err, disable=quiet)
+        self._progress = LateProgress(TextColumn("denoising"), *columns, console=err, disable=quiet)
         self._task: Any = None
         self._total = 0
 
     def __enter__(self) -> "Bar":
-        return self  # it starts with the first news, so that an error before that is a line by itself
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()

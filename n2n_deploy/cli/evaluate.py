@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from n2n_deploy.cli.common import (
@@ -13,6 +12,7 @@ from n2n_deploy.cli.common import (
     DeviceOption,
     EngineOption,
     JsonOption,
+    LateProgress,
     MemoryOption,
     PrecisionOption,
     ThreadsOption,
@@ -84,10 +84,11 @@ def evaluate_command(
     from n2n_deploy.memory import parse_bytes
     from n2n_deploy.quality.evaluation_run import run_evaluation
 
-    with Progress(console=err, disable=as_json) as bar:
+    with LateProgress(console=err, disable=as_json) as bar:
         task = bar.add_task("evaluating", total=None)
 
         def progress(total: int, name: str | None, error: str | None) -> None:
+            bar.start()
             bar.update(task, total=total, advance=0 if name is None else 1)
             if error:
                 bar.console.print(f"[red]failed:[/] {escape(error)}", soft_wrap=True)
@@ -129,9 +130,11 @@ def _print(run: "EvaluationRun", output: Path) -> None:
         for column in columns:
             table.add_column(column, justify="left" if not column else "right")
         for name, interval in run.whole.image.items():
-            row = [name.replace("_", " "), f"{interval.value:.4g}", f"{interval.low:.3g} … {interval.high:.3g}"]
+            row = [name.replace("_", " "), f"{interval.value:.4g}", interval.words()]
             table.add_row(*row, *([f"{getattr(run.whole.truth, name):.4g}"] if run.whole.truth else []))
         out.print(table)
+    if run.result.left_out:
+        out.print(f"[yellow]without {len(run.result.left_out)} micrographs whose halves have no signal in common[/]")
     for flag, count in _flag_counts(run).items():
         out.print(f"[yellow]{flag}:[/] {count} micrographs; see report.html or evaluation.json")
     out.print(f"written to {output}; report: {run.report}")

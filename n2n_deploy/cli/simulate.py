@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
+from n2n_deploy.cli.common import ConfigOption, JsonOption, LateProgress, err, out, print_json, save_config
 from n2n_deploy.errors import UsageError
 
 _MICROSCOPE = "Microscope"
@@ -70,13 +70,17 @@ def simulate_command(
     and orientations). Particles are dark and have about the signal-to-noise ratio of real micrographs.
     """
     del config
-    from rich.progress import Progress
 
     from n2n_deploy.simulate import simulate
 
     shape = _shape(size)
-    with Progress(console=err, transient=True, disable=json_output) as bar:
+    with LateProgress(console=err, transient=True, disable=json_output) as bar:
         task = bar.add_task("simulating", total=micrographs)
+
+        def progress(done: int, total: int) -> None:
+            bar.start()
+            bar.update(task, completed=done, total=total)
+
         star = simulate(
             output,
             micrographs,
@@ -91,7 +95,7 @@ def simulate_command(
             phase_shift=phase_shift,
             b_factor=b_factor,
             ice_gradient=ice_gradient,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         )
     save_config(ctx, output)
     if json_output:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
+from n2n_deploy.cli.common import ConfigOption, JsonOption, LateProgress, err, out, print_json, save_config
 from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, SuffixesOption, parse_suffixes
 from n2n_deploy.errors import UsageError
 
@@ -253,7 +253,7 @@ def train_command(
 def training_progress(*, quiet: bool = False) -> Iterator[Callable[[Any], None]]:
     """Show a bar with the time left; what is yielded takes `n2n_deploy.train.train`'s `progress` calls."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
-    bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err, disable=quiet)
+    bars = LateProgress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err, disable=quiet)
     patches = bars.add_task("patches", note="", visible=False, total=1)
     steps = bars.add_task("training", note="", visible=False, total=1)
 
@@ -268,11 +268,8 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[Any], None]]
         note = f"step {event.step}  loss {event.loss:.4f}  held out {event.validation_loss:.4f}"
         bars.update(steps, completed=event.done, note=note)
 
-    # It starts with the first news, so that an error before that is a line by itself.
-    try:
+    with bars:
         yield update
-    finally:
-        bars.stop()
 
 
 def _train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":

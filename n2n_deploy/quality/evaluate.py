@@ -34,6 +34,9 @@ QUANTITIES = tuple(each.name for each in fields(Estimates) if each.name != "freq
 NO_SIGNAL = "no signal in common"
 """Kind of the flag."""
 
+RATIOS = ("snr_noisy", "snr_denoised", "sbr")
+"""Estimates that are above 0 by nature."""
+
 _NAMES = tuple(each.name for each in fields(Covariances) if each.name != "frequency")
 
 
@@ -99,13 +102,20 @@ class Evaluation:
     failures: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
+    @property
+    def left_out(self) -> list[str]:
+        """Names of the micrographs whose halves have no signal in common: the set's averages are without them."""
+        return [done.micrograph.name for done in self.done if NO_SIGNAL in (flag.kind for flag in done.flags)]
+
     def whole(self, bins: int | None = None) -> SetEvaluation | None:
-        """Average over the set; None where nothing was measured.
+        """Average over the set, less what is `left_out`; None where nothing is left.
 
         Args:
             bins: of the frequency axis; by default the rings of the smallest field of view.
         """
-        return summarise(self.done, bins) if self.done else None
+        without = set(self.left_out)
+        counted = [done for done in self.done if done.micrograph.name not in without]
+        return summarise(counted, bins) if counted else None
 
 
 def evaluate_micrograph(
@@ -213,8 +223,8 @@ def summarise(done: Sequence[MicrographEvaluation], bins: int | None = None) -> 
     ]
     known = len(truths) == len(done)
     return SetEvaluation(
-        jackknife(images, _statistic),
-        jackknife(rings, _statistic),
+        jackknife(images, _statistic, RATIOS),
+        jackknife(rings, _statistic, RATIOS),
         grid.frequency,
         from_moments(mean_moments(truths)) if known else None,
         from_moments(mean_moments(true_rings)) if known else None,

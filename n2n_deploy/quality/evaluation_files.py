@@ -10,12 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n_deploy.errors import HostError, UsageError
 from n2n_deploy.io.atomic import atomic_write
 from n2n_deploy.quality.estimates import Estimates, from_covariances
 from n2n_deploy.quality.evaluate import QUANTITIES, Evaluation, MicrographEvaluation, SetEvaluation
 from n2n_deploy.quality.figures import write_csv
 from n2n_deploy.quality.intervals import LEVEL, METHOD, Interval
 from n2n_deploy.quality.truth import from_moments
+
+WRITTEN = (
+    "evaluation.json",
+    "evaluation.csv",
+    "rings.csv",
+    "ssnr.png",
+    "recovered_signal_fraction.png",
+    "report.html",
+)
+"""What an evaluation writes, beside `rings/` with a table for each micrograph."""
 
 UNITS = "variances are shares of a noisy half's variance within the recipe's band; frequencies are 1/Å"
 
@@ -27,6 +38,7 @@ def as_json(result: Evaluation, whole: SetEvaluation | None, run: Mapping[str, A
         "units": UNITS,
         "confidence": {"level": LEVEL, "method": METHOD},
         "micrographs": len(result.done),
+        "left_out_of_the_set": result.left_out,
         "failed": len(result.failures),
         "failures": result.failures,
         "seconds": round(result.seconds, 3),
@@ -36,6 +48,23 @@ def as_json(result: Evaluation, whole: SetEvaluation | None, run: Mapping[str, A
     }
     plain: dict[str, Any] = _finite(document)
     return plain
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier evaluation left in its folder: numbers of two runs side by side would be taken for one's.
+
+    Raises:
+        UsageError: the folder holds a batch of denoised micrographs.
+        HostError: a file cannot be removed.
+    """
+    for name in ("denoised.star", "summary.json"):
+        if (folder / name).exists():
+            raise UsageError(f"{folder}: holds denoised micrographs ({name}); give evaluate a folder of its own")
+    for path in [folder / name for name in WRITTEN] + list((folder / "rings").glob("*.csv")):
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise HostError(f"{path}: an earlier evaluation's, cannot be removed ({error.strerror})") from error
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

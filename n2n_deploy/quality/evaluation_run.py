@@ -1,6 +1,7 @@
 """A whole evaluation: from a table of micrographs and a bundle to a folder with numbers, figures and a report."""
 
 import importlib.util
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from n2n_deploy.bundle import Bundle
 from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.engines.session import Session
 from n2n_deploy.io.atomic import make_writable_folder
+from n2n_deploy.io.mrc import read_headers
+from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.star import MicrographTable, read_micrographs
 from n2n_deploy.manifest import Precision
 from n2n_deploy.quality.entries import MicrographEntry
 from n2n_deploy.quality.entry_store import EntryStore
 from n2n_deploy.quality.evaluate import Evaluation, MicrographEvaluation, SetEvaluation, evaluate
-from n2n_deploy.quality.evaluation_files import as_json, write_json, write_micrograph_rings, write_tables
+from n2n_deploy.quality.evaluation_files import as_json, clear, write_json, write_micrograph_rings, write_tables
 from n2n_deploy.quality.evaluation_views import entry_of, write_figures
 from n2n_deploy.quality.halves import Halves
 from n2n_deploy.quality.intervals import LEVEL
@@ -96,7 +99,8 @@ def run_evaluation(
     Raises:
         DataError: the table cannot be read or names no halves.
         BundleError: the model is damaged or does not work here.
-        HostError: the folder cannot be written to, or no session works here.
+        UsageError: the folder holds a batch of denoised micrographs.
+        HostError: the folder cannot be written to, no session works here, or the memory does not suffice.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
     output = Path(output)
@@ -119,7 +123,6 @@ def run_evaluation(
         if not missing:
             store.put(micrograph.name, bundle.short_hash, entry_of(done, halves, limit))
 
-    progress(len(table), None, None)
     with Denoiser(
         bundle,
         device=device,
@@ -133,11 +136,15 @@ def run_evaluation(
         session=session,
     ) as denoiser:
         used = denoiser.session.name
+        if sizes := _sizes(table):
+            denoiser.plan(sizes, halves=True)
+        clear(output)
+        progress(len(table), None, None)
         result = evaluate(
             table,
             denoiser,
             truth=truth,
-            lanes=lanes,
+            lanes=denoiser.lanes,
             keep=keep,
             progress=lambda name, error: progress(len(table), name, error),
         )
@@ -156,9 +163,22 @@ def run_evaluation(
         report = output / "report.html"
         title = f"Evaluation of {bundle.path.name}"
         figures = write_figures(output, result)
-        info = run_info(title, bundle, used, options, throughput=speed, results=_words(whole), figures=figures)
+        words = _words(whole)
+        if result.left_out:
+            words["left out: no signal in common"] = {"value": f"{len(result.left_out)} micrographs"}
+        info = run_info(title, bundle, used, options, throughput=speed, results=words, figures=figures)
         write_report(report, info, _Entries(table, result, store, bundle.short_hash))
     return EvaluationRun(result, whole, document, report)
+
+
+def _sizes(table: MicrographTable) -> Counter[tuple[tuple[int, int], float]]:
+    """How many micrographs there are of each shape and pixel size; those that cannot be read say so later."""
+    found: Counter[tuple[tuple[int, int], float]] = Counter()
+    halves = [each for each in table.micrographs if each.row not in table.problems and each.even is not None]
+    for micrograph, header in zip(halves, read_headers([Path(str(each.even)) for each in halves]), strict=True):
+        if isinstance(header, MRCHeader):
+            found[(header.shape[-2], header.shape[-1]), micrograph.optics.pixel_size] += 1
+    return found
 
 
 def _words(whole: SetEvaluation | None) -> dict[str, dict[str, str]]:
@@ -167,7 +187,7 @@ def _words(whole: SetEvaluation | None) -> dict[str, dict[str, str]]:
         return {}
     words = {}
     for name, interval in whole.image.items():
-        row = {"value": f"{interval.value:.3g}", f"{LEVEL:.0%} confidence": f"{interval.low:.3g} … {interval.high:.3g}"}
+        row = {"value": f"{interval.value:.3g}", f"{LEVEL:.0%} confidence": interval.words()}
         if whole.truth is not None:
             row["truth"] = f"{getattr(whole.truth, name):.3g}"
         words[name.replace("_", " ")] = row

@@ -28,6 +28,27 @@ def test_a_ratio_of_averages_is_covered_as_often_as_promised(number: int) -> Non
     assert hits / trials == pytest.approx(0.95, abs=0.02)
 
 
+def test_a_ratio_above_0_has_an_interval_above_0_that_covers_as_promised() -> None:
+    """Averages that scatter by a third: on a plain scale intervals of their ratio would reach below 0."""
+    rng = np.random.default_rng(2)
+    trials, hits, plain_below = 1500, 0, 0
+    for _ in range(trials):
+        samples = np.stack([rng.gamma(2, 0.5, 4), rng.gamma(2, 0.5, 4)], axis=1)
+        found = jackknife(samples, lambda means: {"a": means[0] / means[1], "b": means[0] / means[1]}, {"b"})
+        plain_below += bool(found["a"].low < 0)
+        assert 0 < found["b"].low <= found["b"].value <= found["b"].high
+        hits += bool(found["b"].low < 1.0 < found["b"].high)
+    assert plain_below > trials / 10
+    assert hits / trials == pytest.approx(0.95, abs=0.03)
+
+
+def test_estimates_below_0_have_the_plain_interval() -> None:
+    samples = np.random.default_rng(3).normal(0, 1, (6, 1, 50))
+    plain, tried = (jackknife(samples, lambda means: {"x": means[0]}, names)["x"] for names in ((), ("x",)))
+    mixed = (plain.value <= 0) | (plain.low < -10)
+    np.testing.assert_array_equal(tried.low[mixed], plain.low[mixed])
+
+
 def test_one_micrograph_has_no_interval() -> None:
     found = jackknife(np.ones((1, 2, 3)), lambda means: {"first": means[0]})["first"]
     assert np.all(found.value == 1)
