@@ -81,9 +81,10 @@ def main(arguments: list[str] | None = None) -> None:
 
     Errors of this package are one line; an OSError that nothing foresaw is too, with the file it names.
     """
-    # OpenMP's waiting threads spin, which on a machine shared with others cost several times the work itself. PyTorch
-    # reads this when it is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # GNU OpenMP's waiting threads spin for milliseconds: on a machine shared with others that cost several times the
+    # work itself, while not spinning at all cost half of it again on an idle one. PyTorch reads this when imported.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         build()(arguments)
     except KeyboardInterrupt:  # while the commands were still being imported; Typer sees to the rest
