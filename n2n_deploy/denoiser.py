@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy
 
@@ -17,7 +16,7 @@ from n2n_deploy.engines.averaging import VIEWS, run_averaged
 from n2n_deploy.engines.memory_plan import MemoryPlan, Need, network_memory, plan_memory
 from n2n_deploy.engines.place import place_of
 from n2n_deploy.engines.select import choose_session
-from n2n_deploy.engines.session import Closing, Session
+from n2n_deploy.engines.session import Array, Closing, Session
 from n2n_deploy.engines.tiling import count_tiles, plan_tiles, run_tiled, tile_memory
 from n2n_deploy.errors import DataError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
@@ -25,8 +24,6 @@ from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.imaging.preprocess import Prepared, preprocess, working_memory
 from n2n_deploy.imaging.restore import Merge, check_merge, restore
 from n2n_deploy.manifest import Precision
-
-Array = Any
 
 _CLOSING_SECONDS = 2.0
 
@@ -44,6 +41,7 @@ class Denoised:
         tiles: how many tiles the network saw; 1 is the whole image.
         seconds: wall time of "preprocess", "network" and "restore".
         grey_levels: mean of the raw image, and the standard deviation that 1 stands for in the network's input.
+        halves: where they were denoised, the network's inputs for the even and the odd half, then its outputs.
     """
 
     image: Array
@@ -54,6 +52,7 @@ class Denoised:
     tiles: int
     seconds: dict[str, float] = field(default_factory=dict)
     grey_levels: tuple[float, float] = (0.0, 1.0)
+    halves: tuple[Array, ...] = ()
 
 
 class Denoiser(Closing):
@@ -181,14 +180,14 @@ class Denoiser(Closing):
                 denoised = outputs[0] if halves is None else _averaged(outputs, parts, prepared)
                 self._place.wait()
             with _timed(seconds, "restore"):
-                full = self._place.take(
-                    restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
-                )
-            shown = self._place.take(prepared.image), self._place.take(denoised)
+                full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
+                full = self._place.take(full)
+            each = [] if halves is None else [*(part.image for part in parts), *outputs]
+            noisy, made, *each = map(self._place.take, (prepared.image, denoised, *each))
         passes = len(parts) * (VIEWS if self.augment else 1)
         tiles = passes * count_tiles(prepared.image.shape, self.bundle.manifest.halo, tile)
         grey, notes = (prepared.mean, prepared.std), _notes(prepared) + short
-        return Denoised(full, *shown, prepared.spacing, notes, tiles, seconds, grey)
+        return Denoised(full, noisy, made, prepared.spacing, notes, tiles, seconds, grey, tuple(each))
 
     def tile(self, shape: tuple[int, int], pixel_size: float, *, halves: bool = False) -> tuple[int, int]:
         """Height and width in network pixels of the tiles that a micrograph of this shape is denoised in.
@@ -264,7 +263,8 @@ class Denoiser(Closing):
         work = working_memory(shape, pixel_size, self.recipe, merge=self.merge is not None)
         work += self._place.transfer(shape)
         if halves:
-            pixels += 2 * 4 * math.prod(shape)
+            # As read, and what is handed on for the report to measure: four images, and float64 copies for the sums.
+            pixels += 2 * 4 * math.prod(shape) + (4 * 4 + 2 * 4 * 8) * math.prod(size)
             work += 4 * (math.prod(shape) + 4 * math.prod(size))
         if self.augment:
             work += 3 * 4 * math.prod(size)

@@ -9,7 +9,7 @@ from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.report import FINISHED, REPORT
 from n2n_deploy.quality.entries import MicrographEntry, RunInfo
 from n2n_deploy.quality.report import read_report, write_report
-from n2n_deploy.quality.run_info import missing_libraries
+from n2n_deploy.quality.run_info import command_line, missing_libraries
 
 _ATTEMPTED = ("failed", "refused")
 
@@ -43,9 +43,10 @@ def _info(summary: Mapping[str, Any]) -> RunInfo:
     seconds = summary["seconds"]
     return RunInfo(
         "Denoising, all parts",
+        command_line(),
         model={name: summary["model"][name] for name in ("hash", "preset")},
         recipe=summary["model"]["recipe"],
-        options={name: value for name, value in summary["options"].items() if value is not None},
+        options=summary["options"],
         versions={"n2n-deploy": summary["version"]},
         hardware={"hosts": ", ".join(sorted({part["host"] for part in summary["parts"]}))},
         throughput={

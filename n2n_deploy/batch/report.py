@@ -1,5 +1,6 @@
 """The report of a batch: what it shows of a micrograph is kept when that is done, and made one page at the end."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.plan import Job, Plan, Status
 from n2n_deploy.denoiser import Denoised
 from n2n_deploy.imaging.arrays import to_numpy
-from n2n_deploy.quality.entries import MicrographEntry, RunInfo
+from n2n_deploy.quality.entries import Flag, MicrographEntry, RunInfo
 from n2n_deploy.quality.entry_store import EntryStore
 from n2n_deploy.quality.report import read_report, write_report
 
@@ -60,6 +61,8 @@ class EntryKeeper:
             notes=tuple(notes),
             views=views,
         )
+        if result.halves:
+            entry = _measured(entry, result)
         EntryStore(self.output / FOLDER).put(str(job.output.relative_to(self.output)), _work(job), entry)
 
 
@@ -102,6 +105,24 @@ def _now(entry: MicrographEntry, output: Path) -> MicrographEntry | None:
     if not finished:
         return MicrographEntry(entry.name, "done before", defocus=entry.defocus)
     return replace(entry, status="kept" if entry.status == "kept" else "done before")
+
+
+def _measured(entry: MicrographEntry, result: Denoised) -> MicrographEntry:
+    """Add what the halves say, as `evaluate` measures it, where they are two."""
+    from n2n_deploy.quality.estimates import covariances, ring_covariances
+    from n2n_deploy.quality.evaluation_views import with_estimates
+    from n2n_deploy.quality.flags import IDENTICAL_HALVES, no_signal
+    from n2n_deploy.quality.halves import IDENTICAL
+
+    m1, m2, d1, d2 = map(to_numpy, result.halves)
+    image = covariances(m1, m2, d1, d2)
+    correlation = image.m1m2 / math.sqrt(image.m1m1 * image.m2m2)
+    if correlation > IDENTICAL:
+        text = f"the halves are one image (correlation {correlation:.3f}): no noise can be told from signal"
+        return replace(entry, flags=(*entry.flags, Flag(IDENTICAL_HALVES, text)))
+    if flag := no_signal(image, m1.size):
+        entry = replace(entry, flags=(*entry.flags, flag))
+    return with_estimates(entry, image, ring_covariances(m1, m2, d1, d2, result.spacing))
 
 
 def _defocus(job: Job) -> float | None:

@@ -10,11 +10,11 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What ran. Every mapping is shown as it is, label beside value.
+    """What ran. The mappings hold plain values; `facts` in `run_info` puts them in words for the page.
 
     Attributes:
         title: heading of the page.
-        command: the command line, where there was one.
+        command: the command line that wrote the page, where there was one.
         model: the bundle: name, hash, preset.
         recipe: how pixels became network input.
         options: the effective options.
@@ -96,11 +96,13 @@ class MicrographEntry:
         seconds: wall time.
         pixel_size: Å.
         defocus: µm, the mean of both axes.
-        snr: before and after denoising, where the halves gave it.
+        snr: of one half before and after denoising, where the halves gave it.
+        sbr: signal-to-bias ratio (eq. 23), where the halves gave it.
+        recovered: recovered signal fraction, at most 1, where the halves gave it.
         flags: what looks wrong, those of `views` among them.
         notes: what else there is to know, one line each.
         views: pictures and spectra, where there are any.
-        ssnr: SNR by frequency, where the halves gave it.
+        ssnr: SNR of one half by frequency, where the halves gave it.
     """
 
     name: str
@@ -110,6 +112,8 @@ class MicrographEntry:
     pixel_size: float | None = None
     defocus: float | None = None
     snr: tuple[float, float] | None = None
+    sbr: float | None = None
+    recovered: float | None = None
     flags: tuple[Flag, ...] = ()
     notes: tuple[str, ...] = ()
     views: Views | None = None

@@ -17,6 +17,7 @@ from n2n_deploy.io.star import MicrographTable
 from n2n_deploy.quality.common_noise import CommonNoise, at_ctf_zeros, beyond_signal
 from n2n_deploy.quality.entries import Flag
 from n2n_deploy.quality.estimates import Covariances, Estimates, covariances, from_covariances, ring_covariances
+from n2n_deploy.quality.flags import NO_SIGNAL, no_signal
 from n2n_deploy.quality.halves import Halves, denoise_halves
 from n2n_deploy.quality.intervals import Interval, jackknife
 from n2n_deploy.quality.truth import (
@@ -30,9 +31,6 @@ from n2n_deploy.quality.truth import (
 
 QUANTITIES = tuple(each.name for each in fields(Estimates) if each.name != "frequency")
 """Names of the estimates, in the order that tables have them."""
-
-NO_SIGNAL = "no signal in common"
-"""Kind of the flag."""
 
 RATIOS = ("snr_noisy", "snr_denoised", "sbr")
 """Estimates that are above 0 by nature."""
@@ -274,17 +272,8 @@ def _statistic(means: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _flags(image: Covariances, pixels: int, common: Sequence[CommonNoise]) -> tuple[Flag, ...]:
-    found = []
-    correlation, error = image.m1m2 / np.sqrt(image.m1m1 * image.m2m2), pixels**-0.5
-    if correlation < 4 * error:
-        found.append(
-            Flag(
-                NO_SIGNAL,
-                f"the halves have no signal in common (correlation {correlation:.4f} ± {error:.4f}): halves of "
-                "different micrographs, or an empty one?",
-            )
-        )
-    return (*found, *(look.flag for look in common if look.flag is not None))
+    found = [no_signal(image, pixels), *(look.flag for look in common)]
+    return tuple(flag for flag in found if flag is not None)
 
 
 def _reason(micrograph: Micrograph, error: Exception) -> str:

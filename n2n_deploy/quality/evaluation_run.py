@@ -149,7 +149,20 @@ def run_evaluation(
             progress=lambda name, error: progress(len(table), name, error),
         )
     whole = result.whole()
-    options = {"augment": augment, "truth": truth and str(truth), "device": device, "memory": memory, "lanes": lanes}
+    options = {
+        "augment": augment,
+        "truth": truth and str(truth),
+        "project": project and str(project),
+        "suffixes": suffixes and ",".join(suffixes),
+        "even": even_template,
+        "odd": odd_template,
+        "device": device,
+        "engine": engine,
+        "precision": precision,
+        "memory": memory,
+        "threads": threads,
+        "lanes": lanes,
+    }
     done, hours = len(result.done), result.seconds / 3600
     speed = {"wall time": f"{result.seconds:.1f} s", "micrographs per hour": round(done / hours) if hours else None}
     info = run_info("", bundle, used, options, throughput=speed)

@@ -1,15 +1,17 @@
 """What is to be seen of an evaluation: the figures of the set, and each micrograph's entry in the report."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from n2n_deploy.quality.entries import Curves, MicrographEntry
-from n2n_deploy.quality.estimates import from_covariances
+from n2n_deploy.quality.estimates import Covariances, from_covariances
 from n2n_deploy.quality.evaluate import Evaluation, MicrographEvaluation, SetEvaluation, binned
 from n2n_deploy.quality.figures import BLUE, GREY, RED, figure, resolution_axis
+from n2n_deploy.quality.flags import NO_SIGNAL
 from n2n_deploy.quality.halves import Halves
 from n2n_deploy.quality.intervals import LEVEL
 from n2n_deploy.quality.views import view
@@ -38,12 +40,14 @@ def write_figures(folder: Path, result: Evaluation) -> dict[str, bytes]:
         axes.axhline(1, color=GREY, linewidth=0.7)
         _curve(axes, whole, "recovered_signal_fraction", BLUE, "recovered signal fraction")
         axes.set_ylim(-0.55, 1.1)
-        axes.set_ylabel("1 − error / signal")
+        axes.set_ylabel("recovered signal fraction (1 − error / signal)")
         _finish(axes, whole)
+    # One micrograph has no interval, and no band is drawn.
+    band = f"; bands: {LEVEL:.0%} confidence" if len(result.done) - len(result.left_out) > 1 else ""
     captions = {
-        "ssnr.png": f"Spectral signal-to-noise ratio over the set; bands: {LEVEL:.0%} confidence",
+        "ssnr.png": f"Spectral signal-to-noise ratio over the set{band}",
         "recovered_signal_fraction.png": "Recovered signal fraction: 1 is the true signal, 0 a blank image, below 0 "
-        f"harm; band: {LEVEL:.0%} confidence",
+        f"harm{band}",
     }
     return {caption: (folder / name).read_bytes() for name, caption in captions.items()}
 
@@ -58,20 +62,39 @@ def entry_of(done: MicrographEvaluation, halves: Halves, limit: int) -> Microgra
     """
     micrograph = done.micrograph
     views = view(halves.even, halves.denoised_even, halves.spacing, micrograph.optics, micrograph.ctf, limit)
-    found, curves = from_covariances(done.image), binned(done.rings, _POINTS)
     ctf = micrograph.ctf
-    ratios = found.snr_noisy, found.snr_denoised
-    return MicrographEntry(
+    entry = MicrographEntry(
         micrograph.name,
         "evaluated",
         seconds=done.seconds,
         pixel_size=micrograph.optics.pixel_size,
         defocus=None if ctf is None else (ctf.defocus_u + ctf.defocus_v) / 2e4,
-        snr=ratios if all(map(math.isfinite, ratios)) else None,
         flags=(*done.flags, *views.flags),
-        notes=(*done.notes, f"recovered signal fraction {found.recovered_signal_fraction:.3f}"),
+        notes=done.notes,
         views=views,
-        ssnr=Curves(curves.frequency, curves.snr_noisy, curves.snr_denoised, views.spectra.zeros),
+    )
+    return with_estimates(entry, done.image, done.rings)
+
+
+def with_estimates(entry: MicrographEntry, image: Covariances, rings: Covariances) -> MicrographEntry:
+    """Add to an entry what its halves say: SNR, SBR and recovered signal fraction, and SSNR by frequency.
+
+    Args:
+        entry: of the micrograph; flagged for having no signal, it gets no ratios to it.
+        image: covariances of its halves over the pixels.
+        rings: the same over the Fourier rings.
+    """
+    found, curves = from_covariances(image), binned(rings, _POINTS)
+    snr, fraction = (found.snr_noisy, found.snr_denoised), found.recovered_signal_fraction
+    # Where there is next to no signal, a fraction of it may be anything, and would be sorted as the best or the worst.
+    known = NO_SIGNAL not in (flag.kind for flag in entry.flags)
+    zeros = entry.views.spectra.zeros if entry.views else ()
+    return replace(
+        entry,
+        snr=snr if known and all(map(math.isfinite, snr)) else None,
+        sbr=found.sbr if known and math.isfinite(found.sbr) else None,
+        recovered=fraction if known and math.isfinite(fraction) else None,
+        ssnr=Curves(curves.frequency, curves.snr_noisy, curves.snr_denoised, zeros),
     )
 
 
@@ -88,4 +111,5 @@ def _curve(axes: Any, whole: SetEvaluation, name: str, colour: str, label: str, 
 
 def _finish(axes: Any, whole: SetEvaluation) -> None:
     resolution_axis(axes, float(whole.frequency[-1]))
-    axes.legend()
+    if len(axes.get_legend_handles_labels()[0]) > 1:  # the axis names a single curve
+        axes.legend()

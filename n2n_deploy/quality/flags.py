@@ -5,14 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from n2n_deploy.quality.entries import Flag
+from n2n_deploy.quality.estimates import Covariances
 from n2n_deploy.quality.spectra import ThonFit
 
-FLAT, NOTHING, EMPTY, RINGS, OUTLIER = (
+FLAT, NOTHING, EMPTY, RINGS, OUTLIER, NO_SIGNAL, IDENTICAL_HALVES = (
     "flat power",
     "nothing found",
     "empty area",
     "wrong pixel size or defocus",
     "outlier SNR",
+    "no signal in common",
+    "identical halves",
 )
 """The kinds of flags raised here."""
 
@@ -78,6 +81,23 @@ def flags_of(
             )
         )
     return tuple(found)
+
+
+def no_signal(image: Covariances, pixels: int) -> Flag | None:
+    """Flag halves that have no more in common than chance gives them, so that no ratio to their signal means anything.
+
+    Args:
+        image: covariances over the pixels of the halves.
+        pixels: how many there are.
+    """
+    correlation, error = image.m1m2 / np.sqrt(image.m1m1 * image.m2m2), pixels**-0.5
+    if correlation >= 4 * error:
+        return None
+    return Flag(
+        NO_SIGNAL,
+        f"the halves have no signal in common (correlation {correlation:.4f} ± {error:.4f}): halves of "
+        "different micrographs, or an empty one?",
+    )
 
 
 def outlier_flags(snr: Sequence[float | None], power_kept: Sequence[float | None]) -> dict[int, Flag]:

@@ -17,6 +17,7 @@ from typing import Any
 from n2n_deploy.io.atomic import atomic_write
 from n2n_deploy.quality.entries import Flag, MicrographEntry, RunInfo
 from n2n_deploy.quality.flags import OUTLIER, outlier_flags
+from n2n_deploy.quality.run_info import facts
 
 _FAILED = ("failed", "refused")
 _ENTRY = '<script type="application/json" id="entry-'
@@ -50,10 +51,11 @@ def write_report(path: Path, run: RunInfo, entries: Iterable[MicrographEntry]) -
     with atomic_write(path) as stream:
         parts = template.generate(
             run=run,
-            facts=_facts(run),
+            facts=facts(run),
             figures={caption: base64.b64encode(png).decode() for caption, png in run.figures.items()},
             counts=_counts(rows),
             failures=failures,
+            halves=any(row["recovered"] is not None for row in rows),
             style=_safe(_resource("report.css")),
             script=_safe(_resource("panel.js") + _resource("report.js")),
             rows=_safe(_json(rows)),
@@ -79,18 +81,6 @@ def _json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _facts(run: RunInfo) -> dict[str, Mapping[str, Any]]:
-    facts = {
-        "Throughput": run.throughput,
-        "Model": run.model,
-        "Recipe": run.recipe,
-        "Options": run.options,
-        "Versions": run.versions,
-        "Hardware": run.hardware,
-    }
-    return {title: values for title, values in facts.items() if values}
-
-
 def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     counts = Counter(row["status"] for row in rows)
     flagged = sum(bool(row["flags"]) for row in rows)
@@ -104,10 +94,12 @@ def _row(entry: MicrographEntry) -> dict[str, Any]:
         "name": entry.name,
         "status": entry.status,
         "flags": [flag.kind for flag in entry.flags],
+        "recovered": entry.recovered,
         "defocus": entry.defocus,
         "kept": None if kept is None else 100 * kept,
         "snr_noisy": entry.snr[0] if entry.snr else None,
         "snr_denoised": entry.snr[1] if entry.snr else None,
+        "sbr": entry.sbr,
         "seconds": entry.seconds,
     }
 

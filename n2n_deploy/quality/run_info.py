@@ -4,6 +4,8 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import n2n_deploy
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.engines.gpus import driver
+from n2n_deploy.memory import size_text
 from n2n_deploy.quality.entries import RunInfo
 
 _LIBRARIES = ("jinja2", "PIL")
@@ -25,6 +28,16 @@ _VERSIONS = {
     "CuPy": ("cupy-cuda13x", "cupy-cuda12x"),
 }
 """What results may depend on: name → the distributions that bring it."""
+
+_UNITS = {
+    "max_resolution": "Å",
+    "highpass": "Å",
+    "patch_size": "px",
+    "merge_resolution": "Å",
+    "merge_width": "Å",
+    "lowpass": "Å",
+    "timeout": "s",
+}
 
 
 def missing_libraries() -> list[str]:
@@ -55,6 +68,7 @@ def run_info(
     """
     return RunInfo(
         title,
+        command_line(),
         model={"file": bundle.path.name, "hash": bundle.short_hash, "preset": bundle.manifest.preset},
         recipe=bundle.recipe.model_dump(),
         options={name: value for name, value in options.items() if value is not None},
@@ -64,6 +78,51 @@ def run_info(
         results=results or {},
         figures=figures or {},
     )
+
+
+def command_line() -> str:
+    """The command that this process was started with, quoted for a shell; empty where it is another program's.
+
+    Who calls this package from Python typed no command of ours.
+    """
+    program = Path(sys.argv[0] if sys.argv else "")
+    if program.name == "n2n-deploy":
+        return shlex.join([program.name, *sys.argv[1:]])
+    if program == Path(n2n_deploy.__file__).with_name("__main__.py"):
+        return shlex.join(["python", "-m", "n2n_deploy", *sys.argv[1:]])
+    return ""
+
+
+def facts(run: RunInfo) -> dict[str, dict[str, str]]:
+    """Put what a run was into words, with units: by card, the texts by label; empty cards are left out.
+
+    Of the options those that are off are left out, and those that say nothing without another one.
+    """
+    off = {"merge_width"} if run.options.get("merge_resolution") is None else set()
+    off |= {"report"} | {name for name, value in run.options.items() if value is False}
+    cards = {
+        "Throughput": run.throughput,
+        "Model": run.model,
+        "Recipe": run.recipe,
+        "Options": {name: value for name, value in run.options.items() if name not in off},
+        "Versions": run.versions,
+        "Hardware": run.hardware,
+    }
+    told = {
+        title: {name.replace("_", " "): _words(name, value) for name, value in values.items() if value is not None}
+        for title, values in cards.items()
+    }
+    return {title: texts for title, texts in told.items() if texts}
+
+
+def _words(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    if name == "memory":
+        return size_text(value)
+    return f"{value:g} {_UNITS[name]}" if name in _UNITS else str(value)
 
 
 def _versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Averaging over views and over halves in a batch: grey levels, noise, refusals, and what makes it other work."""
 
+import tracemalloc
 from pathlib import Path
 
 import mrcfile
@@ -8,7 +9,12 @@ import pytest
 import starfile
 
 from n2n_deploy import CTFParameters, DataError, DenoiseOptions, Denoiser, Optics, UsageError, denoise
+from n2n_deploy.batch.plan import Job, Status
+from n2n_deploy.batch.report import EntryKeeper
 from n2n_deploy.engines.session import Array
+from n2n_deploy.imaging.arrays import fft_workers, set_fft_workers
+from n2n_deploy.io.records import Micrograph
+from n2n_deploy.quality.entry_store import EntryStore
 
 from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited
 
@@ -120,3 +126,73 @@ def test_a_changed_half_is_new_work(table: MakeTable, identity_bundle: MakeBundl
         mrc.data[0, 0] += 1
     summary = denoise(source, bundle, tmp_path / "out", options=options, suffixes=suffixes)
     assert (summary.denoised, summary.already_done) == (1, 1)
+
+
+def test_what_the_halves_say_is_told_with_each_micrograph(identity_bundle: MakeBundle, tmp_path: Path) -> None:
+    """The law: two halves S + N correlate by SNR/(1 + SNR); what returns its input errs by N, and by nothing alike."""
+    job = a_job(tmp_path)
+    keeper, store = EntryKeeper(tmp_path, 20_000), EntryStore(tmp_path / ".report")
+    even, odd = halves(0)
+    with Denoiser(identity_bundle()) as denoiser:
+        inputs = [denoiser.denoise(half, OPTICS, CTF).network_input for half in (even, odd)]
+        result = denoiser.denoise(even + odd, OPTICS, CTF, halves=(even, odd))
+        whole = denoiser.denoise(even + odd, OPTICS, CTF)
+        noise = tuple(np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32) for seed in (1, 2))
+        strange = denoiser.denoise(noise[0] + noise[1], OPTICS, CTF, halves=(noise[0], noise[1]))
+        twice = denoiser.denoise(2 * even, OPTICS, CTF, halves=(even, even))
+    for found, expected in zip(result.halves, inputs * 2, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+    keeper.keep(job, result, 1.0, [])
+    entry = store.get("m.mrc", "work")
+    assert entry is not None
+    correlation = np.corrcoef(*(image.ravel() for image in inputs))[0, 1]
+    snr = correlation / (1 - correlation)
+    np.testing.assert_allclose(entry.snr, (snr, snr), rtol=1e-3)
+    assert entry.recovered == pytest.approx(1 - 1 / snr, rel=1e-3)
+    assert entry.ssnr is not None
+    # Waves of 20 to 60 Å in white noise: all the signal there is.
+    inside = (entry.ssnr.frequency > 1 / 60) & (entry.ssnr.frequency < 1 / 20)
+    assert np.nanmean(entry.ssnr.noisy[inside]) > 10 * abs(np.nanmean(entry.ssnr.noisy[entry.ssnr.frequency > 1 / 15]))
+    keeper.keep(job, whole, 1.0, [])
+    entry = store.get("m.mrc", "work")
+    assert entry is not None
+    assert (whole.halves, entry.snr, entry.sbr, entry.recovered, entry.ssnr) == ((), None, None, None, None)
+    # Of halves without signal in common a fraction of it would be any number at all.
+    keeper.keep(job, strange, 1.0, [])
+    entry = store.get("m.mrc", "work")
+    assert entry is not None
+    assert (entry.snr, entry.sbr, entry.recovered) == (None, None, None)
+    assert "no signal in common" in [flag.kind for flag in entry.flags]
+    keeper.keep(job, twice, 1.0, [])
+    entry = store.get("m.mrc", "work")
+    assert entry is not None
+    assert entry.snr is None
+    assert "identical halves" in [flag.kind for flag in entry.flags]
+
+
+@pytest.mark.parametrize("pixel_size", [4.0, 1.0])
+def test_halves_are_measured_within_the_memory_that_is_planned(
+    pixel_size: float, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    shape, rng, job = (704, 640), np.random.default_rng(0), a_job(tmp_path)
+    even, odd = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
+    image, optics = even + odd, Optics(pixel_size, 300.0, 2.7, 0.1)
+    keeper, before = EntryKeeper(tmp_path, 20_000), fft_workers()
+    set_fft_workers(1)
+    try:
+        with Denoiser(identity_bundle(), session=Tanh()) as denoiser:
+            keeper.keep(job, denoiser.denoise(image, optics, CTF, halves=(even, odd)), 1.0, [])  # filters are cached
+            (need,) = denoiser.plan({(shape, pixel_size): 1}, halves=True).needs
+            network = Tanh().memory(need.size)
+            tracemalloc.start()
+            keeper.keep(job, denoiser.denoise(image, optics, CTF, halves=(even, odd)), 1.0, [])
+            left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        set_fft_workers(before)
+    assert peak + image.nbytes + even.nbytes + odd.nbytes < need.pixels + need.work + network
+    assert left < 1e6, "nothing is kept beyond the entry"
+
+
+def a_job(folder: Path) -> Job:
+    return Job(Micrograph("m.mrc", folder / "m.mrc", OPTICS, CTF), folder / "m.mrc", "n2n: work", Status.PENDING)

@@ -1,8 +1,12 @@
 """The report of a batch: all rows with their pictures, also of a run that goes on; never in the way of the work."""
 
+import html
 import importlib.util
 import json
 import re
+import shlex
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +117,16 @@ def test_the_parts_of_a_job_have_one_report_and_one_log(
     assert not (out / "failed.star").exists()
     assert sorted(row["status"] for row in blocks(out / "report.html")[0]) == ["denoised"] * 7
     assert len(log(out)) == len(set(log(out))) == 8
+
+
+def test_the_page_has_the_command_as_a_shell_takes_it(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    source, out = table(1), tmp_path / "out of <it's> first"
+    asked = ["denoise", str(source), str(identity_bundle()), "-o", str(out), "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", "n2n_deploy", *asked], check=True, capture_output=True)
+    (told,) = re.findall(r'<pre class="command"><code>(.*?)</code>', (out / "report.html").read_text(), re.DOTALL)
+    assert shlex.split(html.unescape(told)) == ["python", "-m", "n2n_deploy", *asked]
 
 
 def test_pictures_of_other_work_are_not_shown(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The pages that `denoise` and `evaluate` write, in a real browser, by mouse and by keyboard alone."""
 
+import csv
 import json
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.run import denoise
 from n2n_deploy.quality.evaluate import QUANTITIES
 from n2n_deploy.quality.evaluation_run import run_evaluation
@@ -19,7 +22,7 @@ from .conftest import write_convolution
 COUNT = 4
 
 
-@pytest.fixture(scope="module", params=["denoise", "evaluate"])
+@pytest.fixture(scope="module", params=["denoise", "average halves", "evaluate"])
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What ran, and its page: three micrographs done and one cut short, by a network that blurs."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -27,10 +30,13 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     for broken in (star.parent / "micrographs").glob("mic_0002_*.mrc"):
         broken.write_bytes(broken.read_bytes()[:5000])
     model = write_convolution(folder / "blur.n2n", np.outer(*[np.hanning(9)[1:-1]] * 2) / 16)
-    if request.param == "denoise":
-        denoise(star, model, folder / "out", project=star.parent)
-    else:
+    if request.param == "evaluate":
         run_evaluation(star, model, folder / "out", truth=star.parent / "truth", device="cpu")
+    else:
+        options = DenoiseOptions(average_halves=request.param == "average halves", merge_resolution=20.0, memory=10**10)
+        denoise(star, model, folder / "out", project=star.parent, options=options)
+        if options.average_halves:
+            run_evaluation(star, model, folder / "evaluation", device="cpu")
     return request.param, folder / "out" / "report.html"
 
 
@@ -50,6 +56,16 @@ def test_it_tells_what_ran_and_what_failed(tab: Any, written: tuple[str, Path]) 
     for library in ("numpy", "onnxruntime"):
         assert metadata.version(library) in cards["Versions"]
     assert "onnxruntime" in cards["Hardware"]
+    assert {"max resolution", "12 Å", "phase flip", "yes", "patch size", "192 px"} <= set(cards["Recipe"].split("\n"))
+    if kind != "evaluate":
+        assert {"merge resolution", "20 Å", "merge width", "1 Å", "timeout", "600 s", "10.00 GB"} <= set(
+            cards["Options"].split("\n")
+        )
+        assert ("average halves" in cards["Options"]) == (kind == "average halves")
+        assert "flip back" not in cards["Options"], "what is off is left out"
+    assert not re.search(r"\b(True|False|None|nan)\b", one(tab, "main").text)
+    assert not one(tab, ".pages").is_displayed(), "a single page is not turned"
+    assert all_of(tab, ".command") == [], "the program that this test runs in is none of ours"
     figures = all_of(tab, ".figures img")
     assert len(figures) == (2 if kind == "evaluate" else 0)
     for image in figures:
@@ -67,7 +83,7 @@ def test_it_tells_what_ran_and_what_failed(tab: Any, written: tuple[str, Path]) 
 def test_it_sorts_and_filters_by_keyboard(tab: Any, written: tuple[str, Path]) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    done = "denoised" if written[0] == "denoise" else "evaluated"
+    done = "evaluated" if written[0] == "evaluate" else "denoised"
     heading = next(button for button in all_of(tab, "th button") if button.text.startswith("Defocus"))
     for order in ("ascending", "descending"):
         heading.send_keys(Keys.ENTER)
@@ -93,7 +109,7 @@ def test_every_picture_opens_and_its_slider_moves(tab: Any, written: tuple[str, 
     loaded = "return [...arguments[0].querySelectorAll('img')].every((i) => i.complete && i.naturalWidth > 0)"
     wait(tab, lambda: tab.execute_script(loaded, panel))
     assert len(panel.find_elements("css selector", "img")) >= 5  # before and after, twice, and what was removed
-    assert len(panel.find_elements("css selector", ".plot")) == (2 if written[0] == "evaluate" else 1)
+    assert len(panel.find_elements("css selector", ".plot")) == (1 if written[0] == "denoise" else 2)
     assert panel.find_elements("css selector", ".plot .zero")
     slider = panel.find_element("css selector", ".compare input")
     tab.execute_script("arguments[0].scrollIntoView({block: 'center'})", slider)
@@ -104,6 +120,43 @@ def test_every_picture_opens_and_its_slider_moves(tab: Any, written: tuple[str, 
     before = shown(panel)
     slider.send_keys(Keys.ARROW_RIGHT * 2)
     assert shown(panel) == before + 2
+
+
+def test_what_the_halves_say_is_what_evaluate_measures(tab: Any, written: tuple[str, Path]) -> None:
+    kind, page = written
+    headings = [button.text for button in all_of(tab, "th button")]
+    columns = {
+        "Recovered signal fraction": "recovered_signal_fraction",
+        "SNR before": "snr_noisy",
+        "SNR after": "snr_denoised",
+        "SBR": "sbr",
+    }
+    if kind == "denoise":  # of the whole sum alone nothing of this is known
+        assert not columns.keys() & set(headings)
+        return
+    folder = page.parent.with_name("evaluation") if kind == "average halves" else page.parent
+    with (folder / "evaluation.csv").open(newline="") as table:
+        measured = {row["micrograph"]: row for row in csv.DictReader(table) if not row["failure"]}
+    assert len(measured) == COUNT - 1
+    for line in all_of(tab, "#table tbody tr"):
+        cells = [cell.text for cell in line.find_elements("css selector", "td")][1:]
+        name = next((name for name in measured if cells[0].split()[0] in name), None)
+        for label, quantity in columns.items():
+            told = cells[headings.index(label)]
+            if name is None:
+                assert told == "–"
+            else:
+                assert float(told) == pytest.approx(float(measured[name][quantity]), rel=6e-3, abs=6e-4)
+
+
+def test_an_interval_that_one_micrograph_cannot_have_is_a_dash(browser: Any, tmp_path: Path) -> None:
+    star = simulate(tmp_path / "simulated", 1, (300, 320), 4.0, seed=5)
+    run_evaluation(star, write_convolution(tmp_path / "m.n2n", np.ones((1, 1))), tmp_path / "out", device="cpu")
+    browser.get((tmp_path / "out" / "report.html").as_uri())
+    rows = [row.text for row in all_of(browser, ".results tbody tr")]
+    assert len(rows) == len(QUANTITIES)
+    assert all(row.endswith(" –") for row in rows)
+    assert not any("nan" in row.split() for row in rows)
 
 
 def test_no_part_is_wider_than_a_narrow_window(tab: Any) -> None:

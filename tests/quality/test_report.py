@@ -28,7 +28,7 @@ def entries(count: int) -> list[MicrographEntry]:
     rng = np.random.default_rng(0)
     noisy = rng.standard_normal((96, 128)).astype(np.float32)
     views = view(noisy, gaussian_filter(noisy, 2), (3.0, 3.0), Optics(1.0, 300, 2.7, 0.1), CTFParameters(9000, 9000))
-    curve = Curves(np.linspace(0.01, 0.16, 20), np.geomspace(1, 1e-3, 20), np.geomspace(10, 1e-2, 20))
+    curve = Curves(np.linspace(0.01, 0.16, 20), np.geomspace(1, 1e-3, 20), np.geomspace(10, 1e-2, 20), (0.05, 0.1))
     made = [
         MicrographEntry(
             f"mics/grid_{i}.mrc",
@@ -36,6 +36,8 @@ def entries(count: int) -> list[MicrographEntry]:
             seconds=float(count - i),
             defocus=1.0 + i / count,
             snr=(0.07, 5.0),
+            sbr=2.0 + i,
+            recovered=0.001 * ((7 * i) % count),
             flags=(Flag("flat power", "so flat"),) if i % 10 == 0 else (),
             views=views,
             ssnr=curve if i == 0 else None,
@@ -120,6 +122,29 @@ def test_pages_hold_a_hundred_rows(tab):
     assert names(tab)[0] == "grid_100.mrc"
 
 
+def test_one_page_has_no_buttons_to_turn_it(tab):
+    assert one(tab, ".pages").is_displayed()
+    one(tab, "#filter-name").send_keys("grid_24")
+    wait(tab, lambda: not one(tab, ".pages").is_displayed())
+    assert not any(button.is_displayed() for button in (one(tab, "#previous"), one(tab, "#next")))
+
+
+def test_what_the_halves_say_is_a_column_to_sort_by(tab, browser, tmp_path):
+    headings = {button.text: button for button in all_of(tab, "th button")}
+    headings["Recovered signal fraction"].click()
+    column = list(headings).index("Recovered signal fraction") + 2
+    cells = [cell.text for cell in all_of(tab, f"#table tbody td:nth-child({column})")]
+    assert [float(text) for text in cells] == sorted(float(text) for text in cells)
+    assert cells[:2] == ["0.000", "0.001"]
+    headings["SBR"].click()
+    assert names(tab)[0] == "grid_0.mrc"
+    # Where no halves were measured there is nothing to sort by, and nothing to explain.
+    write_report(tmp_path / "page.html", RUN, [MicrographEntry("a.mrc", "denoised", seconds=1.0)])
+    browser.get((tmp_path / "page.html").as_uri())
+    assert [button.text for button in all_of(browser, "th button")] == ["Micrograph", "Outcome", "Seconds"]
+    assert "SBR" not in one(browser, "footer").text
+
+
 def test_pictures_are_decoded_only_where_they_are_seen(tab):
     wait(tab, lambda: len(all_of(tab, "td.thumb img")) > 0)
     assert len(all_of(tab, "td.thumb img")) < 60
@@ -159,7 +184,7 @@ def test_curves_and_zeros_are_drawn_where_they_belong(tab):
     plots = all_of(tab, ".plot")
     assert len(plots) == 2
     entry = entries(250)[0]
-    zeros = plots[0].find_elements("css selector", ".zero")
+    zeros = plots[0].find_elements("css selector", "line.zero")
     assert len(zeros) == len(entry.views.spectra.zeros) > 3
     last, left, right = entry.views.spectra.frequency[-1], 52, 460 - 12
     for line, zero in zip(zeros, entry.views.spectra.zeros, strict=True):
@@ -170,19 +195,28 @@ def test_curves_and_zeros_are_drawn_where_they_belong(tab):
     # 10 to 0.01 in equal steps of the logarithm is a straight line downwards.
     np.testing.assert_allclose(np.diff(heights), np.diff(heights).mean(), atol=0.15)
     assert heights[0] < heights[-1]
+    assert len(plots[1].find_elements("css selector", "line.zero")) == 2
     assert plots[0].get_attribute("aria-label")
+    for plot in plots:  # no number is cut off
+        inside = "const b = e.getBBox(); return b.x >= 0 && b.x + b.width < 460.5"
+        script = f"return [...arguments[0].querySelectorAll('text')].every((e) => {{ {inside} }})"
+        assert tab.execute_script(script, plot)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of WCAG 2."""
+    parts = np.array([float(v) for v in re.findall(r"[\d.]+", colour)[:3]]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(first: float, second: float) -> float:
+    return (max(first, second) + 0.05) / (min(first, second) + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_light_and_dark(tab, scheme):
     tab.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
-
-    def luminance(colour: str) -> float:
-        """Return the relative luminance of WCAG 2."""
-        parts = np.array([float(v) for v in re.findall(r"[\d.]+", colour)[:3]]) / 255
-        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
-        return float(linear @ [0.2126, 0.7152, 0.0722])
-
     page = luminance(one(tab, "body").value_of_css_property("background-color"))
     assert (page < 0.1) == (scheme == "dark")
     for selector in (
@@ -201,8 +235,12 @@ def test_text_stands_out_in_light_and_dark(tab, scheme):
         if selector == ".card dt":
             behind = luminance(one(tab, ".card").value_of_css_property("background-color"))
         front = luminance(text.value_of_css_property("color"))
-        contrast = (max(front, behind) + 0.05) / (min(front, behind) + 0.05)
-        assert contrast >= 4.5, f"{selector} in {scheme}: WCAG AA asks for 4.5, found {contrast:.2f}"
+        found = contrast(front, behind)
+        assert found >= 4.5, f"{selector} in {scheme}: WCAG AA asks for 4.5, found {found:.2f}"
+    one(tab, ".open").click()
+    for selector in (".plot path.noisy", ".plot path.denoised", ".plot line.zero"):
+        found = contrast(luminance(one(tab, selector).value_of_css_property("stroke")), page)
+        assert found >= 3, f"{selector} in {scheme}: WCAG AA asks graphics for 3, found {found:.2f}"
 
 
 def test_every_control_has_a_name(tab):

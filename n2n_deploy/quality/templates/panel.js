@@ -47,7 +47,8 @@ window.micrographPanel = (entry, { element, picture }) => {
     }
     for (let step = 1; step <= 5; step += 1) {
       const frequency = last * step / 5;
-      drawing.append(svg("text", { x: x(frequency), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle" }, Number((1 / frequency).toPrecision(3)).toString()));
+      const place = step === 5 ? { x: WIDTH, "text-anchor": "end" } : { x: x(frequency), "text-anchor": "middle" };
+      drawing.append(svg("text", { ...place, y: HEIGHT - BOTTOM + 16 }, Number((1 / frequency).toPrecision(3)).toString()));
     }
     drawing.append(svg("text", { x: (LEFT + WIDTH - RIGHT) / 2, y: HEIGHT - 4, "text-anchor": "middle" }, "resolution (Å)"));
     for (const zero of curves.zeros) {
@@ -64,6 +65,7 @@ window.micrographPanel = (entry, { element, picture }) => {
       });
       drawing.append(svg("path", { class: kind, d: path }));
     }
+    if (curves.zeros.length) drawing.append(svg("text", { class: "zero", x: LEFT, y: 12 }, "┊ CTF zeros"));
     drawing.append(svg("text", { class: "noisy", x: WIDTH - RIGHT - 92, y: 12, "text-anchor": "end" }, "┅ noisy"));
     drawing.append(svg("text", { class: "denoised", x: WIDTH - RIGHT, y: 12, "text-anchor": "end" }, "━ denoised"));
     return drawing;
@@ -83,11 +85,10 @@ window.micrographPanel = (entry, { element, picture }) => {
       panel.append(figure("Its middle, at the network's pixels", slider(pictures["noisy detail"], pictures["denoised detail"], "Middle")));
     }
     panel.append(figure("Residual: noisy less denoised", picture(pictures.residual, "Residual of the whole field")));
-    const zeros = spectra.zeros.length ? "; thin lines: zeros of the CTF" : "";
-    panel.append(figure(`Power spectrum${zeros}`, plot(spectra, `Power spectra of ${entry.name} before and after denoising, logarithmic, with ${spectra.zeros.length} CTF zeros`)));
+    panel.append(figure("Power spectrum", plot(spectra, `Power spectra of ${entry.name} before and after denoising, logarithmic, with ${spectra.zeros.length} CTF zeros`)));
   }
   if (entry.ssnr) {
-    panel.append(figure("Spectral signal-to-noise ratio", plot(entry.ssnr, `Spectral SNR of ${entry.name} before and after denoising, logarithmic`)));
+    panel.append(figure("Spectral signal-to-noise ratio (SSNR) of one half", plot(entry.ssnr, `Spectral SNR of ${entry.name} before and after denoising, logarithmic`)));
   }
   if (!entry.views && !words.length) panel.append(element("p", {}, "Nothing was recorded beyond the row above."));
   return panel;

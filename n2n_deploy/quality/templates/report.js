@@ -7,10 +7,12 @@
     { key: "name", label: "Micrograph", text: true },
     { key: "status", label: "Outcome", text: true },
     { key: "flags", label: "Flags", value: (row) => row.flags.length },
-    { key: "defocus", label: "Defocus (µm)", digits: 2 },
-    { key: "kept", label: "Power kept (%)", digits: 2 },
+    { key: "recovered", label: "Recovered signal fraction", digits: 3 },
     { key: "snr_noisy", label: "SNR before", precision: 3 },
     { key: "snr_denoised", label: "SNR after", precision: 3 },
+    { key: "sbr", label: "SBR", precision: 3 },
+    { key: "defocus", label: "Defocus (µm)", digits: 2 },
+    { key: "kept", label: "Power kept (%)", digits: 2 },
     { key: "seconds", label: "Seconds", digits: 2 },
   ].filter((column) => rows.some((row) => row[column.key] !== null && row[column.key].length !== 0));
   const table = document.getElementById("table");
@@ -32,7 +34,10 @@
 
   const format = (column, value) => {
     if (value === null) return "–";
-    if (column.precision) return Number(value.toPrecision(column.precision)).toString();
+    if (column.precision) {
+      const text = value.toPrecision(column.precision);
+      return text.includes("e") ? Number(text).toString() : text;
+    }
     return column.digits === undefined ? value : value.toFixed(column.digits);
   };
 
