@@ -178,7 +178,7 @@ def run_evaluation(
         figures = write_figures(output, result)
         words = _words(whole)
         if result.left_out:
-            words["left out: no signal in common"] = {"value": f"{len(result.left_out)} micrographs"}
+            words["micrographs left out, without common signal"] = {"value": str(len(result.left_out))}
         info = run_info(title, bundle, used, options, throughput=speed, results=words, figures=figures)
         write_report(report, info, _Entries(table, result, store, bundle.short_hash))
     return EvaluationRun(result, whole, document, report)
