@@ -26,7 +26,8 @@ def angles_command(
 ) -> None:
     """Measure the angular distance between two sets of particle orientations (RELION Euler angles).
 
-    Particles are matched by image name, or by micrograph and coordinates where they were extracted twice.
+    Particles are matched by image name, or by micrograph and coordinates where they were extracted twice. Where both
+    tables have coordinates, names count only as far as these agree.
     The angle is that of the rotation between the two orientations, the smallest over the symmetry mates;
     beside it stands arccos of the quaternions' inner product, as the paper prints it, which is half of it.
     """

@@ -45,11 +45,13 @@ class Bar:
             self._total += len(event.plan.with_status(Status.PENDING))
             if self._task is None:
                 self._task = self._progress.add_task("", total=self._total)
-                self._progress.start()
+                if self._progress.console.is_terminal:  # elsewhere it would only stand above what ends the run early
+                    self._progress.start()
             self._progress.update(self._task, total=self._total)
             for job in event.plan.with_status(Status.REFUSED):
                 self._say("refused", job.reason)
             return
+        self._progress.start()
         self._progress.advance(self._task)
         if event.outcome.error:
             self._say("failed", event.outcome.error)

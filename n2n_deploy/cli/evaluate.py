@@ -1,7 +1,7 @@
 """`n2n-deploy evaluate`: how good a model is on micrographs with even and odd halves."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -133,16 +133,6 @@ def _print(run: "EvaluationRun", output: Path) -> None:
             row = [name.replace("_", " "), f"{interval.value:.4g}", interval.words()]
             table.add_row(*row, *([f"{getattr(run.whole.truth, name):.4g}"] if run.whole.truth else []))
         out.print(table)
-    if run.result.left_out:
-        out.print(f"[yellow]without {len(run.result.left_out)} micrographs whose halves have no signal in common[/]")
-    for flag, count in _flag_counts(run).items():
-        out.print(f"[yellow]{flag}:[/] {count} micrographs; see report.html or evaluation.json")
+    for remark in run.result.remarks:
+        out.print(f"[yellow]{remark}[/]", soft_wrap=True)
     out.print(f"written to {output}; report: {run.report}")
-
-
-def _flag_counts(run: "EvaluationRun") -> dict[str, int]:
-    counts: dict[str, Any] = {}
-    for done in run.result.done:
-        for flag in done.flags:
-            counts[flag.kind] = counts.get(flag.kind, 0) + 1
-    return counts

@@ -14,7 +14,7 @@ from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.errors import N2NError
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable
-from n2n_deploy.quality.common_noise import CommonNoise, at_ctf_zeros, beyond_signal
+from n2n_deploy.quality.common_noise import COMMON_NOISE, CommonNoise, at_ctf_zeros, beyond_signal
 from n2n_deploy.quality.entries import Flag
 from n2n_deploy.quality.estimates import Covariances, Estimates, covariances, from_covariances, ring_covariances
 from n2n_deploy.quality.flags import NO_SIGNAL, no_signal
@@ -66,6 +66,10 @@ class MicrographEvaluation:
     notes: tuple[str, ...]
     seconds: float
 
+    def has(self, kind: str) -> bool:
+        """Whether there is a flag of this kind."""
+        return kind in (flag.kind for flag in self.flags)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SetEvaluation:
@@ -103,7 +107,16 @@ class Evaluation:
     @property
     def left_out(self) -> list[str]:
         """Names of the micrographs whose halves have no signal in common: the set's averages are without them."""
-        return [done.micrograph.name for done in self.done if NO_SIGNAL in (flag.kind for flag in done.flags)]
+        return [done.micrograph.name for done in self.done if done.has(NO_SIGNAL)]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What has to be known beside the set's numbers, one line each."""
+        total, counted = len(self.done), [done for done in self.done if not done.has(NO_SIGNAL)]
+        out, noisy = total - len(counted), sum(done.has(COMMON_NOISE) for done in counted)
+        left_out = f"{out} of {total} micrographs left out of the set: no signal common to their halves"
+        common = f"{noisy} of {len(counted)} micrographs in the set: noise common to their halves counts as signal"
+        return [line for number, line in ((out, left_out), (noisy, common)) if number]
 
     def whole(self, bins: int | None = None) -> SetEvaluation | None:
         """Average over the set, less what is `left_out`; None where nothing is left.
@@ -111,8 +124,7 @@ class Evaluation:
         Args:
             bins: of the frequency axis; by default the rings of the smallest field of view.
         """
-        without = set(self.left_out)
-        counted = [done for done in self.done if done.micrograph.name not in without]
+        counted = [done for done in self.done if not done.has(NO_SIGNAL)]
         return summarise(counted, bins) if counted else None
 
 

@@ -39,6 +39,7 @@ def as_json(result: Evaluation, whole: SetEvaluation | None, run: Mapping[str, A
         "confidence": {"level": LEVEL, "method": METHOD},
         "micrographs": len(result.done),
         "left_out_of_the_set": result.left_out,
+        "remarks": result.remarks,
         "failed": len(result.failures),
         "failures": result.failures,
         "seconds": round(result.seconds, 3),
@@ -50,17 +51,24 @@ def as_json(result: Evaluation, whole: SetEvaluation | None, run: Mapping[str, A
     return plain
 
 
-def clear(folder: Path) -> None:
-    """Remove what an earlier evaluation left in its folder: numbers of two runs side by side would be taken for one's.
+def refuse_batch(folder: Path) -> None:
+    """Refuse the folder of a batch, whose report and configuration would be written over.
 
     Raises:
         UsageError: the folder holds a batch of denoised micrographs.
-        HostError: a file cannot be removed.
     """
     for name in ("denoised.star", "summary.json"):
         if (folder / name).exists():
             raise UsageError(f"{folder}: holds denoised micrographs ({name}); give evaluate a folder of its own")
-    for path in [folder / name for name in WRITTEN] + list((folder / "rings").glob("*.csv")):
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier evaluation left in its folder: numbers of two runs side by side would be taken for one's.
+
+    Raises:
+        HostError: a file cannot be removed.
+    """
+    for path in [folder / name for name in WRITTEN] + list((folder / "rings").glob(f"{'[0-9]' * 5}*_*.csv")):
         try:
             path.unlink(missing_ok=True)
         except OSError as error:

@@ -18,7 +18,14 @@ from n2n_deploy.manifest import Precision
 from n2n_deploy.quality.entries import MicrographEntry
 from n2n_deploy.quality.entry_store import EntryStore
 from n2n_deploy.quality.evaluate import Evaluation, MicrographEvaluation, SetEvaluation, evaluate
-from n2n_deploy.quality.evaluation_files import as_json, clear, write_json, write_micrograph_rings, write_tables
+from n2n_deploy.quality.evaluation_files import (
+    as_json,
+    clear,
+    refuse_batch,
+    write_json,
+    write_micrograph_rings,
+    write_tables,
+)
 from n2n_deploy.quality.evaluation_views import entry_of, write_figures
 from n2n_deploy.quality.halves import Halves
 from n2n_deploy.quality.intervals import LEVEL
@@ -113,6 +120,7 @@ def run_evaluation(
         need_ctf=bundle.recipe.phase_flip,
         need_halves=True,
     )
+    refuse_batch(output)
     make_writable_folder(output)
     missing = [*missing_libraries(), *(() if importlib.util.find_spec("matplotlib") else ("matplotlib",))]
     store, limit = EntryStore(output / ".report"), picture_limit(len(table))
@@ -177,8 +185,9 @@ def run_evaluation(
         title = f"Evaluation of {bundle.path.name}"
         figures = write_figures(output, result)
         words = _words(whole)
-        if result.left_out:
-            words["micrographs left out, without common signal"] = {"value": str(len(result.left_out))}
+        for remark in result.remarks:
+            count, _, what = remark.partition(" micrographs ")
+            words[f"micrographs {what}"] = {"value": count}
         info = run_info(title, bundle, used, options, throughput=speed, results=words, figures=figures)
         write_report(report, info, _Entries(table, result, store, bundle.short_hash))
     return EvaluationRun(result, whole, document, report)

@@ -65,7 +65,7 @@ def jackknife(
             low, high = value - half, value + half
             if name in positive:
                 factor = np.exp(reach * np.log(without[name]).std(axis=0, ddof=1))
-                above = np.isfinite(factor)
+                above = np.isfinite(factor) & (value > 0)
                 low, high = np.where(above, value / factor, low), np.where(above, value * factor, high)
             found[name] = Interval(value, low, high)
     return found

@@ -10,6 +10,7 @@ import numpy as np
 from n2n_deploy.errors import DataError, UsageError
 from n2n_deploy.io.atomic import atomic_write, make_writable_folder
 from n2n_deploy.io.mrc import read_mrc
+from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.quality.figures import BLUE, GREY, RED, figure, resolution_axis, write_csv
 from n2n_deploy.quality.fsc import HALF_MAPS, MODEL, ShellCorrelation, check_maps, shell_correlation
 
@@ -111,7 +112,8 @@ class MapComparison:
         axes.set_ylabel(f"{self.curve_name} against the {'model' if self.model else 'other half'}")
         resolution_axis(axes, float(shells.frequency[-1]))
         if shells.unmasked is not None:
-            axes.legend(loc="upper right")
+            # Above the curves: within, no corner is free of all of them in every comparison.
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, columnspacing=1.2, handlelength=1.4)
 
     def _draw_amplitudes(self, axes: "Axes") -> None:
         shells = self.shells
@@ -177,7 +179,18 @@ def _read(path: Path) -> _Map:
         raise DataError(f"{path}: a stack of images; expected a map or one image, so take one out of it first")
     image = read_mrc(path, ndim=3)
     data = image.data[0] if len(image.data) == 1 else image.data
-    return _Map(path, data.astype(np.float32, copy=False), image.pixel_size, tuple(image.warnings))
+    warnings = (*image.warnings, *_unequal_sections(image.header))
+    return _Map(path, data.astype(np.float32, copy=False), image.pixel_size, warnings)
+
+
+def _unequal_sections(header: MRCHeader) -> list[str]:
+    """Tell of a volume with sections further apart than its pixels; `warnings` of a header tell of x and y alone."""
+    if header.pixel_size is None or header.sections == 1:
+        return []
+    z = float(header.fields["cella"]["z"]) / (int(header.fields["mz"]) or np.nan)
+    if abs(z / header.pixel_size - 1) < _SAME_PIXEL:
+        return []
+    return [f"the header says {header.pixel_size:g} Å per pixel along x and {z:g} along z; that along x is used"]
 
 
 def _pixel_size(maps: list[_Map]) -> float:

@@ -1,6 +1,8 @@
 """Particle orientations as RELION's tables hold them, and which rows of two tables are the same particle."""
 
+import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +16,14 @@ from n2n_deploy.errors import DataError
 _ANGLES = ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")
 _COORDINATES = ("_rlnMicrographName", "_rlnCoordinateX", "_rlnCoordinateY")
 _BY_COORDINATES = "micrograph and coordinates"
+
+_SHORTENED: tuple[Callable[[str], str], ...] = (
+    str,
+    lambda name: PurePosixPath(name).stem,
+    lambda name: re.sub(r"([_.-][A-Za-z]+)+$", "", PurePosixPath(name).stem),
+)
+"""Micrographs' names: whole, without the ending (.tiff, .mrc), and without words of processing (_DW, _denoised). Words
+with digits stay: they tell micrographs apart."""
 
 NEAR = 10.0
 """Pixels of the micrograph that one particle may lie apart in two tables: extracting anew may centre it anew."""
@@ -85,7 +95,8 @@ def match(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray, str
     Particles are told apart by image name (rlnImageName), by rlnTomoParticleName, by the file name of the micrograph
     and the coordinates (those that are nearest to each other, up to `NEAR`), or by the image's file name without
     folders, which serve particles that were extracted twice. That counts which finds the most; of equals, the first.
-    Two projects may give one name to different particles: where both tables have coordinates, these must agree.
+    Two projects may give one name to different particles: where both tables have coordinates, these must agree, and
+    the micrographs too. Micrographs may differ in ending and words of processing (mic_1.tiff, mic_1_DW.mrc).
 
     Returns:
         The rows of `a`, the same particles' rows of `b`, and what matched them.
@@ -95,17 +106,28 @@ def match(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray, str
     """
     looked: list[str] = []
     found: list[tuple[np.ndarray, np.ndarray, str]] = []
+    micrographs = _micrograph_numbers(a.micrographs, b.micrographs)
     for kind in a.names:
         if kind not in b.names:
             continue
-        if not found:
+        if not looked:
             _refuse_duplicates(a, kind)
             _refuse_duplicates(b, kind)
-        rows, others = _nearest(a, b) if kind == _BY_COORDINATES else _same_names(a.names[kind], b.names[kind])
+        if kind == _BY_COORDINATES:
+            rows, others = _nearest(a, b, micrographs)
+        elif any(len(set(table.names[kind])) < len(table.names[kind]) for table in (a, b)):
+            # Without their folders, the images of two particles may have one name.
+            looked.append(f"{kind}, but two particles have the same")
+            continue
+        else:
+            rows, others = _same_names(a.names[kind], b.names[kind])
         if len(rows) and len(a.coordinates) and len(b.coordinates):
             apart = np.linalg.norm(a.coordinates[rows] - b.coordinates[others], axis=1) > NEAR
+            here, there = micrographs[0][rows], micrographs[1][others]
+            # Micrographs that the other table does not have may be the same under a name we cannot read.
+            apart |= (here != there) & (np.isin(here, micrographs[1]) | np.isin(there, micrographs[0]))
             if apart.mean() > 0.5:
-                looked.append(f"{kind}, but {apart.sum()} of {len(rows)} have other coordinates")
+                looked.append(f"{kind}, but {apart.sum()} of {len(rows)} have another micrograph or other coordinates")
                 continue
             rows, others = rows[~apart], others[~apart]
         if len(rows):
@@ -134,15 +156,32 @@ def _same_names(a: list[str], b: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return rows, others
 
 
-def _nearest(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of particles that are nearest to each other on a micrograph of the same file name, up to `NEAR`."""
-    micrographs = [
-        {name: np.flatnonzero(np.array(table.micrographs) == name) for name in set(table.micrographs)}
-        for table in (a, b)
-    ]
+def _micrograph_numbers(a: list[str], b: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Number the micrographs so that one number is one micrograph in both tables, by the longest names they share."""
+    whole = set(a), set(b)
+    for shorten in _SHORTENED:
+        short = [{name: shorten(name) for name in names} for names in whole]
+        told_apart = all(len(set(names.values())) == len(names) for names in short)
+        if told_apart and not set(short[0].values()).isdisjoint(short[1].values()):
+            break
+    else:
+        short = [{name: name for name in names} for names in whole]
+    numbers = {name: number for number, name in enumerate({*short[0].values(), *short[1].values()})}
+    first, second = (
+        np.array([numbers[names[name]] for name in table], dtype=np.intp)
+        for names, table in zip(short, (a, b), strict=True)
+    )
+    return first, second
+
+
+def _nearest(
+    a: Orientations, b: Orientations, micrographs: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of particles that are nearest to each other on one micrograph, up to `NEAR`."""
+    by_micrograph = [_rows_of_each(numbers) for numbers in micrographs]
     rows, others = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
-    for name, here in micrographs[0].items():
-        there = micrographs[1].get(name)
+    for number, here in by_micrograph[0].items():
+        there = by_micrograph[1].get(number)
         if there is None:
             continue
         distance, partner = map(np.asarray, cKDTree(b.coordinates[there]).query(a.coordinates[here]))
@@ -152,6 +191,13 @@ def _nearest(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray]:
         others.append(there[partner[mutual]])
     order = np.argsort(np.concatenate(rows))
     return np.concatenate(rows)[order], np.concatenate(others)[order]
+
+
+def _rows_of_each(numbers: np.ndarray) -> dict[int, np.ndarray]:
+    """Rows by number, all in one sort: a table may have a million particles on ten thousand micrographs."""
+    order = np.argsort(numbers, kind="stable")
+    values, starts = np.unique(numbers[order], return_index=True)
+    return dict(zip(values.tolist(), np.split(order, starts[1:]), strict=True))
 
 
 def _positions(path: Path, block: gemmi.cif.Block) -> tuple[list[str], np.ndarray]:

@@ -10,12 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 from n2n_deploy.bundle import write_bundle
+from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.manifest import Deviation, Manifest
+from n2n_deploy.quality.evaluate import MicrographEvaluation, evaluate
 from n2n_deploy.recipe import Recipe
 
 from .browser import open_browser
 
 Image = NDArray[np.float32]
+MakeModel = Callable[..., Path]
 
 
 class Function:
@@ -52,6 +56,13 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return path
 
     return make
+
+
+def measured(star: Path, model: Path, function: Callable[[Image], Image]) -> list[MicrographEvaluation]:
+    with Denoiser(model, session=Function(function)) as denoiser:
+        result = evaluate(read_micrographs(star, need_halves=True), denoiser, truth=star.parent / "truth")
+    assert not result.failures
+    return result.done
 
 
 def write_convolution(path: Path, kernel: Image) -> Path:

@@ -171,7 +171,54 @@ def test_names_alone_are_not_believed_against_coordinates(tmp_path):
         )
         for name in ("a", "b")
     ]
-    with pytest.raises(DataError, match="share no particle .*image name, but 20 of 20 have other coordinates"):
+    with pytest.raises(
+        DataError, match="share no particle .*image name, but 20 of 20 have another micrograph or other coordinates"
+    ):
+        compare(*tables, "C1")
+
+
+def test_image_file_names_that_two_particles_share_match_none(tmp_path):
+    euler = random_euler(20, seed=15)
+    names = [f"{i % 10 + 1}@Extract/job007/{'first' if i < 10 else 'second'}/mic.mrcs" for i in range(20)]
+    a = write_star(tmp_path / "a.star", euler, names)
+    distances = compare(a, write_star(tmp_path / "b.star", euler[:10], names[:10]), "C1")
+    assert (distances.matched_by, distances.unmatched) == ("image name", (10, 0))
+    assert distances.rotation_angle.max() < 1e-10
+    moved = write_star(tmp_path / "c.star", euler[:10], [name.replace("job007", "job020") for name in names[:10]])
+    with pytest.raises(DataError, match="image file name, but two particles have the same"):
+        compare(a, moved, "C1")
+
+
+@pytest.mark.parametrize("stem", ["mic_{}", "mic_{}_DW", "mic_{}_denoised"])
+@pytest.mark.parametrize("stack", ["particles", "again"])
+def test_places_on_a_grid_are_told_apart_by_their_micrographs(stack, stem, tmp_path):
+    """Every micrograph has particles at the same places, so that coordinates alone would agree with any name."""
+    euler, number = random_euler(48, seed=16), np.repeat(np.arange(3), 16)
+    x, y = (np.tile(axis.ravel(), 3) for axis in np.meshgrid(np.arange(4) * 500.0, np.arange(4) * 500.0))
+    tables = []
+    for path, name, images, rows in (
+        (tmp_path / "a.star", "mic_{}.tiff", "particles", np.arange(48)),
+        (tmp_path / "b.star", f"{stem}.mrc", stack, np.roll(np.arange(48), 16)),
+    ):
+        extra = {
+            "rlnMicrographName": [name.format(n) for n in number[rows]],
+            "rlnCoordinateX": x[rows],
+            "rlnCoordinateY": y[rows],
+        }
+        tables.append(write_star(path, euler[rows], [f"{i + 1}@{images}.mrcs" for i in range(48)], extra))
+    distances = compare(*tables, "C1")
+    assert (distances.matched_by, distances.unmatched) == ("micrograph and coordinates", (0, 0))
+    assert distances.rotation_angle.max() < 1e-10
+
+
+def test_words_that_alone_tell_micrographs_apart_stay_in_their_names(tmp_path):
+    euler = random_euler(2, seed=17)
+    extra = {"rlnCoordinateX": [100, 100], "rlnCoordinateY": [100, 100]}
+    tables = []
+    for name, names in (("a", ["grid_left.mrc", "grid_right.mrc"]), ("b", ["grid_up.mrc", "grid_down.mrc"])):
+        images = [f"{i}@{name}.mrcs" for i in (1, 2)]
+        tables.append(write_star(tmp_path / f"{name}.star", euler, images, {"rlnMicrographName": names} | extra))
+    with pytest.raises(DataError, match="share no particle"):
         compare(*tables, "C1")
 
 

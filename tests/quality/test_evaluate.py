@@ -13,89 +13,18 @@ from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 from n2n_deploy.cli.app import build
-from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.errors import DataError, HostError, UsageError
-from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.quality import evaluation_run
-from n2n_deploy.quality.evaluate import QUANTITIES, MicrographEvaluation, evaluate, summarise
+from n2n_deploy.quality.evaluate import QUANTITIES, summarise
 from n2n_deploy.quality.evaluation_run import EvaluationRun, run_evaluation
 from n2n_deploy.simulate import simulate
 
-from .conftest import Function, Image, write_convolution
-
-MakeModel = Callable[..., Path]
-
-
-@pytest.fixture(scope="module", params=[6.0, 60.0, 600.0], ids=lambda dose: f"dose {dose:g}")
-def simulated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two micrographs, at SNRs (of a half, in the band) from about 0.05 to about 5."""
-    return simulate(tmp_path_factory.mktemp("simulated"), 2, (432, 400), 4.0, seed=7, dose=request.param)
+from .conftest import Function, MakeModel, measured, write_convolution
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate(tmp_path_factory.mktemp("one"), 3, (300, 320), 4.0, seed=2)
-
-
-def _pattern(shape: tuple[int, ...]) -> Image:
-    field = gaussian_filter(np.random.default_rng(9).standard_normal(shape), 2)
-    return (0.3 * field / field.std()).astype(np.float32)
-
-
-DENOISERS: dict[str, Callable[[Image], Image]] = {
-    "nothing done": lambda image: image,
-    "a blur, whose bias is signal": lambda image: gaussian_filter(image, 1.0),
-    "too dark by half": lambda image: 0.5 * gaussian_filter(image, 0.7),
-    "a blank": lambda image: 0 * image,
-    "a pattern of its own": lambda image: gaussian_filter(image, 1.0) + _pattern(image.shape),
-    "not linear": lambda image: np.tanh(2 * gaussian_filter(image, 1.0)),
-    "shifted": lambda image: np.roll(gaussian_filter(image, 1.0), 2, axis=0),
-}
-
-
-def measured(star: Path, model: Path, function: Callable[[Image], Image]) -> list[MicrographEvaluation]:
-    with Denoiser(model, session=Function(function)) as denoiser:
-        result = evaluate(read_micrographs(star, need_halves=True), denoiser, truth=star.parent / "truth")
-    assert not result.failures
-    return result.done
-
-
-@pytest.mark.parametrize("kind", DENOISERS)
-def test_estimates_agree_with_the_truth(kind: str, simulated: Path, make_model: MakeModel) -> None:
-    done = measured(simulated, make_model(), DENOISERS[kind])
-    whole = summarise(done)
-    assert whole.truth is not None
-    found, true = whole.image, whole.truth
-    # Covariances of independent noises of variance 1 and less, over the pixels of two images.
-    pixels = 2 * (432 * 4 / 6) * (400 * 4 / 6)
-    scatter = 6 / np.sqrt(pixels)
-    for name in ("var_signal", "var_noise_noisy", "var_bias"):
-        assert found[name].value == pytest.approx(getattr(true, name), abs=scatter), name
-    # No noise of the other half comes into this one.
-    assert found["var_noise_denoised"].value == pytest.approx(true.var_noise_denoised, rel=1e-3, abs=1e-5)
-    error = true.var_signal * (true.recovered_signal_fraction - found["recovered_signal_fraction"].value)
-    assert abs(error) < 2 * scatter
-    rings = summarise(done, bins=12)
-    expected = rings.true_rings
-    assert expected is not None
-    # A ring holds its share of the components, and of the noise.
-    power = rings.rings["var_signal"].value + rings.rings["var_noise_noisy"].value
-    error = 6 * power / np.sqrt(np.maximum(np.arange(12) + 0.5, 1) / 72 * pixels)
-    for name in ("var_signal", "var_noise_noisy", "var_bias"):
-        assert np.all(np.abs(rings.rings[name].value - getattr(expected, name)) < error + 1e-9), name
-    noise = rings.rings["var_noise_denoised"].value
-    np.testing.assert_allclose(noise, expected.var_noise_denoised, rtol=0.01, atol=3e-6)
-    recovered = rings.rings["recovered_signal_fraction"].value * rings.rings["var_signal"].value
-    assert np.all(np.abs(recovered - expected.recovered_signal_fraction * expected.var_signal) < 2 * error + 1e-9)
-
-
-def test_doses_differ_in_snr_as_they_should(tmp_path: Path, make_model: MakeModel) -> None:
-    """Ten times the electrons, ten times the signal-to-noise ratio: shot noise is all there is."""
-    ratios = []
-    for dose in (20.0, 200.0):
-        star = simulate(tmp_path / f"{dose:g}", 1, (432, 400), 4.0, seed=7, dose=dose)
-        ratios.append(summarise(measured(star, make_model(), np.copy)).image["snr_noisy"].value)
-    assert ratios[1] / ratios[0] == pytest.approx(10, rel=0.15)
 
 
 @pytest.fixture
@@ -127,10 +56,10 @@ def _read(folder: Path, number: int, half: str) -> np.ndarray:
     return mrcfile.read(folder / f"mic_{number:04d}_{half}.mrc")
 
 
-def _write(path: Path, image: np.ndarray) -> None:
+def _write(path: Path, image: np.ndarray, pixel_size: float = 4.0) -> None:
     with mrcfile.new(path, overwrite=True) as mrc:
         mrc.set_data(image.astype(np.float32))
-        mrc.voxel_size = 4.0
+        mrc.voxel_size = pixel_size
 
 
 @pytest.mark.parametrize("kind", SPOILERS)
@@ -159,6 +88,24 @@ def test_halves_of_different_micrographs_are_flagged(spoiled: Path, make_model: 
     assert without.whole is not None
     for name in ("var_signal", "snr_noisy", "recovered_signal_fraction"):
         assert run.whole.image[name] == without.whole.image[name]
+
+
+def test_noise_that_halves_share_is_told_beside_the_set(make_model: MakeModel, tmp_path: Path) -> None:
+    star = simulate(tmp_path / "fine", 3, (300, 320), 1.0, seed=2, dose=200)  # pixels that reach beyond all signal
+    folder = star.parent / "micrographs"
+    artefact = np.random.default_rng(5).normal(size=(300, 320))
+    for half in ("EVN", "ODD"):
+        image = _read(folder, 3, half).copy()
+        _write(folder / f"mic_0003_{half}.mrc", image + image.std() * artefact, 1.0)
+    shutil.copy(folder / "mic_0001_ODD.mrc", folder / "mic_0002_ODD.mrc")
+    run = run_evaluation(star, make_model(), tmp_path / "out", session=Function(np.copy))
+    left_out, noisy = run.document["remarks"]
+    assert left_out == "1 of 3 micrographs left out of the set: no signal common to their halves"
+    assert noisy.startswith("1 of 2 micrographs in the set: noise common to their halves")
+    assert len(run.document["each"]) == 3
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "left out of the set" in page
+    assert "noise common to their halves" in page
 
 
 def test_a_table_without_halves_is_refused(one: Path, make_model: MakeModel, tmp_path: Path) -> None:
@@ -240,12 +187,32 @@ def test_a_folder_tells_of_its_last_evaluation_alone(spoiled: Path, make_model: 
     assert left == {"evaluation.json", "evaluation.csv", "report.html"}
 
 
-def test_a_batch_of_denoised_micrographs_is_not_written_over(one: Path, make_model: MakeModel, tmp_path: Path) -> None:
-    (tmp_path / "denoised.star").write_text("data_micrographs\n")
-    (tmp_path / "report.html").write_text("of the batch")
-    with pytest.raises(UsageError, match=r"holds denoised micrographs \(denoised.star\)"):
+def test_a_shorter_table_leaves_no_rings_of_a_longer_one(one: Path, make_model: MakeModel, tmp_path: Path) -> None:
+    out, first = tmp_path / "out", _first_row(one)
+    run_evaluation(one, make_model(), out, session=Function(np.copy))
+    (out / "rings" / "mine.csv").write_text("somebody else's")
+    run_evaluation(first, make_model(), out, session=Function(np.copy))
+    assert {path.name for path in (out / "rings").iterdir()} == {"00001_mic_0001_DW.csv", "mine.csv"}
+
+
+def _first_row(star: Path) -> Path:
+    """The same table with its first micrograph alone, in the same folder."""
+    path = star.with_name("first.star")
+    lines = star.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "mic_0002" not in line and "mic_0003" not in line))
+    return path
+
+
+@pytest.mark.parametrize("name", ["denoised.star", "summary.json"])
+def test_a_batch_of_denoised_micrographs_is_not_written_over(
+    name: str, one: Path, make_model: MakeModel, tmp_path: Path
+) -> None:
+    batch = {name: "of the batch", "report.html": "of the batch", "config.toml": "of the batch"}
+    for each, text in batch.items():
+        (tmp_path / each).write_text(text)
+    with pytest.raises(UsageError, match=rf"holds denoised micrographs \({name}\)"):
         run_evaluation(one, make_model(), tmp_path, session=Function(np.copy))
-    assert (tmp_path / "report.html").read_text() == "of the batch"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == batch
 
 
 def test_too_little_memory_is_one_line_for_all(one: Path, tmp_path: Path) -> None:
@@ -297,3 +264,8 @@ def test_command_prints_the_same_document(one: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "config.toml").is_file()
     shown = CliRunner().invoke(build(), [*arguments, "--device", "cpu"])
     assert "recovered signal fraction" in shown.stdout
+    arguments[1] = str(_first_row(one))
+    alone = CliRunner().invoke(build(), [*arguments, "--device", "cpu"])
+    (line,) = (line for line in alone.stdout.splitlines() if line.startswith("snr noisy"))
+    assert line.split()[3] == "–"  # of one micrograph there is no interval
+    assert "nan" not in alone.stdout

@@ -25,7 +25,7 @@ def halves(shape: tuple[int, ...], noise: float = 1.0, seed: int = 0) -> tuple[n
     return a.astype(np.float32), b.astype(np.float32)
 
 
-def save(path: Path, data: np.ndarray, pixel_size: float = PIXEL_SIZE) -> Path:
+def save(path: Path, data: np.ndarray, pixel_size: float | tuple[float, ...] = PIXEL_SIZE) -> Path:
     with mrcfile.new(path) as file:
         file.set_data(data.astype(np.float32))
         file.voxel_size = pixel_size
@@ -189,6 +189,30 @@ def test_files_are_compared_and_written(tmp_path):
     rows = list(csv.DictReader((tmp_path / "out" / "fsc.csv").open()))
     np.testing.assert_allclose([float(row["correlation"]) for row in rows], comparison.shells.correlation, rtol=1e-5)
     assert (tmp_path / "out" / "fsc.png").stat().st_size > 10000
+
+
+def test_voxels_that_are_no_cubes_are_told_of(tmp_path):
+    a, b = halves((16, 16, 16))
+    even = save(tmp_path / "even.mrc", a)
+    for axis, size in (("y", (1.7, 2.4, 1.7)), ("z", (1.7, 1.7, 2.4))):
+        (warning,) = compare_maps(even, save(tmp_path / f"{axis}.mrc", b, size)).warnings
+        assert warning.endswith(
+            f"{axis}.mrc: the header says 1.7 Å per pixel along x and 2.4 along {axis}; that along x is used"
+        )
+    assert compare_maps(even, even).warnings == ()
+    # An image has one section, whatever its header says of the next.
+    image = save(tmp_path / "image.mrc", a[0], (1.7, 1.7, 2.4))
+    assert compare_maps(image, image).warnings == ()
+
+
+def test_where_no_phase_was_randomised_there_is_no_resolution_for_it(tmp_path):
+    a, _ = halves((16, 16, 16))
+    half, mask = save(tmp_path / "half.mrc", a), save(tmp_path / "mask.mrc", np.ones_like(a))
+    summary = compare_maps(half, half, mask=mask).summary()
+    assert summary["phases_randomised_from"] is None
+    a, b = halves((16, 16, 16), noise=6.0)
+    found = compare_maps(save(tmp_path / "a.mrc", a), save(tmp_path / "b.mrc", b), mask=mask).summary()
+    assert found["phases_randomised_from"] > found["nyquist_resolution"]
 
 
 def test_bad_pairs_are_refused_in_one_line(tmp_path):

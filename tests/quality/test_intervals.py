@@ -49,6 +49,14 @@ def test_estimates_below_0_have_the_plain_interval() -> None:
     np.testing.assert_array_equal(tried.low[mixed], plain.low[mixed])
 
 
+def test_a_ratio_below_0_of_parts_above_it_has_the_plain_interval() -> None:
+    """Each micrograph alone has a quotient above 0, of two numbers above it or two below; both together have not."""
+    samples = np.array([[3.0, 1.0], [-1.0, -2.0]])
+    plain, tried = (jackknife(samples, lambda m: {"x": m[0] / m[1]}, names)["x"] for names in ((), ("x",)))
+    assert plain.value == -2
+    assert (tried.low, tried.high) == (plain.low, plain.high)
+
+
 def test_one_micrograph_has_no_interval() -> None:
     found = jackknife(np.ones((1, 2, 3)), lambda means: {"first": means[0]})["first"]
     assert np.all(found.value == 1)

@@ -1,0 +1,101 @@
+"""Estimates from the halves against the known truth, on simulated micrographs, by what chance allows."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from n2n_deploy.quality.evaluate import QUANTITIES, summarise
+from n2n_deploy.simulate import simulate
+
+from .conftest import Image, MakeModel, measured
+
+
+@pytest.fixture(scope="module", params=[6.0, 60.0, 600.0], ids=lambda dose: f"dose {dose:g}")
+def simulated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two micrographs, at SNRs (of a half, in the band) from about 0.05 to about 5."""
+    return simulate(tmp_path_factory.mktemp("simulated"), 2, (432, 400), 4.0, seed=7, dose=request.param)
+
+
+def _pattern(shape: tuple[int, ...]) -> Image:
+    field = gaussian_filter(np.random.default_rng(9).standard_normal(shape), 2)
+    return (0.3 * field / field.std()).astype(np.float32)
+
+
+DENOISERS: dict[str, Callable[[Image], Image]] = {
+    "nothing done": lambda image: image,
+    "a blur, whose bias is signal": lambda image: gaussian_filter(image, 1.0),
+    "too dark by half": lambda image: 0.5 * gaussian_filter(image, 0.7),
+    "a blank": lambda image: 0 * image,
+    "a pattern of its own": lambda image: gaussian_filter(image, 1.0) + _pattern(image.shape),
+    "not linear": lambda image: np.tanh(2 * gaussian_filter(image, 1.0)),
+    "shifted": lambda image: np.roll(gaussian_filter(image, 1.0), 2, axis=0),
+}
+
+
+SURE = 5.0
+"""Standard errors that chance does not reach in the thousand comparisons made here."""
+
+
+def _recovered(found: Any) -> Any:
+    """What is recovered of the signal, in its units: of a ring without signal the fraction means nothing."""
+    return found["recovered_signal_fraction"] * found["var_signal"]
+
+
+def _scatter(true: dict[str, Any], components: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """How far estimates lie from the truth by chance, by the law of sample covariances.
+
+    That of two independent Gaussian signals has a variance of var(A) var(B) / n. With the model put in, the errors
+    of the estimates are cov(S,N1) + cov(S,N2) + cov(N1,N2); cov(N1,N2); cov(N1,N2) − cov(E1,N2) − cov(E2,N1), where
+    E = B + R; and cov(D1,N2) + cov(D2,N1).
+    """
+    signal, noise, left = (true[name] for name in ("var_signal", "var_noise_noisy", "var_noise_denoised"))
+    bias = np.maximum(true["var_bias"], 0)
+    made = (np.sqrt(signal) + np.sqrt(bias)) ** 2 + left  # var(D), where all of the bias is along the signal
+    variances = {
+        "var_signal": noise**2 + 2 * signal * noise,
+        "var_noise_noisy": noise**2,
+        "var_bias": noise**2 + 2 * (bias + left) * noise,
+        "recovered": 2 * made * noise,
+    }
+    return {name: np.sqrt(variance / components) for name, variance in variances.items()}
+
+
+@pytest.mark.parametrize("kind", DENOISERS)
+def test_estimates_agree_with_the_truth(kind: str, simulated: Path, make_model: MakeModel) -> None:
+    whole = summarise(measured(simulated, make_model(), DENOISERS[kind]), bins=12)
+    assert whole.truth is not None
+    assert whole.true_rings is not None
+    # A disc of components up to Nyquist, of two images; ring k has its share.
+    components = np.pi / 4 * 2 * (432 * 4 / 6) * (400 * 4 / 6) * (2 * np.arange(12) + 1) / 144
+    found = {name: interval.value for name, interval in whole.rings.items()}
+    true = {name: getattr(whole.true_rings, name) for name in QUANTITIES}
+    scatter = _scatter(true, components)
+    for name in ("var_signal", "var_noise_noisy", "var_bias"):
+        assert np.all(np.abs(found[name] - true[name]) < SURE * scatter[name] + 1e-9), name
+    assert np.all(np.abs(_recovered(found) - _recovered(true)) < SURE * scatter["recovered"] + 1e-9)
+    # No noise of the other half comes into this one: its two variances' geometric mean is close to the other mean.
+    # The halves' grey scales differ by some thousandths, by as much S is left in D1 − D2.
+    error = (1e-3 + SURE**2 / components) * true["var_noise_denoised"] + 1e-6
+    assert np.all(np.abs(found["var_noise_denoised"] - true["var_noise_denoised"]) < error)
+
+    found = {name: interval.value for name, interval in whole.image.items()}
+    true = {name: getattr(whole.truth, name) for name in QUANTITIES}
+    over_all = {name: np.sqrt(np.sum(ring**2)) for name, ring in scatter.items()}
+    for name in ("var_signal", "var_noise_noisy", "var_bias"):
+        assert found[name] == pytest.approx(true[name], abs=SURE * over_all[name] + 1e-7), name
+    assert _recovered(found) == pytest.approx(_recovered(true), abs=SURE * over_all["recovered"] + 1e-7)
+    assert found["var_noise_denoised"] == pytest.approx(true["var_noise_denoised"], rel=1e-3, abs=3e-6)
+
+
+def test_doses_differ_in_snr_as_they_should(tmp_path: Path, make_model: MakeModel) -> None:
+    """Ten times the electrons, ten times the signal-to-noise ratio: shot noise is all there is."""
+    ratios = []
+    for dose in (20.0, 200.0):
+        star = simulate(tmp_path / f"{dose:g}", 1, (432, 400), 4.0, seed=7, dose=dose)
+        ratios.append(summarise(measured(star, make_model(), np.copy)).image["snr_noisy"].value)
+    assert ratios[1] / ratios[0] == pytest.approx(10, rel=0.15)
