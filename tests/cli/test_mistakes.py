@@ -73,9 +73,9 @@ def there(simulated: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.M
         ("fsc a.mrc b.mrc", 1, "a.mrc: "),
         ("fsc good.star good.star --pixel-size inf", 2, "--pixel-size inf: expected"),
         (
-            "fsc sim/micrographs/mic_0001_EVN.mrc sim/micrographs/mic_0001_ODD.mrc --mask sim/micrographs/mic_0001_DW.mrc",
+            "fsc sim/truth/mic_0001.mrc sim/truth/mic_0001.mrc --mask sim/truth/mic_0001.mrc",
             1,
-            "sim/micrographs/mic_0001_DW.mrc: a mask's values lie between 0 and 1",
+            "mic_0001.mrc: a mask's values lie between 0 and 1",
         ),
         ("inspect sim", 1, "sim: "),
         ("verify damaged.n2n", 1, "damaged.n2n: "),

@@ -212,12 +212,12 @@ def test_places_on_a_grid_are_told_apart_by_their_micrographs(stack, stem, tmp_p
 
 
 def test_words_that_alone_tell_micrographs_apart_stay_in_their_names(tmp_path):
-    euler = random_euler(2, seed=17)
     extra = {"rlnCoordinateX": [100, 100], "rlnCoordinateY": [100, 100]}
     tables = []
-    for name, names in (("a", ["grid_left.mrc", "grid_right.mrc"]), ("b", ["grid_up.mrc", "grid_down.mrc"])):
+    for name, words in (("a", ("left", "right")), ("b", ("up", "down"))):
+        micrographs = {"rlnMicrographName": [f"grid_{word}.mrc" for word in words]}
         images = [f"{i}@{name}.mrcs" for i in (1, 2)]
-        tables.append(write_star(tmp_path / f"{name}.star", euler, images, {"rlnMicrographName": names} | extra))
+        tables.append(write_star(tmp_path / f"{name}.star", random_euler(2), images, micrographs | extra))
     with pytest.raises(DataError, match="share no particle"):
         compare(*tables, "C1")
 
@@ -260,26 +260,14 @@ def test_unknown_symmetry_is_refused_in_one_line(name):
     [
         ("", "no table in it has particles"),
         ("not a star file at all", "cannot be read as a STAR file"),
-        (
-            "data_particles\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n",
-            "no table in it has particles with rlnAngleRot",
-        ),
-        (
-            "data_particles\n\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAnglePsi\n1@a 1 2\n",
-            "no column rlnAngleTilt",
-        ),
-        (
-            "data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1@a 1 nan 2\n",
-            "row 1 is 'nan'",
-        ),
+        ("data_particles\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n", "no table in it has particles with rlnAngleRot"),
+        ("data_particles\n\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAnglePsi\n1@a 1 2\n", "no column rlnAngleTilt"),
+        ("data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1@a 1 nan 2\n", "row 1 is 'nan'"),
         (
             "data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1@a 1 x 2\n",
             "rlnAngleTilt of row 1",
         ),
-        (
-            "data_\nloop_\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1 1 2\n",
-            "nothing tells its particles apart",
-        ),
+        ("data_\nloop_\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1 1 2\n", "nothing tells its particles apart"),
         ("data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n", "no rows"),
         (
             "data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\na 1 1 2\na 1 2 3\n",
