@@ -16,7 +16,7 @@ from n2n_deploy.bundle import Bundle
 from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.engines.gpus import gpus
 from n2n_deploy.engines.session import Closing
-from n2n_deploy.imaging.arrays import set_fft_workers
+from n2n_deploy.imaging.arrays import fft_workers, set_fft_workers
 
 
 class Workers(Protocol):
@@ -65,6 +65,7 @@ class LocalWorkers(Closing):
         self._denoisers: list[Denoiser] = []
         self._said: list[str] = []
         self._most_lanes = sys.maxsize
+        self._fft_workers = fft_workers()
 
     def __enter__(self) -> Self:
         try:
@@ -77,7 +78,7 @@ class LocalWorkers(Closing):
         self.session = first.session.name
         if first.session.array_module == "cupy":
             # What is left for the host's cores, such as pictures for the report, all lanes do at once.
-            set_fft_workers(1)
+            set_fft_workers(1)  # until this is closed
         if gpus() and first.session.array_module == "numpy" and self._options.device != "cpu":
             for engine, reason in first.why_not.items():
                 self._say(f"{self.session} is used, and not {engine}: {reason}")
@@ -87,6 +88,7 @@ class LocalWorkers(Closing):
         """Close the engines."""
         for denoiser in self._denoisers:
             denoiser.close()
+        set_fft_workers(self._fft_workers)
 
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
         """Do the jobs in this process; see `Workers`.

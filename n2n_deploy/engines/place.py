@@ -8,7 +8,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,17 +113,13 @@ class GpuPlace:
 
     def _free_lane(self) -> "_GpuLane":
         """A lane that no thread is in; this thread's last one where it is free, for cuFFT's plans belong to threads."""
-        try:
-            last: _GpuLane | None = getattr(self._threads, "lane", None)
-            if last is not None:
-                self._free.remove(last)
-                return last
-        except ValueError:
-            pass
-        try:
+        last: Any = getattr(self._threads, "lane", None)
+        with suppress(ValueError):  # it has none, or another thread is in it
+            self._free.remove(last)
+            return last  # type: ignore[no-any-return]
+        with suppress(IndexError):
             return self._free.pop()
-        except IndexError:
-            return _GpuLane(self._cupy.cuda.Stream(non_blocking=True))
+        return _GpuLane(self._cupy.cuda.Stream(non_blocking=True))
 
     def bring(self, image: Array) -> Array:
         """Copy an image to the GPU through pinned memory, on this lane's stream."""

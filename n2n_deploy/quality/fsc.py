@@ -4,6 +4,7 @@ Saxton & Baumeister 1982; the thresholds, 0.143 for two half maps and 0.5 for a 
 of Rosenthal & Henderson 2003. Figure S2 (A, B, E, F) of the paper's supplement shows these curves.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,6 @@ HALF_MAPS, MODEL = 0.143, 0.5
 """Thresholds on the correlation: of two half maps, and of a map with a model."""
 
 _MASK_ROUNDING = 1e-6
-
-Named = tuple[str, np.ndarray]
-"""A map or mask, and what messages call it."""
 
 _RANDOMISE_BELOW = 0.8
 """Phases are randomised beyond the first shell where the unmasked curve falls below this, as RELION does."""
@@ -63,7 +61,12 @@ class ShellCorrelation:
 
 
 def shell_correlation(
-    a: np.ndarray, b: np.ndarray, pixel_size: float, mask: np.ndarray | None = None, seed: int = 0
+    a: np.ndarray,
+    b: np.ndarray,
+    pixel_size: float,
+    mask: np.ndarray | None = None,
+    seed: int = 0,
+    names: Sequence[str] = ("the first map", "the second map", "the mask"),
 ) -> ShellCorrelation:
     """Correlate two maps of the same box, shell by shell.
 
@@ -80,12 +83,13 @@ def shell_correlation(
         pixel_size: Å per pixel, the same along all axes.
         mask: the same shape, values 0 to 1; None for none.
         seed: of the randomised phases.
+        names: what messages call the maps and the mask.
 
     Raises:
         DataError: the shapes differ or have a side of 1, a value is not finite, a map is constant (under the mask),
             or the mask is empty or reaches beyond 0 to 1.
     """
-    check_maps(("the first map", a), ("the second map", b), None if mask is None else ("the mask", mask))
+    _check(a, b, mask, names)
     shape, spacing = a.shape, (pixel_size,) * a.ndim
     fa, fb = _transform(a), _transform(b)
     plain = _correlate(fa, fb, shape)
@@ -138,35 +142,30 @@ def crossing(frequency: np.ndarray, curve: np.ndarray, threshold: float) -> floa
     return float(frequency[shell - 1] + part * (frequency[shell] - frequency[shell - 1]))
 
 
-def check_maps(first: Named, second: Named, mask: Named | None = None) -> None:
-    """Refuse what cannot be correlated; each map or mask comes with the name that messages call it by.
-
-    Raises:
-        DataError: as for `shell_correlation`.
-    """
-    name, box = first[0], first[1].shape
-    if min(box) < 2:
-        raise DataError(f"{name}: its box is {_box(first[1])}; expected at least 2 pixels along each side")
-    for other, array in (second, *([mask] if mask else [])):
-        if array.shape != box:
+def _check(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None, names: Sequence[str]) -> None:
+    """Refuse what cannot be correlated."""
+    if min(a.shape) < 2:
+        raise DataError(f"{names[0]}: its box is {_box(a)}; expected at least 2 pixels along each side")
+    given = [(name, array) for name, array in zip(names, (a, b, mask), strict=False) if array is not None]
+    for name, array in given:
+        if array.shape != a.shape:
             raise DataError(
-                f"{other}: its box is {_box(array)} and that of {name} is {_box(first[1])}; expected the same, so "
+                f"{name}: its box is {_box(array)} and that of {names[0]} is {_box(a)}; expected the same, so "
                 "crop, pad or rescale one"
             )
-    for other, array in (first, second, *([mask] if mask else [])):
         if not np.isfinite(array.min()) or not np.isfinite(array.max()):
-            raise DataError(f"{other}: has values that are not finite (NaN or infinite); expected numbers")
+            raise DataError(f"{name}: has values that are not finite (NaN or infinite); expected numbers")
     if mask is not None:
-        low, high = float(mask[1].min()), float(mask[1].max())
+        low, high = float(mask.min()), float(mask.max())
         if low < -_MASK_ROUNDING or high > 1 + _MASK_ROUNDING:
-            raise DataError(f"{mask[0]}: a mask's values lie between 0 and 1, these between {low:g} and {high:g}")
+            raise DataError(f"{names[2]}: a mask's values lie between 0 and 1, these between {low:g} and {high:g}")
         if high <= 0:
-            raise DataError(f"{mask[0]}: the mask is empty: it has no value above 0")
-    for other, array in (first, second):
-        seen = array if mask is None else array[mask[1] > 0]
+            raise DataError(f"{names[2]}: the mask is empty: it has no value above 0")
+    for name, array in given[:2]:
+        seen = array if mask is None else array[mask > 0]
         if seen.min() == seen.max():
             where = "everywhere" if mask is None else "under the mask"
-            raise DataError(f"{other}: is constant ({seen.flat[0]:g} {where}); it has no signal to correlate")
+            raise DataError(f"{name}: is constant ({seen.flat[0]:g} {where}); it has no signal to correlate")
 
 
 def _box(array: np.ndarray) -> str:

@@ -12,7 +12,7 @@ from n2n_deploy.io.atomic import atomic_write, make_writable_folder
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.quality.figures import BLUE, GREY, RED, figure, resolution_axis, write_csv
-from n2n_deploy.quality.fsc import HALF_MAPS, MODEL, ShellCorrelation, check_maps, shell_correlation
+from n2n_deploy.quality.fsc import HALF_MAPS, MODEL, ShellCorrelation, shell_correlation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,15 +153,13 @@ def compare_maps(
     if pixel_size is not None and not 0 < pixel_size < np.inf:
         raise UsageError(f"--pixel-size {pixel_size:g}: expected Å per pixel, above 0")
     maps = [_read(path) for path in (first, second, *([mask] if mask else []))]
-    a, b, weights = (*((str(each.path), each.data) for each in maps), None)[:3]
-    assert a is not None
-    assert b is not None
-    check_maps(a, b, weights)
     if pixel_size is None:
         pixel_size = _pixel_size(maps)
-    shells = shell_correlation(a[1], b[1], pixel_size, None if weights is None else weights[1])
+    weights = maps[2].data if mask else None
+    names = [str(each.path) for each in maps]
+    shells = shell_correlation(maps[0].data, maps[1].data, pixel_size, weights, names=names)
     warnings = tuple(f"{each.path}: {warning}" for each in maps for warning in each.warnings)
-    return MapComparison(first, second, mask, pixel_size, a[1].shape, model, shells, warnings)
+    return MapComparison(first, second, mask, pixel_size, maps[0].data.shape, model, shells, warnings)
 
 
 @dataclass(frozen=True, slots=True)
