@@ -1,5 +1,6 @@
 """NumPy or CuPy: which module an array belongs to, its Fourier transforms, and a bounded cache for grids."""
 
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -119,6 +120,26 @@ def map_row_blocks(
         return [work(rows) for rows in blocks]
     with ThreadPoolExecutor(min(_workers, len(blocks))) as pool:
         return list(pool.map(work, blocks))
+
+
+def moments(values: Array, origin: float) -> tuple[float, float]:
+    """Return the sum of the differences from `origin` and that of their squares, in float64."""
+    # Cast, then subtract: NumPy crashes the process where a ufunc that casts gets no memory for its buffers.
+    difference = values.astype(array_module(values).float64).ravel()
+    difference -= origin
+    total = float(difference.sum())
+    difference *= difference
+    return total, float(difference.sum())
+
+
+def standard_deviation(image: Array) -> float:
+    """Standard deviation in float64 of an image whose mean is about 0; on the CPU without a float64 copy of it."""
+    xp = array_module(image)
+    if xp is not numpy:
+        return float(image.std(dtype=xp.float64))
+    sums = map_row_blocks(lambda rows: moments(image[rows], 0.0), image.shape, xp)
+    total, squares = (sum(parts) for parts in zip(*sums, strict=True))
+    return math.sqrt(max(0.0, squares / image.size - (total / image.size) ** 2))
 
 
 device_lock = threading.RLock()

@@ -122,7 +122,7 @@ def flip_phases(
         odd &= 1
         odd *= -2
         odd += 1
-        spectrum[rows] *= odd.astype(xp.float32)
+        spectrum[rows] *= odd.astype(spectrum.dtype)
 
     map_row_blocks(flip, spectrum.shape, xp)
 

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import numpy
 
-from n2n_deploy.imaging.arrays import Array, grid_cache, map_row_blocks
+from n2n_deploy.imaging.arrays import Array, array_module, grid_cache, map_row_blocks
 from n2n_deploy.imaging.fourier import nyquist
 from n2n_deploy.recipe import Recipe
 
@@ -67,6 +67,17 @@ def soft_lowpass(
 
     key = ("lowpass", shape, spacing, start, end)
     return grid_cache.get(key, xp, lambda: _radial(profile, shape, spacing, xp))
+
+
+def apply_filter(spectrum: Array, factors: Array) -> None:
+    """Multiply a complex64 spectrum in place by real factors of its shape; on the CPU in cache-sized blocks."""
+    xp = array_module(spectrum)
+
+    def multiply(rows: slice) -> None:
+        # The cast is written out because NumPy crashes the process where its own gets no memory for its buffers.
+        spectrum[rows] *= factors[rows].astype(xp.complex64)
+
+    map_row_blocks(multiply, spectrum.shape, xp)
 
 
 def _radial(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy
 
 from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import Array, array_module, map_row_blocks
+from n2n_deploy.imaging.arrays import Array, array_module, map_row_blocks, moments
 
 MAX_BAD_FRACTION = 0.01
 """Beyond this share of pixels to replace, an image is refused."""
@@ -110,10 +110,7 @@ def _statistics(image: Array) -> _Statistics:
         # NumPy keeps these settings per thread. Whatever is not finite shows in the mean.
         with numpy.errstate(all="ignore"):
             low, high = _tile_rows(image[rows], xp.min), _tile_rows(image[rows], xp.max)
-            difference = xp.subtract(image[rows], origin, dtype=xp.float64).ravel()
-            total = float(difference.sum())
-            difference *= difference
-            return total, float(difference.sum()), low, high
+            return *moments(image[rows], origin), low, high
 
     totals, squares, lows, highs = zip(*map_row_blocks(part, image.shape, xp, multiple=_TILE), strict=True)
     low, high = (

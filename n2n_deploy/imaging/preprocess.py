@@ -7,9 +7,9 @@ import numpy
 
 from n2n_deploy.errors import DataError
 from n2n_deploy.imaging import kernels
-from n2n_deploy.imaging.arrays import BLOCK, Array, array_module, fft_workers, irfft2
+from n2n_deploy.imaging.arrays import BLOCK, Array, array_module, fft_workers, irfft2, standard_deviation
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, flip_phases
-from n2n_deploy.imaging.filters import bandpass
+from n2n_deploy.imaging.filters import apply_filter, bandpass
 from n2n_deploy.imaging.fourier import (
     common_columns,
     effective_resolution,
@@ -93,7 +93,7 @@ def preprocess(
     with levelled(raw, shape, pixel_size, recipe.highpass):
         if array_module(image) is numpy:
             cropped = resize_spectrum(raw, shape, size)
-            cropped *= bandpass(size, spacing, recipe)
+            apply_filter(cropped, bandpass(size, spacing, recipe))
             if flip is not None:
                 flip_phases(cropped, size, spacing, *flip)
         else:
@@ -101,7 +101,7 @@ def preprocess(
     if not keep_spectrum:
         raw = None
     small = irfft2(cropped, size)
-    std = float(small.std(dtype=numpy.float64))
+    std = standard_deviation(small)
     if not std > 1e-6 * pixels.std:
         raise DataError(
             f"no signal between {recipe.highpass:g} and {recipe.max_resolution:g} Å: the standard deviation "

@@ -9,7 +9,7 @@ from n2n_deploy.errors import DataError, UsageError
 from n2n_deploy.imaging import kernels
 from n2n_deploy.imaging.arrays import Array, array_module, rfft2
 from n2n_deploy.imaging.ctf import flip_phases
-from n2n_deploy.imaging.filters import soft_lowpass
+from n2n_deploy.imaging.filters import apply_filter, soft_lowpass
 from n2n_deploy.imaging.fourier import (
     common_columns,
     nyquist,
@@ -100,9 +100,9 @@ def restore(
         flip_phases(spectrum, size, prepared.spacing, prepared.optics, prepared.ctf)
     if merge is not None:
         return _merged(spectrum, prepared.spectrum, prepared, merge, flip_back, lowpass)
-    spectrum *= soft_lowpass(size, prepared.spacing, (1.0 - EDGE) * end, end)
+    apply_filter(spectrum, soft_lowpass(size, prepared.spacing, (1.0 - EDGE) * end, end))
     if lowpass is not None:
-        spectrum *= soft_lowpass(size, prepared.spacing, *_edge(lowpass))
+        apply_filter(spectrum, soft_lowpass(size, prepared.spacing, *_edge(lowpass)))
     return partial_irfft2(resize_occupied(spectrum, size, prepared.shape), prepared.shape, prepared.mean)
 
 
@@ -173,12 +173,12 @@ def _merged(
     denoised_std = _amplitude_std([source[(low > 0) & (low < 1)] for _, source, low in parts])
     scale = noisy_std / denoised_std if denoised_std > 0 else 1.0
     for target, source, low in parts:
-        target *= 1.0 - low
-        source *= low
+        apply_filter(target, 1.0 - low)
+        apply_filter(source, low)
         source *= numpy.float32(scale)
         target += source
     if lowpass is not None:
-        merged *= soft_lowpass(shape, pixel, *_edge(lowpass), xp)
+        apply_filter(merged, soft_lowpass(shape, pixel, *_edge(lowpass), xp))
     return partial_irfft2(merged, shape, prepared.mean)
 
 

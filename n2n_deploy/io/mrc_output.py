@@ -103,7 +103,10 @@ def statistics(pixels: npt.NDArray[Any]) -> tuple[float, float, float, float]:
         if part.dtype == np.float16:
             # Exact, and several times as fast as float16's own arithmetic.
             part = part.astype(np.float32)
-        values = np.subtract(part, about, out=chunk[: part.size], dtype=np.float64)
+        # Cast, then subtract: NumPy crashes the process where a ufunc that casts gets no memory for its buffers.
+        values = chunk[: part.size]
+        values[:] = part
+        values -= about
         total += float(values.sum())
         squares += float(values @ values)
         low, high = min(low, float(part.min())), max(high, float(part.max()))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import rfft2
+from n2n_deploy.imaging.arrays import rfft2, standard_deviation
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.quality.entries import Curves, Views
 from n2n_deploy.quality.flags import flags_of
@@ -36,7 +36,7 @@ def view(
     spectra = rfft2(noisy), rfft2(denoised)
     frequency = frequencies(shape, spacing)
     before, after = (power(spectrum, shape, spacing) for spectrum in spectra)
-    power_kept = float(denoised.var(dtype=np.float64) / max(float(noisy.var(dtype=np.float64)), 1e-12))
+    power_kept = standard_deviation(denoised) ** 2 / max(standard_deviation(noisy) ** 2, 1e-12)
     zeros: tuple[float, ...] = ()
     thon = None
     if ctf is not None:
