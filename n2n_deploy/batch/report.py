@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,9 @@ from n2n_deploy.batch.lanes import Waiting
 from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.plan import Job, Plan, Status
 from n2n_deploy.denoiser import Denoised
+from n2n_deploy.errors import DataError
 from n2n_deploy.imaging.arrays import to_numpy
+from n2n_deploy.io.records import Micrograph
 from n2n_deploy.quality.entries import Flag, MicrographEntry, RunInfo
 from n2n_deploy.quality.entry_store import EntryStore
 from n2n_deploy.quality.report import read_report, write_report
@@ -62,7 +65,7 @@ class EntryKeeper:
             views=views,
         )
         if result.halves:
-            entry = _measured(entry, result)
+            entry = _measured(entry, result, micrograph)
         EntryStore(self.output / FOLDER).put(str(job.output.relative_to(self.output)), _work(job), entry)
 
 
@@ -107,8 +110,9 @@ def _now(entry: MicrographEntry, output: Path) -> MicrographEntry | None:
     return replace(entry, status="kept" if entry.status == "kept" else "done before")
 
 
-def _measured(entry: MicrographEntry, result: Denoised) -> MicrographEntry:
+def _measured(entry: MicrographEntry, result: Denoised, micrograph: Micrograph) -> MicrographEntry:
     """Add what the halves say, as `evaluate` measures it, where they are two."""
+    from n2n_deploy.quality.common_noise import at_ctf_zeros
     from n2n_deploy.quality.estimates import covariances, ring_covariances
     from n2n_deploy.quality.evaluation_views import with_estimates
     from n2n_deploy.quality.flags import IDENTICAL_HALVES, no_signal
@@ -122,6 +126,10 @@ def _measured(entry: MicrographEntry, result: Denoised) -> MicrographEntry:
         return replace(entry, flags=(*entry.flags, Flag(IDENTICAL_HALVES, text)))
     if flag := no_signal(image, m1.size):
         entry = replace(entry, flags=(*entry.flags, flag))
+    with suppress(DataError):  # the optics lack what a CTF needs, so there are no zeros to look at
+        look = micrograph.ctf and at_ctf_zeros(m1, m2, result.spacing, micrograph.optics, micrograph.ctf)
+        if look and look.flag:
+            entry = replace(entry, flags=(*entry.flags, look.flag))
     return with_estimates(entry, image, ring_covariances(m1, m2, d1, d2, result.spacing))
 
 

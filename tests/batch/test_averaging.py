@@ -140,6 +140,8 @@ def test_what_the_halves_say_is_told_with_each_micrograph(identity_bundle: MakeB
         noise = tuple(np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32) for seed in (1, 2))
         strange = denoiser.denoise(noise[0] + noise[1], OPTICS, CTF, halves=(noise[0], noise[1]))
         twice = denoiser.denoise(2 * even, OPTICS, CTF, halves=(even, even))
+        shared = (even + 3 * noise[0], odd + 3 * noise[0])
+        spoilt = denoiser.denoise(shared[0] + shared[1], OPTICS, CTF, halves=shared)
     for found, expected in zip(result.halves, inputs * 2, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4)
     keeper.keep(job, result, 1.0, [])
@@ -168,6 +170,14 @@ def test_what_the_halves_say_is_told_with_each_micrograph(identity_bundle: MakeB
     assert entry is not None
     assert entry.snr is None
     assert "identical halves" in [flag.kind for flag in entry.flags]
+    # Nine tenths of the noise are the same in both halves.
+    kinds = []
+    for each in (result, spoilt):
+        keeper.keep(job, each, 1.0, [])
+        entry = store.get("m.mrc", "work")
+        assert entry is not None
+        kinds.append("noise common to the halves" in [flag.kind for flag in entry.flags])
+    assert kinds == [False, True]
 
 
 @pytest.mark.parametrize("pixel_size", [4.0, 1.0])
