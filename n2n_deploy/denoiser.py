@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy
+from numpy.typing import DTypeLike
 
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.engines.averaging import VIEWS, run_averaged
@@ -33,7 +34,8 @@ class Denoised:
     """What came of one micrograph.
 
     Attributes:
-        image: (ny, nx) float32, the input's size and grey scale; CTF phases stay flipped unless flipped back.
+        image: (ny, nx) float32, the input's size and grey scale; CTF phases stay flipped unless flipped back. From a
+            GPU it comes in pinned memory, which is scarce: copy what is to be kept for long.
         network_input: (h, w) float32, the preprocessed image, mean 0 and standard deviation 1.
         network_output: (h, w) float32, what became of it, on the same scale.
         spacing: Å per pixel of these two along (y, x).
@@ -42,6 +44,7 @@ class Denoised:
         seconds: wall time of "preprocess", "network" and "restore".
         grey_levels: mean of the raw image, and the standard deviation that 1 stands for in the network's input.
         halves: where they were denoised, the network's inputs for the even and the odd half, then its outputs.
+        statistics: of `image`, where a GPU found them: minimum, maximum, mean and standard deviation.
     """
 
     image: Array
@@ -53,6 +56,7 @@ class Denoised:
     seconds: dict[str, float] = field(default_factory=dict)
     grey_levels: tuple[float, float] = (0.0, 1.0)
     halves: tuple[Array, ...] = ()
+    statistics: tuple[float, float, float, float] | None = None
 
 
 class Denoiser(Closing):
@@ -181,13 +185,18 @@ class Denoiser(Closing):
                 self._place.wait()
             with _timed(seconds, "restore"):
                 full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
+                each = [] if halves is None else [*(part.image for part in parts), *outputs]
+                noisy, made, *each = map(self._place.take_small, (prepared.image, denoised, *each))
+                statistics = self._place.statistics(full)
                 full = self._place.take(full)
-            each = [] if halves is None else [*(part.image for part in parts), *outputs]
-            noisy, made, *each = map(self._place.take, (prepared.image, denoised, *each))
         passes = len(parts) * (VIEWS if self.augment else 1)
         tiles = passes * count_tiles(prepared.image.shape, self.bundle.manifest.halo, tile)
         grey, notes = (prepared.mean, prepared.std), _notes(prepared) + short
-        return Denoised(full, noisy, made, prepared.spacing, notes, tiles, seconds, grey, tuple(each))
+        return Denoised(full, noisy, made, prepared.spacing, notes, tiles, seconds, grey, tuple(each), statistics)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return a host array to read a micrograph into: for a GPU in pinned memory, which saves a copy on the way."""
+        return self._place.empty(shape, dtype)
 
     def tile(self, shape: tuple[int, int], pixel_size: float, *, halves: bool = False) -> tuple[int, int]:
         """Height and width in network pixels of the tiles that a micrograph of this shape is denoised in.
@@ -264,7 +273,7 @@ class Denoiser(Closing):
         work += self._place.transfer(shape)
         if halves:
             # As read, and what is handed on for the report to measure: four images, and float64 copies for the sums.
-            pixels += 2 * 4 * math.prod(shape) + (4 * 4 + 2 * 4 * 8) * math.prod(size)
+            pixels += 2 * self._place.image_bytes(shape) + (4 * 4 + 2 * 4 * 8) * math.prod(size)
             work += 4 * (math.prod(shape) + 4 * math.prod(size))
         if self.augment:
             work += 3 * 4 * math.prod(size)

@@ -135,17 +135,25 @@ def denoise_one(
     start = time.perf_counter()
     micrograph = job.micrograph
     with waiting(f"reading {micrograph.path}"):
-        source = read_mrc(micrograph.path)
+        source = read_mrc(micrograph.path, empty=denoiser.empty)
         halves = None
         if options.average_halves and micrograph.even and micrograph.odd:
-            halves = read_mrc(micrograph.even).data, read_mrc(micrograph.odd).data
+            even, odd = (read_mrc(half, empty=denoiser.empty).data for half in (micrograph.even, micrograph.odd))
+            halves = even, odd
         job.output.parent.mkdir(parents=True, exist_ok=True)
         _check_room(job, options)
     read = time.perf_counter()
     result = denoiser.denoise(source.data, micrograph.optics, micrograph.ctf, halves=halves)
     done = time.perf_counter()
     with waiting(f"writing {job.output}"):
-        write_mrc(job.output, result.image, like=source, label=job.label, dtype=options.dtype)
+        write_mrc(
+            job.output,
+            result.image,
+            like=source,
+            label=job.label,
+            dtype=options.dtype,
+            statistics=result.statistics,
+        )
     seconds = {"read": read - start, **result.seconds, "write": time.perf_counter() - done}
     notes = [*source.warnings, *result.notes]
     stated, found = micrograph.optics.pixel_size, source.pixel_size

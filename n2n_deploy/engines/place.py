@@ -1,7 +1,8 @@
 """Where a session's arrays live: on the host, or on a GPU that each lane reaches over a stream of its own.
 
 A lane enters its place, brings its image there, works on it with the same functions wherever that is, and takes the
-result back. On a GPU copies go through pinned memory, and each lane waits for its own stream alone.
+result back. For a GPU files are read into pinned memory and written from it, so that no other copy is made on the host,
+and each lane waits for its own stream alone.
 """
 
 import math
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
+from numpy.typing import DTypeLike
 
 from n2n_deploy.engines.memory_plan import Supply
 from n2n_deploy.engines.session import Array, Session
@@ -23,6 +25,7 @@ FFT_WORK = 8
 """Spectra of its largest micrograph that a lane's Fourier transforms may keep planned on a GPU: there and back, each
 up to four times the data where a length has large prime factors."""
 
+_PINNED = 1  # cudaMemoryTypeHost
 _SHARE_OF_GPU = 0.9
 _SHARE_OF_HOST = 0.8
 
@@ -49,6 +52,10 @@ class HostPlace:
         """Enter the place in this thread."""
         yield
 
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return an array for a micrograph to be read into."""
+        return numpy.empty(shape, dtype)
+
     def bring(self, image: Array) -> Array:
         """Return the image as an array of this place."""
         return image
@@ -57,13 +64,24 @@ class HostPlace:
         """Return a result as a NumPy array, complete."""
         return result
 
+    def take_small(self, result: Array) -> Array:
+        """As `take`, of something that may be kept for long."""
+        return result
+
+    def statistics(self, result: Array) -> None:
+        """Nothing: whoever writes the result finds its statistics as fast."""
+
     def wait(self) -> None:
         """Wait until what this thread asked for is done, so that the clock tells what it took."""
+
+    def image_bytes(self, shape: tuple[int, int]) -> int:
+        """Bytes on the host of a micrograph (ny, nx)."""
+        return 4 * math.prod(shape)
 
     def pixels(self, shape: tuple[int, int], size: tuple[int, int]) -> int:
         """Bytes on the host of a micrograph (ny, nx) with network input (h, w), beyond `working_memory`: as read."""
         del size
-        return 4 * math.prod(shape)
+        return self.image_bytes(shape)
 
     def transfer(self, shape: tuple[int, int]) -> int:
         """Bytes that moving a micrograph (ny, nx) takes where it is worked on, beyond `working_memory`."""
@@ -72,7 +90,10 @@ class HostPlace:
 
 
 class GpuPlace:
-    """One GPU: CuPy arrays; each lane that is entered has a stream and pinned buffers for the way there and back.
+    """One GPU: CuPy arrays; each lane that is entered has a stream. On the host micrographs are in pinned memory.
+
+    Pinned memory comes from CuPy's pool, which keeps blocks of each size for ever; so all have one size, that of the
+    largest result so far.
 
     Attributes:
         parallel_networks: whether each lane's network has memory of its own.
@@ -86,6 +107,7 @@ class GpuPlace:
         self._threads = threading.local()
         # Streams outlast the threads that used them: networks keep buffers for each.
         self._free: deque[_GpuLane] = deque()
+        self._block = 0  # bytes
         self._budget = host_budget(memory)
         with self._cupy.cuda.Device(device):
             free, _ = self._cupy.cuda.runtime.memGetInfo()
@@ -109,6 +131,7 @@ class GpuPlace:
                 finally:
                     # Pinned memory and blocks of the pool are free again only when the device is done with them.
                     lane.stream.synchronize()
+                    lane.on_the_way.clear()
                     self._free.append(lane)
 
     def _free_lane(self) -> "_GpuLane":
@@ -121,37 +144,65 @@ class GpuPlace:
             return self._free.pop()
         return _GpuLane(self._cupy.cuda.Stream(non_blocking=True))
 
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Return an array in pinned memory, which goes back to the pool with the last reference to the array."""
+        import cupyx
+
+        size = math.prod(shape) * numpy.dtype(dtype).itemsize
+        with self._cupy.cuda.Device(self._device):
+            block = cupyx.empty_pinned((max(size, self._block),), dtype=numpy.uint8)
+        return block[:size].view(dtype).reshape(shape)
+
     def bring(self, image: Array) -> Array:
-        """Copy an image to the GPU through pinned memory, on this lane's stream."""
-        cupy = self._cupy
+        """Copy an image to the GPU on this lane's stream: from pinned memory, so by way of it where it is elsewhere."""
+        cupy, lane = self._cupy, self._threads.lane
         if isinstance(image, cupy.ndarray):
             return image
         self._bound_plans(image.shape)
-        native = image.dtype.newbyteorder("=")
-        pinned = self._pinned("up", image.shape, native)
-        pinned[...] = image
-        there = cupy.empty(image.shape, dtype=native)
-        there.set(pinned, stream=self._threads.lane.stream)
+        if not (image.dtype.isnative and image.flags.c_contiguous and self._is_pinned(image)):
+            pinned = self.empty(image.shape, image.dtype.newbyteorder("="))
+            pinned[...] = image
+            image = pinned
+        lane.on_the_way.append(image)
+        there = cupy.empty(image.shape, dtype=image.dtype)
+        there.set(image, stream=lane.stream)
         return there
 
     def take(self, result: Array) -> Array:
-        """Copy a result to the host through pinned memory, and wait for it."""
+        """Copy a result to pinned memory on the host, and wait for it; see `empty`."""
         if not isinstance(result, self._cupy.ndarray):
             return result
-        pinned = self._pinned("down", result.shape, result.dtype)
+        if result.nbytes > self._block:
+            self._block = result.nbytes
+            self._cupy.get_default_pinned_memory_pool().free_all_blocks()
+        taken = self.empty(result.shape, result.dtype)
         stream = self._threads.lane.stream
-        result.get(stream=stream, out=pinned, blocking=False)
+        result.get(stream=stream, out=taken, blocking=False)
         stream.synchronize()
-        return pinned.copy()
+        return taken
+
+    def take_small(self, result: Array) -> Array:
+        """Copy a result to ordinary memory on the host, so that it may be kept for long."""
+        return self.take(result).copy()
+
+    def statistics(self, result: Array) -> tuple[float, float, float, float]:
+        """Minimum, maximum, mean and standard deviation: the GPU has them in a hundredth of the host's time."""
+        float64 = self._cupy.float64
+        found = (result.min(), result.max(), result.mean(dtype=float64), result.std(dtype=float64))
+        low, high, mean, deviation = map(float, found)
+        return low, high, mean, deviation
 
     def wait(self) -> None:
         """Wait until what this lane asked of the GPU is done; `restore` has to wait for it next in any case."""
         self._threads.lane.stream.synchronize()
 
+    def image_bytes(self, shape: tuple[int, int]) -> int:
+        """Bytes on the host of a micrograph (ny, nx), pinned: CuPy's pool takes powers of two."""
+        return 1 << (4 * math.prod(shape) - 1).bit_length()
+
     def pixels(self, shape: tuple[int, int], size: tuple[int, int]) -> int:
-        """Bytes on the host of a micrograph (ny, nx): as read, pinned both ways, its result; and its network images."""
-        pinned = 1 << (4 * math.prod(shape) - 1).bit_length()  # CuPy pins powers of two
-        return 2 * 4 * math.prod(shape) + 2 * pinned + 2 * 4 * math.prod(size)
+        """Bytes on the host of a micrograph (ny, nx) as read, its result, and what the network (h, w) saw and made."""
+        return 2 * self.image_bytes(shape) + 2 * 4 * math.prod(size)
 
     def transfer(self, shape: tuple[int, int]) -> int:
         """Bytes on the GPU for a micrograph (ny, nx) beyond `working_memory`: as read, and work areas of cuFFT."""
@@ -164,29 +215,16 @@ class GpuPlace:
             self._threads.plan_bytes = bound
             self._cupy.fft.config.get_plan_cache().set_memsize(bound)
 
-    def _pinned(self, way: str, shape: tuple[int, ...], dtype: numpy.dtype[Any]) -> Array:
-        """This lane's pinned buffer for one way, as an array; it grows and stays."""
-        lane: _GpuLane = self._threads.lane
-        # Two images may be on their way up before the first wait (the halves): never write into one in flight.
-        lane.stream.synchronize()
-        size = math.prod(shape) * dtype.itemsize
-        buffer = lane.buffers.get(way)
-        if buffer is None or buffer.nbytes < size:
-            import cupyx
-
-            lane.buffers.pop(way, None)
-            del buffer
-            self._cupy.get_default_pinned_memory_pool().free_all_blocks()
-            buffer = lane.buffers[way] = cupyx.empty_pinned((size,), dtype=numpy.uint8)
-        return buffer[:size].view(dtype).reshape(shape)
+    def _is_pinned(self, image: Array) -> bool:
+        return bool(self._cupy.cuda.runtime.pointerGetAttributes(image.ctypes.data).type == _PINNED)
 
 
 @dataclass(eq=False)
 class _GpuLane:
-    """A stream, and the pinned buffers of what is on its way on it, "up" and "down"."""
+    """A stream, and the arrays that copies on it may still be reading."""
 
     stream: Any
-    buffers: dict[str, Array] = field(default_factory=dict)
+    on_the_way: list[Array] = field(default_factory=list)
 
 
 def plan_bytes(shape: tuple[int, int]) -> int:

@@ -5,7 +5,7 @@ import gzip
 import lzma
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,10 @@ import numpy.typing as npt
 from n2n_deploy.errors import DataError, HostError, N2NError
 from n2n_deploy.io.atomic import atomic_write
 from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader, parse_header
-from n2n_deploy.io.mrc_output import as_stored, compose_header
+from n2n_deploy.io.mrc_output import Statistics, as_stored, compose_header
+
+Empty = Callable[[tuple[int, ...], np.dtype[Any]], npt.NDArray[Any]]
+"""Makes a C-contiguous array of a shape and a type; what is in it does not matter."""
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZ": "bzip2"}
 _UNPACKING_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
@@ -72,7 +75,7 @@ def read_headers(paths: Sequence[Path]) -> Sequence[MRCHeader | N2NError]:
     return found
 
 
-def read_mrc(path: Path | str, *, ndim: Literal[2, 3] = 2) -> MRCImage:
+def read_mrc(path: Path | str, *, ndim: Literal[2, 3] = 2, empty: Empty = np.empty) -> MRCImage:
     """Read a micrograph, or with `ndim=3` a volume or stack.
 
     Modes 0, 1, 2, 6 and 12 come as int8 (uint8 where the header's statistics say so), int16, float32, uint16
@@ -82,6 +85,7 @@ def read_mrc(path: Path | str, *, ndim: Literal[2, 3] = 2) -> MRCImage:
     Args:
         path: an MRC file, plain or packed with gzip or bzip2.
         ndim: 2 → data (ny, nx), and a file of several sections is refused; 3 → data (nz, ny, nx).
+        empty: makes the array to read into, such as one in memory that a GPU reads faster.
 
     Raises:
         DataError: as for `read_header`, or a packed file is damaged or too short.
@@ -93,7 +97,7 @@ def read_mrc(path: Path | str, *, ndim: Literal[2, 3] = 2) -> MRCImage:
         sections = (header.sections,) if ndim == 3 else ()
         try:
             extended = bytearray(header.extended_bytes)
-            data = np.empty(sections + header.shape, header.dtype)
+            data = empty(sections + header.shape, header.dtype)
         except MemoryError as error:
             raise HostError(
                 f"{path}: its pixels take {header.data_bytes} bytes of memory, more than there is"
@@ -119,6 +123,7 @@ def write_mrc(
     label: str,
     pixel_size: float | None = None,
     dtype: Literal["float32", "float16"] = "float32",
+    statistics: Statistics | None = None,
 ) -> None:
     """Write a micrograph (ny, nx) or volume (nz, ny, nx) as MRC2014, mode 2 or 12; see `atomic_write`.
 
@@ -129,15 +134,16 @@ def write_mrc(
         label: provenance, at most 80 characters; the oldest of ten labels makes room for it.
         pixel_size: Å; needed without `like`, and wins over it.
         dtype: float16 halves the file and keeps 11 significant bits.
+        statistics: of the image, where they are known; they are found otherwise.
 
     Raises:
         DataError: values that are not finite, or that float16 cannot hold.
         HostError: the folder cannot be written to or has no room.
     """
     path = Path(path)
-    stored = as_stored(path, image, dtype)
+    stored, found = as_stored(path, image, dtype, statistics)
     extended = like.extended if like is not None and _carries_extended(like.header) else b""
-    fields = compose_header(stored, like.header if like else None, len(extended), label, pixel_size)
+    fields = compose_header(stored, found, like.header if like else None, len(extended), label, pixel_size)
     with atomic_write(path, size=HEADER_BYTES + len(extended) + stored.nbytes) as file:
         file.write(fields.tobytes())
         file.write(extended)

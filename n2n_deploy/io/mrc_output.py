@@ -10,19 +10,25 @@ from mrcfile.dtypes import HEADER_DTYPE
 from n2n_deploy.errors import DataError, UsageError
 from n2n_deploy.io.mrc_header import MRCHeader, label_bytes
 
+Statistics = tuple[float, float, float, float]
+"""Minimum, maximum, mean and standard deviation of an image, in float64."""
+
 _MODES = {"float32": 2, "float16": 12}
 _LABELS, _LABEL_LENGTH = 10, 80
 _CHUNK = 1 << 16
 _MACHINE_STAMP = {"little": (0x44, 0x44, 0, 0), "big": (0x11, 0x11, 0, 0)}
 
 
-def as_stored(path: Path, image: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
-    """The image, C-contiguous, in the type that the file will have.
+def as_stored(
+    path: Path, image: npt.ArrayLike, dtype: str, known: Statistics | None = None
+) -> tuple[npt.NDArray[Any], Statistics]:
+    """The image, C-contiguous, in the type that the file will have; and its statistics in that type.
 
     Args:
         path: named in messages.
         image: (ny, nx) or (nz, ny, nx).
         dtype: "float32" or "float16".
+        known: statistics of the image, where somebody has them.
 
     Raises:
         DataError: values that are not finite, or that float16 cannot hold.
@@ -33,10 +39,10 @@ def as_stored(path: Path, image: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
         raise UsageError(f"{path}: outputs are float32 or float16, not {dtype}")
     if array.ndim not in (2, 3) or not array.size:
         raise UsageError(f"{path}: only images (ny, nx) and volumes (nz, ny, nx) can be written, not {array.shape}")
-    low, high = float(array.min()), float(array.max())
-    if not (np.isfinite(low) and np.isfinite(high)):
+    found = statistics(array) if known is None else known
+    if not np.isfinite(found).all():
         raise DataError(f"{path}: the image to write has values that are not finite; it was not written")
-    largest = max(abs(low), abs(high))
+    largest = max(map(abs, found[:2]))
     with np.errstate(over="ignore"):
         limit = np.dtype(dtype).type(largest)
     if not np.isfinite(limit):
@@ -44,20 +50,23 @@ def as_stored(path: Path, image: npt.ArrayLike, dtype: str) -> npt.NDArray[Any]:
         raise DataError(f"{path}: the largest value, {largest:g}, is beyond what {dtype} holds; {advice}")
     if dtype == "float16" and 0 < largest < np.finfo(np.float16).tiny:
         raise DataError(f"{path}: the largest value, {largest:g}, is too small for float16; write float32")
-    return np.ascontiguousarray(array, dtype)
+    stored = np.ascontiguousarray(array, dtype)
+    return stored, found if stored.dtype == array.dtype else statistics(stored)
 
 
 def compose_header(
     stored: npt.NDArray[Any],
+    known: Statistics,
     like: MRCHeader | None,
     extended_bytes: int,
     label: str,
     pixel_size: float | None,
 ) -> np.ndarray[Any, Any]:
-    """All fields of the header (0-dimensional `HEADER_DTYPE`), statistics in float64.
+    """All fields of the header (0-dimensional `HEADER_DTYPE`).
 
     Args:
         stored: the pixels as `as_stored` gave them.
+        known: their statistics.
         like: where voxel size, origin, start and labels come from.
         extended_bytes: size of the extended header that follows; 0 for none.
         label: provenance, at most 80 characters.
@@ -79,7 +88,7 @@ def compose_header(
         fields["mapc"], fields["mapr"], fields["maps"] = 1, 2, 3
     if not all(float(fields["cellb"][angle]) > 0 for angle in ("alpha", "beta", "gamma")):
         fields["cellb"] = (90, 90, 90)
-    fields["dmin"], fields["dmax"], fields["dmean"], fields["rms"] = statistics(stored)
+    fields["dmin"], fields["dmax"], fields["dmean"], fields["rms"] = known
     fields["nsymbt"] = extended_bytes
     if not extended_bytes:
         fields["exttyp"] = b""
@@ -90,8 +99,8 @@ def compose_header(
     return fields
 
 
-def statistics(pixels: npt.NDArray[Any]) -> tuple[float, float, float, float]:
-    """Minimum, maximum, mean and standard deviation, computed in float64 in one pass over memory."""
+def statistics(pixels: npt.NDArray[Any]) -> Statistics:
+    """Statistics in one pass over memory; where values are not finite, mean and standard deviation are not."""
     flat = pixels.reshape(-1)
     # The variance is summed about a value near the mean, or it would drown when the mean is large.
     about = float(flat[:_CHUNK].mean(dtype=np.float64))

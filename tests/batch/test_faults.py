@@ -26,10 +26,10 @@ def test_a_lane_that_dies_costs_its_file(
 ) -> None:
     read = work.read_mrc
 
-    def deadly(path: Path) -> object:
+    def deadly(path: Path, **options: object) -> object:
         if path.name == "m1.mrc":
             raise death
-        return read(path)
+        return read(path, **options)
 
     monkeypatch.setattr(work, "read_mrc", deadly)
     summary = denoise(table(5), identity_bundle(), tmp_path / "out", options=DenoiseOptions(report=False, lanes=2))

@@ -87,11 +87,11 @@ def test_memory_that_is_short_for_one_alone_costs_it(
 ) -> None:
     read, tried = work.read_mrc, []
 
-    def short(path: Path) -> object:
+    def short(path: Path, **options: object) -> object:
         if path.name == "m1.mrc":
             tried.append(path)
             raise MemoryError("Unable to allocate 9 GiB")
-        return read(path)
+        return read(path, **options)
 
     monkeypatch.setattr(work, "read_mrc", short)
     summary = denoise(table(5), identity_bundle(), tmp_path / "out", options=DenoiseOptions(report=False, lanes=2))

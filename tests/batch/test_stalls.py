@@ -80,7 +80,7 @@ def test_an_account_that_cannot_be_written_is_not_waited_for_for_ever(
         denoise(source, bundle, out, options=options, progress=stall)
     # The micrographs are there; once the folder answers again, the next run has only the account to write.
     answer(out / name)
-    (out / name).unlink()
+    (out / name).unlink(missing_ok=True)  # whoever was held up may have been quicker
     summary = denoise(source, bundle, out, options=options.model_copy(update={"timeout": 60.0}))
     assert (summary.already_done, summary.listed, summary.exit_code) == (3, 3, 0)
 

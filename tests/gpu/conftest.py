@@ -1,4 +1,7 @@
-"""What needs a GPU: skipped, with the reason, where there is none. `make gpu-test` runs it all, and asks for one."""
+"""What runs on a GPU, or on a stand-in, which shows that the right work is asked for in the right order.
+
+What a real GPU alone can show is skipped without one, with the reason. `make gpu-test` runs it all, and asks for one.
+"""
 
 import io
 import shutil
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from standin_gpu import standin_gpu
 
 from n2n_deploy.bundle import GOLDEN, Bundle, write_bundle
 from n2n_deploy.engines.gpus import driver
@@ -24,21 +28,30 @@ from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.model import build
 from n2n_deploy.train.receptive_field import receptive_field
 
+__all__ = ["standin_gpu"]
+
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip this folder's tests without a GPU, before any of their fixtures is made."""
+    """Skip what only a real GPU shows, before any of its fixtures is made."""
     problem = driver().problem
     if problem is not None:
         for item in items:
-            if HERE in item.path.parents:
+            if HERE in item.path.parents and item.get_closest_marker("real_gpu"):
                 item.add_marker(pytest.mark.skip(reason=problem))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module", autouse=True)
+def _gpu(request: pytest.FixtureRequest) -> None:
+    """This machine's, or the stand-in."""
+    if driver().problem is not None:
+        request.getfixturevalue("standin_gpu")
+
+
+@pytest.fixture
 def cupy() -> ModuleType:
-    """CuPy, with a stream of its own, as lanes have."""
+    """CuPy, or its stand-in."""
     return pytest.importorskip("cupy", reason="CuPy is not installed (extra gpu)")
 
 

@@ -15,6 +15,7 @@ from n2n_deploy.engines.gpus import gpus
 from n2n_deploy.errors import HostError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
+from n2n_deploy.io.mrc import read_header
 from n2n_deploy.simulate import simulate
 
 OPTICS, CTF = Optics(1.0, 300.0, 2.7, 0.1), CTFParameters(15000.0, 14000.0, 20.0)
@@ -46,6 +47,11 @@ def test_a_batch_is_the_cpus(gpu_bundle: Bundle, tmp_path: Path) -> None:
         expected, found = mrcfile.read(one), mrcfile.read(other)
         assert np.abs(found - expected).max() < 0.05 * expected.std()
         assert np.sqrt(np.mean((found - expected) ** 2)) < 0.005 * expected.std()
+        header = read_header(other).fields
+        told = [float(header[name]) for name in ("dmin", "dmax", "dmean", "rms")]
+        assert told == pytest.approx(
+            [found.min(), found.max(), found.mean(dtype=float), found.std(dtype=float)], rel=1e-5
+        )
 
 
 def test_a_batch_on_all_gpus_is_the_cpus(gpu_bundle: Bundle, tmp_path: Path) -> None:
@@ -74,6 +80,7 @@ def test_halves_and_views_are_averaged_as_on_the_cpu(gpu_bundle: Bundle, flip_ba
     assert np.sqrt(np.mean((found - expected) ** 2)) < 0.01 * expected.std()
 
 
+@pytest.mark.real_gpu
 @pytest.mark.parametrize("shape", [(2046, 2880), (1023, 1001), (1019, 997)])
 @pytest.mark.parametrize("merge", [None, Merge(9.0, 3.0)])
 def test_lanes_take_no_more_than_was_planned(gpu_bundle: Bundle, shape: tuple[int, int], merge: Merge | None) -> None:
@@ -92,6 +99,7 @@ def test_lanes_take_no_more_than_was_planned(gpu_bundle: Bundle, shape: tuple[in
         assert psutil.Process().memory_info().rss - host <= plan.host - plan.supply.process + (64 << 20)
 
 
+@pytest.mark.real_gpu
 def test_nothing_leaks_over_500_micrographs(gpu_bundle: Bundle) -> None:
     import cupy
 

@@ -17,10 +17,10 @@ from n2n_deploy.manifest import Precision
 
 LEAN = "tensorrt-lean"
 GPU_ENGINES = [engine.name for engine in ENGINES if engine.gpu and engine.name != LEAN]
-CASES: list[tuple[str, Precision]] = [
-    *((name, kind) for name in GPU_ENGINES for kind in ("fp32", "fp16")),
-    ("tensorrt", "bf16"),
-    ("rtx", "bf16"),
+CASES: list[Any] = [
+    *((name, "fp32") for name in GPU_ENGINES),
+    *(pytest.param(name, "fp16", marks=pytest.mark.real_gpu) for name in GPU_ENGINES),
+    *(pytest.param(name, "bf16", marks=pytest.mark.real_gpu) for name in ("tensorrt", "rtx")),
 ]
 
 
@@ -57,6 +57,7 @@ def test_sessions_agree_with_the_cpu(
             assert deviation(cupy.asnumpy(found), expected).within(gpu_bundle.manifest.tolerance[precision])
 
 
+@pytest.mark.real_gpu
 def test_the_lean_runtime_runs_a_portable_engine(cupy: ModuleType, stream: Any, portable_bundle: Bundle) -> None:
     del stream
     batch = images((1, 1, 512, 640))
@@ -68,6 +69,7 @@ def test_the_lean_runtime_runs_a_portable_engine(cupy: ModuleType, stream: Any, 
             assert deviation(found, expected).within(portable_bundle.manifest.tolerance["fp16"])
 
 
+@pytest.mark.real_gpu
 def test_a_shipped_engine_is_run_and_none_is_built(
     portable_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +106,7 @@ def test_a_session_waits_for_the_kernels_before_it_and_holds_up_those_after(
             assert deviation(found, expected).max < 0.02
 
 
+@pytest.mark.real_gpu
 @pytest.mark.parametrize("engine", GPU_ENGINES)
 def test_tiles_equal_the_whole_image(cupy: ModuleType, stream: Any, gpu_bundle: Bundle, engine: str) -> None:
     del stream
@@ -115,6 +118,7 @@ def test_tiles_equal_the_whole_image(cupy: ModuleType, stream: Any, gpu_bundle: 
         assert float(abs(tiled - whole).max()) < 1e-4 * float(whole.std())
 
 
+@pytest.mark.real_gpu
 @pytest.mark.parametrize("engine", GPU_ENGINES)
 def test_memory_is_not_more_than_stated(cupy: ModuleType, stream: Any, gpu_bundle: Bundle, engine: str) -> None:
     shape = (1016, 1520)

@@ -20,6 +20,8 @@ from n2n_deploy.train.loader import Batches, augment, make_batch
 from n2n_deploy.train.model import PRESETS, add_weight_norm, build, channels_last
 from n2n_deploy.train.patches import PatchStore, cut_pairs, write_patches
 
+pytestmark = pytest.mark.real_gpu
+
 RECIPE = Recipe(max_resolution=8.0, phase_flip=False, patch_size=64)
 STEPS = 200
 

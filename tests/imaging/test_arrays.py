@@ -1,14 +1,11 @@
 """The grid cache under threads and its bound; array modules; FFT plans on a GPU."""
 
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from n2n_deploy.imaging import arrays
 from n2n_deploy.imaging.arrays import GridCache, array_module, row_blocks, to_numpy
 
 
@@ -53,31 +50,3 @@ def test_array_module() -> None:
     array = np.zeros(3)
     assert array_module(array) is np
     assert to_numpy(array) is array
-
-
-def test_a_plan_beyond_the_caches_bound_is_made_once_the_bound_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a stand-in with CuPy's rule: a plan larger than the bound in bytes is an error; `make gpu-test` asks CuPy."""
-    bound, needed = [1000], 3500
-
-    def rfft2(array: object, **options: object) -> object:
-        del options
-        if needed > bound[0]:
-            raise RuntimeError("the plan memsize is too large")
-        return array
-
-    cache = SimpleNamespace(get_memsize=lambda: bound[0], set_memsize=lambda size: bound.__setitem__(0, size))
-    scipy = SimpleNamespace(fft=SimpleNamespace(rfft2=rfft2))
-    modules = {
-        "cupy": SimpleNamespace(fft=SimpleNamespace(config=SimpleNamespace(get_plan_cache=lambda: cache))),
-        "cupyx": SimpleNamespace(scipy=scipy),
-        "cupyx.scipy": scipy,
-        "cupyx.scipy.fft": scipy.fft,
-    }
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)  # type: ignore[misc]
-    image = type("ndarray", (), {"__module__": "cupy"})()
-    assert arrays.rfft2(image) is image
-    assert needed <= bound[0] < 2 * needed
-    bound[0] = 0
-    with pytest.raises(RuntimeError, match="memsize"):
-        arrays.rfft2(image)

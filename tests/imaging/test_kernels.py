@@ -1,14 +1,13 @@
 """The CUDA kernels: their arithmetic, compiled for the CPU, against NumPy; their compilation for GPUs."""
 
 import ctypes
-import shutil
-import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from standin_kernels import compile_kernels
 
 from n2n_deploy.imaging import kernels
 from n2n_deploy.imaging.arrays import irfft2, rfft2
@@ -20,26 +19,6 @@ from n2n_deploy.imaging.restore import EDGE, Merge, restore
 from n2n_deploy.recipe import Recipe
 
 Array = NDArray[Any]
-
-HARNESS = """
-#define EACH(grid) for (integer y = 0; y < grid.ny; ++y) for (integer x = 0; x < grid.columns; ++x)
-extern "C" void crop(const complex32* raw, complex32* out, const Crop* p) {
-    EACH(p->network) *out++ = cropped(raw, *p, y, x);
-}
-extern "C" void band(const complex32* denoised, const complex32* noisy, double* sums, const Pad* p) {
-    EACH(p->full) {
-        float d, n;
-        if (!band_amplitudes(denoised, noisy, *p, y, x, d, n)) continue;
-        sums[0] += 1; sums[1] += d; sums[2] += (double)d * d; sums[3] += n; sums[4] += (double)n * n;
-    }
-}
-extern "C" void pad(const complex32* denoised, const complex32* noisy, const double* sums, complex32* out,
-                    const Pad* p) {
-    float ratio = noisy ? amplitude_ratio(sums) : 1.0f;
-    EACH(p->full) *out++ = merged(denoised, noisy, ratio, *p, y, x);
-}
-extern "C" void sizes(integer* out) { out[0] = sizeof(Crop); out[1] = sizeof(Pad); }
-"""
 
 SETTINGS = [
     # shape, pixel size, max_resolution: cropped, from odd sizes too, and grown to the next multiple of 8.
@@ -54,26 +33,7 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no C++ compiler (g++ or clang++) on this machine")
-    folder = tmp_path_factory.mktemp("kernels")
-    (folder / "kernels.cpp").write_text(kernels.source() + HARNESS)
-    command = [
-        compiler,
-        "-std=c++17",
-        "-O2",
-        "-Wall",
-        "-Werror",
-        "-shared",
-        "-fPIC",
-        "kernels.cpp",
-        "-o",
-        "k.so",
-    ]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return ctypes.CDLL(str(folder / "k.so"))
+    return compile_kernels(kernels.source(), tmp_path_factory.mktemp("kernels"))
 
 
 def call(function: Callable[..., Any], *arrays: Array | None) -> None:
