@@ -173,8 +173,9 @@ class Denoiser(Closing):
         seconds: dict[str, float] = {}
         with self._place.lane():
             with _timed(seconds, "preprocess"):
-                image = self._place.bring(image)
-                prepared = preprocess(image, optics, ctf, self.recipe, keep_spectrum=self.merge is not None)
+                prepared = preprocess(
+                    self._place.bring(image), optics, ctf, self.recipe, keep_spectrum=self.merge is not None
+                )
                 if self.merge is not None:
                     check_merge(self.merge, prepared)
                 parts = [prepared] if halves is None else [self._half(half, prepared) for half in halves]

@@ -205,8 +205,11 @@ class GpuPlace:
         return 2 * self.image_bytes(shape) + 2 * 4 * math.prod(size)
 
     def transfer(self, shape: tuple[int, int]) -> int:
-        """Bytes on the GPU for a micrograph (ny, nx) beyond `working_memory`: as read, and work areas of cuFFT."""
-        return 4 * math.prod(shape) + plan_bytes(shape)
+        """Bytes on the GPU for a micrograph (ny, nx) beyond `working_memory`.
+
+        As read, the spectra of its rows, which are transformed at once and whole, and work areas of cuFFT.
+        """
+        return 4 * math.prod(shape) + 8 * shape[0] * (shape[1] // 2 + 1) + plan_bytes(shape)
 
     def _bound_plans(self, shape: tuple[int, int]) -> None:
         """Bound the thread's plan cache in bytes to what is planned; CuPy's own bound is a number of plans."""

@@ -164,13 +164,16 @@ def partial_rfft2(image: Array, mean: float, columns: int) -> Array:
     float32's rounding error relative to the contrast, not to the grey level.
     """
     xp = array_module(image)
-    spectrum = xp.empty((image.shape[0], columns), dtype=xp.complex64)
     offset = numpy.float32(mean)
+    if xp is not numpy:
+        spectrum = xp.ascontiguousarray(rfft_rows(image - offset)[:, :columns])
+    else:
+        spectrum = xp.empty((image.shape[0], columns), dtype=xp.complex64)
 
-    def transform(rows: slice) -> None:
-        spectrum[rows] = rfft_rows(image[rows] - offset)[:, :columns]
+        def transform(rows: slice) -> None:
+            spectrum[rows] = rfft_rows(image[rows] - offset)[:, :columns]
 
-    map_row_blocks(transform, image.shape, xp)
+        map_row_blocks(transform, image.shape, xp)
     return fft(spectrum, axis=0, overwrite=True)
 
 
@@ -184,8 +187,12 @@ def partial_irfft2(spectrum: Array, shape: tuple[int, int], mean: float) -> Arra
     """
     xp = array_module(spectrum)
     spectrum = ifft(spectrum, axis=0, overwrite=True)
-    image = xp.empty(shape, dtype=xp.float32)
     offset = numpy.float32(mean)
+    if xp is not numpy:
+        image = irfft_rows(spectrum, shape[1])
+        image += offset
+        return image
+    image = xp.empty(shape, dtype=xp.float32)
 
     def transform(rows: slice) -> None:
         xp.add(irfft_rows(spectrum[rows], shape[1]), offset, out=image[rows])

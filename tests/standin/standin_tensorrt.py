@@ -5,6 +5,7 @@ An "engine" is an ONNX model, which ONNX Runtime computes, so that outputs are t
 """
 
 import ctypes
+from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ BYTES_PER_PIXEL = 10
 def tensorrt_library(profiles: tuple[Profile, ...], name: str = "tensorrt", **more: Any) -> ModuleType:
     """The module; its engines all have these profiles."""
     module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)  # torch looks for it
     vars(module).update(
         __version__="10.13.3.9",
         ILogger=Logger,

@@ -1,0 +1,64 @@
+"""What a lane's arrays take on a GPU, counted on a stand-in, against what is planned for them.
+
+Work areas of cuFFT and networks, which the stand-in has not, only a real GPU tells: `tests/gpu`.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import standin_cupy
+from standin_gpu import standin_gpu
+
+from n2n_deploy import Denoiser
+from n2n_deploy.bundle import Bundle
+from n2n_deploy.engines.place import plan_bytes
+from n2n_deploy.imaging import arrays
+from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.imaging.restore import Merge
+from n2n_deploy.recipe import Recipe
+
+__all__ = ["standin_gpu"]
+
+SHAPE, OPTICS, CTF = (1200, 1024), Optics(1.0, 300.0, 2.7, 0.1), CTFParameters(15000.0, 14000.0, 20.0)
+
+
+class _Same:
+    """A network that changes nothing and needs no memory."""
+
+    name, array_module, device = "same", "cupy", 0
+
+    def run(self, batch: Any) -> Any:
+        return batch.copy()
+
+    def memory(self, shape: tuple[int, int]) -> int:
+        del shape
+        return 0
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("merge", [None, Merge(20.0, 5.0)])
+@pytest.mark.parametrize("resolution", [2.0, 3.4, 8.0])
+@pytest.mark.parametrize("dtype", ["float32", "int16"])
+def test_arrays_take_what_was_planned(
+    standin_gpu: ModuleType,
+    bundle: Bundle,
+    dtype: str,
+    resolution: float,
+    merge: Merge | None,
+    averaged: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    del standin_gpu
+    monkeypatch.setattr(arrays, "_workers", 1)
+    arrays.grid_cache.clear()
+    image = np.random.default_rng(0).normal(40, 6, SHAPE).astype(dtype)
+    halves = (image, image) if averaged else None
+    denoiser = Denoiser(bundle, session=_Same(), merge=merge)  # type: ignore[arg-type]
+    denoiser.recipe = Recipe(max_resolution=resolution)
+    planned = denoiser.plan({(SHAPE, OPTICS.pixel_size): 1}, halves=averaged).device - plan_bytes(SHAPE)
+    before = standin_cupy.taken["most"] = standin_cupy.taken["bytes"]
+    denoiser.denoise(image, OPTICS, CTF, halves=halves)
+    taken = standin_cupy.taken["most"] - before
+    assert taken <= planned <= 2.5 * taken
