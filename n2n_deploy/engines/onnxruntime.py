@@ -1,6 +1,7 @@
 """`OnnxRuntimeSession`: the network on the CPU, through ONNX Runtime."""
 
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ _FIXED = 16 * 2**20  # the smallest regions, scratch memory of the threads
 
 
 class OnnxRuntimeSession(Closing):
-    """A network on the CPU; see `Session`.
+    """A network on the CPU; see `Session`. It runs one batch at a time, whichever threads ask.
 
     Memory stays with the session from one run to the next, which saves a third of the time, and goes back when it
     is closed, or when a larger image comes than any before: outgrown regions would otherwise add up.
@@ -41,6 +42,7 @@ class OnnxRuntimeSession(Closing):
             raise UsageError(f"{threads} threads cannot run a network; give 1 or more")
         self.threads = threads or len(os.sched_getaffinity(0))
         self._model = model
+        self._lock = threading.Lock()
         self._largest = 0
         self._session = self._open()
         metadata = self._session.get_modelmeta().custom_metadata_map
@@ -56,6 +58,10 @@ class OnnxRuntimeSession(Closing):
             OutOfMemoryError: there is not enough memory.
             BundleError: ONNX Runtime cannot run the model on this shape.
         """
+        with self._lock:
+            return self._run(batch)
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._session is None:
             raise HostError("the session is closed; open another")
         if self._largest and batch.size > self._largest:

@@ -115,8 +115,9 @@ def statistics(pixels: npt.NDArray[Any]) -> Statistics:
         # Cast, then subtract: NumPy crashes the process where a ufunc that casts gets no memory for its buffers.
         values = chunk[: part.size]
         values[:] = part
-        values -= about
-        total += float(values.sum())
+        with np.errstate(invalid="ignore"):  # ∞ − ∞; the mean shows it
+            values -= about
+            total += float(values.sum())
         squares += float(values @ values)
         low, high = min(low, float(part.min())), max(high, float(part.max()))
     mean = total / flat.size

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,16 @@ def test_memory_is_an_upper_bound_and_comes_back(model: Path, shapes: list[str])
     assert used <= estimate
     assert used > estimate / 4
     assert kept < 0.5 * used
+
+
+def test_threads_may_share_it(graph: Graph) -> None:
+    rng = np.random.default_rng(0)
+    batches = [rng.standard_normal((1, 1, side, 64)).astype(np.float32) for side in range(32, 128, 8)]
+    with OnnxRuntimeSession(graph("small", "fp32").SerializeToString(), threads=1) as session:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(session.run, batches))  # each is larger, so that the network is loaded again
+        for batch, output in zip(batches, found, strict=True):
+            assert np.array_equal(output, session.run(batch))
 
 
 def test_a_batch_is_its_images_one_by_one(graph: Graph) -> None:
