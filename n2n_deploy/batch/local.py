@@ -135,7 +135,8 @@ class LocalWorkers(Closing):
         sizes = Counter((job.shape, job.micrograph.optics.pixel_size) for job in jobs)
         halves, count = self._options.average_halves, len(self._denoisers)
         plans = [denoiser.plan(sizes, halves=halves, gpus=count) for denoiser in self._denoisers]
-        lines = list(dict.fromkeys(line for plan in plans for line in plan.lines()))
+        # GPUs of one kind have about the same memory free: one of them speaks for all with as many lanes.
+        lines = [line for plan in {plan.lanes: plan for plan in plans}.values() for line in plan.lines()]
         if lines != self._said:
             self._said = lines
             for line in lines:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from n2n_deploy.bundle import Bundle
-from n2n_deploy.engines.gpu_sessions import open_lean, open_onnxruntime_cuda, open_tensorrt
-from n2n_deploy.engines.gpus import driver
+from n2n_deploy.engines.gpu_sessions import find_gpu, open_lean, open_onnxruntime_cuda, open_tensorrt
 from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
 from n2n_deploy.engines.segments import SegmentedSession
 from n2n_deploy.engines.session import Array, Session
@@ -128,7 +127,7 @@ def choose_session(
     check_trusted(bundle, trusted_keys)
     why_not: dict[str, str] = {}
     for candidate in chosen:
-        if candidate.gpu and (problem := driver().problem) is not None:
+        if candidate.gpu and (problem := _gpu_problem(request.gpu)) is not None:
             why_not["GPU"] = problem
             continue
         try:
@@ -144,6 +143,15 @@ def choose_session(
         return Choice(session, used, found, why_not)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in why_not.items())
     raise HostError(f"no engine works on device {device} here: {reasons}")
+
+
+def _gpu_problem(index: int) -> str | None:
+    """Why a GPU cannot be used, whatever the engine."""
+    try:
+        find_gpu(index)
+    except HostError as error:
+        return str(error)
+    return None
 
 
 def candidates(device: str, engine: str | None = None) -> tuple[Engine, ...]:

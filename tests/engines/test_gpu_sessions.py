@@ -57,8 +57,7 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
 
 def test_a_gpu_that_rtx_has_no_kernels_for_is_passed_over(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     hopper = Driver("580.65.06", "13.0", (GPU(0, "NVIDIA H200", "9.0", 141 << 30),), None)
-    for place in ("gpu_sessions", "select"):
-        monkeypatch.setattr(f"n2n_deploy.engines.{place}.driver", lambda: hopper)
+    monkeypatch.setattr("n2n_deploy.engines.gpu_sessions.driver", lambda: hopper)
     with pytest.raises(HostError, match=r"7\.5, .* 12\.1, and NVIDIA H200 has 9\.0"):
         open_tensorrt(bundle, "rtx", 0, None)
     choice = choose_session(bundle, "auto", threads=1)

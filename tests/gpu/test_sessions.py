@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from n2n_deploy.bundle import Bundle
+from n2n_deploy.engines.gpus import gpus
 from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
 from n2n_deploy.engines.select import ENGINES, choose_session, deviation
 from n2n_deploy.engines.session import Session
@@ -55,6 +56,13 @@ def test_sessions_agree_with_the_cpu(
         for _ in range(3):  # set-up, capture, replay
             found = session.run(cupy.asarray(batch))
             assert deviation(cupy.asnumpy(found), expected).within(gpu_bundle.manifest.tolerance[precision])
+
+
+def test_a_gpu_too_many_is_said_once(gpu_bundle: Bundle) -> None:
+    count = len(gpus())
+    with pytest.raises(HostError) as refused:
+        choose_session(gpu_bundle, f"cuda:{count}")
+    assert str(refused.value).count(f"there is no GPU {count}: this process may use {count}") == 1
 
 
 @pytest.mark.real_gpu
