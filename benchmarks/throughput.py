@@ -185,7 +185,7 @@ def end_to_end(
 
     def one(number: int) -> None:
         read = read_mrc(source, empty=denoiser.empty)
-        result = denoiser.denoise(read.data, optics, ctf)
+        result = denoiser.denoise(read.data, optics, ctf, network_images=False)
         path = folder / f"out-{number % 64}.mrc"
         write_mrc(path, result.image, like=read, label="benchmark", statistics=result.statistics)
 

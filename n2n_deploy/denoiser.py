@@ -6,13 +6,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy
 from numpy.typing import DTypeLike
 
 from n2n_deploy.bundle import Bundle
+from n2n_deploy.denoised import Denoised, averaged, notes
 from n2n_deploy.engines.averaging import VIEWS, run_averaged
 from n2n_deploy.engines.memory_plan import MemoryPlan, Need, network_memory, plan_memory
 from n2n_deploy.engines.place import place_of
@@ -27,36 +26,6 @@ from n2n_deploy.imaging.restore import Merge, check_merge, restore
 from n2n_deploy.manifest import Precision
 
 _CLOSING_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Denoised:
-    """What came of one micrograph.
-
-    Attributes:
-        image: (ny, nx) float32, the input's size and grey scale; CTF phases stay flipped unless flipped back. From a
-            GPU it comes in pinned memory, which is scarce: copy what is to be kept for long.
-        network_input: (h, w) float32, the preprocessed image, mean 0 and standard deviation 1.
-        network_output: (h, w) float32, what became of it, on the same scale.
-        spacing: Å per pixel of these two along (y, x).
-        notes: what the user should know: pixels that were repaired, a resolution the pixels do not reach.
-        tiles: how many tiles the network saw; 1 is the whole image.
-        seconds: wall time of "preprocess", "network" and "restore".
-        grey_levels: mean of the raw image, and the standard deviation that 1 stands for in the network's input.
-        halves: where they were denoised, the network's inputs for the even and the odd half, then its outputs.
-        statistics: of `image`, where a GPU found them: minimum, maximum, mean and standard deviation.
-    """
-
-    image: Array
-    network_input: Array
-    network_output: Array
-    spacing: tuple[float, float]
-    notes: tuple[str, ...]
-    tiles: int
-    seconds: dict[str, float] = field(default_factory=dict)
-    grey_levels: tuple[float, float] = (0.0, 1.0)
-    halves: tuple[Array, ...] = ()
-    statistics: tuple[float, float, float, float] | None = None
 
 
 class Denoiser(Closing):
@@ -157,6 +126,7 @@ class Denoiser(Closing):
         ctf: CTFParameters | None = None,
         *,
         halves: tuple[Array, Array] | None = None,
+        network_images: bool = True,
     ) -> Denoised:
         """As calling the denoiser, with the account of what was repaired and how long each stage took.
 
@@ -166,6 +136,7 @@ class Denoiser(Closing):
             ctf: its defocus.
             halves: even and odd sums of its frames, of the same shape. The network then denoises each of them, at
                 the noise level it was trained at, and the result is their average on the image's grey scale.
+            network_images: return what the network saw and made, too; without, that need not come from the GPU.
 
         Raises:
             DataError: as for calling the denoiser; or a half has another shape than the image.
@@ -182,18 +153,20 @@ class Denoiser(Closing):
             with _timed(seconds, "network"):
                 tile = self.tile(prepared.shape, optics.pixel_size, halves=halves is not None)
                 outputs, tile, short = self._through_network(parts, tile)
-                denoised = outputs[0] if halves is None else _averaged(outputs, parts, prepared)
+                denoised = outputs[0] if halves is None else averaged(outputs, parts, prepared)
                 self._place.wait()
             with _timed(seconds, "restore"):
                 full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
-                each = [] if halves is None else [*(part.image for part in parts), *outputs]
-                noisy, made, *each = map(self._place.take_small, (prepared.image, denoised, *each))
+                shown = [prepared.image, denoised] if network_images else []
+                if network_images and halves is not None:
+                    shown += [*(part.image for part in parts), *outputs]
+                noisy, made, *each = map(self._place.take_small, shown) if shown else (None, None)
                 statistics = self._place.statistics(full)
                 full = self._place.take(full)
         passes = len(parts) * (VIEWS if self.augment else 1)
         tiles = passes * count_tiles(prepared.image.shape, self.bundle.manifest.halo, tile)
-        grey, notes = (prepared.mean, prepared.std), _notes(prepared) + short
-        return Denoised(full, noisy, made, prepared.spacing, notes, tiles, seconds, grey, tuple(each), statistics)
+        grey, said = (prepared.mean, prepared.std), notes(prepared) + short
+        return Denoised(full, noisy, made, prepared.spacing, said, tiles, seconds, grey, tuple(each), statistics)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """Return a host array to read a micrograph into: for a GPU in pinned memory, which saves a copy on the way."""
@@ -301,29 +274,3 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start
-
-
-def _averaged(outputs: list[Array], halves: list[Prepared], whole: Prepared) -> Array:
-    """The mean of the denoised halves, brought to the scale of the whole image's network input.
-
-    Sums and means of frames, and sums with other dose weights, have other grey scales than their halves; what
-    the halves have to be multiplied by to fit the whole best is known from the noisy images.
-    """
-    noisy = sum(half.image * numpy.float32(half.std) for half in halves)
-    fit = float((noisy * whole.image).mean(dtype=numpy.float64) / (noisy * noisy).mean(dtype=numpy.float64))
-    total = sum(output * numpy.float32(half.std) for output, half in zip(outputs, halves, strict=True))
-    return total * numpy.float32(fit)
-
-
-def _notes(prepared: Prepared) -> tuple[str, ...]:
-    notes = []
-    if prepared.pixels.bad:
-        notes.append(f"{prepared.pixels.bad} NaN or infinite pixels were replaced by their neighbours' mean")
-    if prepared.pixels.clipped:
-        notes.append(f"{prepared.pixels.clipped} outlier pixels were replaced by their neighbours' mean")
-    if prepared.limited_by_pixels:
-        notes.append(
-            f"pixels of {prepared.pixel_size:g} Å end at {prepared.resolution:.3g} Å, short of the model's "
-            f"{prepared.recipe.max_resolution:g} Å; trained on finer pixels, it sees this image at another scale"
-        )
-    return tuple(notes)

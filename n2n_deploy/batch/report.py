@@ -9,7 +9,7 @@ from pathlib import Path
 from n2n_deploy.batch.lanes import Waiting
 from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.plan import Job, Plan, Status
-from n2n_deploy.denoiser import Denoised
+from n2n_deploy.denoised import Denoised
 from n2n_deploy.errors import DataError
 from n2n_deploy.imaging.arrays import to_numpy
 from n2n_deploy.io.records import Micrograph

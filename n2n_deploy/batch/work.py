@@ -143,7 +143,9 @@ def denoise_one(
         job.output.parent.mkdir(parents=True, exist_ok=True)
         _check_room(job, options)
     read = time.perf_counter()
-    result = denoiser.denoise(source.data, micrograph.optics, micrograph.ctf, halves=halves)
+    result = denoiser.denoise(
+        source.data, micrograph.optics, micrograph.ctf, halves=halves, network_images=keeper is not None
+    )
     done = time.perf_counter()
     with waiting(f"writing {job.output}"):
         write_mrc(

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_deploy.denoiser import Denoised, Denoiser
+from n2n_deploy.denoised import Denoised
+from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.errors import DataError
 from n2n_deploy.imaging.pixels import repair_pixels
 from n2n_deploy.io.mrc import read_mrc

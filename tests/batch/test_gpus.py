@@ -17,7 +17,8 @@ from n2n_deploy.batch import local
 from n2n_deploy.batch.lanes import Waiting, run_lanes, seat
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.bundle import Bundle
-from n2n_deploy.denoiser import Denoised, Denoiser
+from n2n_deploy.denoised import Denoised
+from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.errors import HostError
 
 from .conftest import MakeBundle, MakeTable, band_limited

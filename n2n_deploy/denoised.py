@@ -1,0 +1,66 @@
+"""What comes of denoising one micrograph: the result with its account, the average of halves, notes for people."""
+
+from dataclasses import dataclass, field
+
+import numpy
+
+from n2n_deploy.engines.session import Array
+from n2n_deploy.imaging.preprocess import Prepared
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """What came of one micrograph.
+
+    Attributes:
+        image: (ny, nx) float32, the input's size and grey scale; CTF phases stay flipped unless flipped back. From a
+            GPU it comes in pinned memory, which is scarce: copy what is to be kept for long.
+        network_input: (h, w) float32, the preprocessed image, mean 0 and standard deviation 1; None if not asked for.
+        network_output: (h, w) float32, what became of it, on the same scale; None if not asked for.
+        spacing: Å per pixel of these two along (y, x).
+        notes: what the user should know: pixels that were repaired, a resolution the pixels do not reach.
+        tiles: how many tiles the network saw; 1 is the whole image.
+        seconds: wall time of "preprocess", "network" and "restore".
+        grey_levels: mean of the raw image, and the standard deviation that 1 stands for in the network's input.
+        halves: the network's inputs for the even and the odd half, then its outputs; empty where they were not
+            denoised, or not asked for.
+        statistics: of `image`, where a GPU found them: minimum, maximum, mean and standard deviation.
+    """
+
+    image: Array
+    network_input: Array
+    network_output: Array
+    spacing: tuple[float, float]
+    notes: tuple[str, ...]
+    tiles: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    grey_levels: tuple[float, float] = (0.0, 1.0)
+    halves: tuple[Array, ...] = ()
+    statistics: tuple[float, float, float, float] | None = None
+
+
+def averaged(outputs: list[Array], halves: list[Prepared], whole: Prepared) -> Array:
+    """The mean of the denoised halves, brought to the scale of the whole image's network input.
+
+    Sums and means of frames, and sums with other dose weights, have other grey scales than their halves; what
+    the halves have to be multiplied by to fit the whole best is known from the noisy images.
+    """
+    noisy = sum(half.image * numpy.float32(half.std) for half in halves)
+    fit = float((noisy * whole.image).mean(dtype=numpy.float64) / (noisy * noisy).mean(dtype=numpy.float64))
+    total = sum(output * numpy.float32(half.std) for output, half in zip(outputs, halves, strict=True))
+    return total * numpy.float32(fit)
+
+
+def notes(prepared: Prepared) -> tuple[str, ...]:
+    """What the user should know of a micrograph: what was repaired, and a resolution that the pixels do not reach."""
+    notes = []
+    if prepared.pixels.bad:
+        notes.append(f"{prepared.pixels.bad} NaN or infinite pixels were replaced by their neighbours' mean")
+    if prepared.pixels.clipped:
+        notes.append(f"{prepared.pixels.clipped} outlier pixels were replaced by their neighbours' mean")
+    if prepared.limited_by_pixels:
+        notes.append(
+            f"pixels of {prepared.pixel_size:g} Å end at {prepared.resolution:.3g} Å, short of the model's "
+            f"{prepared.recipe.max_resolution:g} Å; trained on finer pixels, it sees this image at another scale"
+        )
+    return tuple(notes)
