@@ -21,7 +21,7 @@ BYTES_PER_PIXEL = 10
 def tensorrt_library(profiles: tuple[Profile, ...], name: str = "tensorrt", **more: Any) -> ModuleType:
     """The module; its engines all have these profiles."""
     module = ModuleType(name)
-    module.__spec__ = ModuleSpec(name, None)  # torch looks for it
+    module.__spec__ = ModuleSpec(name, None)  # some look for it
     vars(module).update(
         __version__="10.13.3.9",
         ILogger=Logger,
