@@ -12,7 +12,7 @@ from n2n_deploy import Denoiser, denoise
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.engines.gpus import gpus
-from n2n_deploy.errors import HostError
+from n2n_deploy.errors import DataError, HostError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
 from n2n_deploy.io.mrc import read_header
@@ -65,6 +65,12 @@ def test_a_batch_on_all_gpus_is_the_cpus(gpu_bundle: Bundle, tmp_path: Path) -> 
     for one in sorted((tmp_path / "cpu").rglob("*.mrc")):
         expected, found = mrcfile.read(one), mrcfile.read(tmp_path / "gpus" / one.relative_to(tmp_path / "cpu"))
         assert np.sqrt(np.mean((found - expected) ** 2)) < 0.005 * expected.std()
+
+
+@pytest.mark.parametrize("image", [np.ones(64), np.ones((2, 64, 64)), np.ones((64, 64), complex), np.ones((0, 64))])
+def test_what_is_no_image_is_refused(gpu_bundle: Bundle, image: Any) -> None:
+    with gpu_denoiser(gpu_bundle) as denoiser, pytest.raises(DataError, match="2-D image|too small"):
+        denoiser(image, OPTICS, CTF)
 
 
 @pytest.mark.parametrize("flip_back", [False, True])
