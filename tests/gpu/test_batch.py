@@ -67,10 +67,11 @@ def test_a_batch_on_all_gpus_is_the_cpus(gpu_bundle: Bundle, tmp_path: Path) -> 
         assert np.sqrt(np.mean((found - expected) ** 2)) < 0.005 * expected.std()
 
 
-@pytest.mark.parametrize("image", [np.ones(64), np.ones((2, 64, 64)), np.ones((64, 64), complex), np.ones((0, 64))])
-def test_what_is_no_image_is_refused(gpu_bundle: Bundle, image: Any) -> None:
-    with gpu_denoiser(gpu_bundle) as denoiser, pytest.raises(DataError, match="2-D image|too small"):
-        denoiser(image, OPTICS, CTF)
+def test_what_is_no_image_is_refused(gpu_bundle: Bundle) -> None:
+    with gpu_denoiser(gpu_bundle) as denoiser:
+        for image in (np.ones(64), np.ones((2, 64, 64)), np.ones((64, 64), complex), np.ones((0, 64))):
+            with pytest.raises(DataError, match="2-D image"):
+                denoiser(image, OPTICS, CTF)
 
 
 @pytest.mark.parametrize("flip_back", [False, True])
