@@ -53,14 +53,14 @@ def averaged(outputs: list[Array], halves: list[Prepared], whole: Prepared) -> A
 
 def notes(prepared: Prepared) -> tuple[str, ...]:
     """What the user should know of a micrograph: what was repaired, and a resolution that the pixels do not reach."""
-    notes = []
+    said = []
     if prepared.pixels.bad:
-        notes.append(f"{prepared.pixels.bad} NaN or infinite pixels were replaced by their neighbours' mean")
+        said.append(f"{prepared.pixels.bad} NaN or infinite pixels were replaced by their neighbours' mean")
     if prepared.pixels.clipped:
-        notes.append(f"{prepared.pixels.clipped} outlier pixels were replaced by their neighbours' mean")
+        said.append(f"{prepared.pixels.clipped} outlier pixels were replaced by their neighbours' mean")
     if prepared.limited_by_pixels:
-        notes.append(
+        said.append(
             f"pixels of {prepared.pixel_size:g} Å end at {prepared.resolution:.3g} Å, short of the model's "
             f"{prepared.recipe.max_resolution:g} Å; trained on finer pixels, it sees this image at another scale"
         )
-    return tuple(notes)
+    return tuple(said)
