@@ -3,6 +3,7 @@
 Work areas of cuFFT and networks, which the stand-in has not, only a real GPU tells: `tests/gpu`.
 """
 
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from standin_gpu import standin_gpu
 from n2n_deploy import Denoiser
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.engines.place import plan_bytes
+from n2n_deploy.errors import HostError
 from n2n_deploy.imaging import arrays
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
@@ -62,3 +64,33 @@ def test_arrays_take_what_was_planned(
     denoiser.denoise(image, OPTICS, CTF, halves=halves)
     taken = standin_cupy.taken["most"] - before
     assert taken <= planned <= 2.5 * taken
+
+
+def test_an_allocation_that_fails_costs_its_micrograph_alone(
+    standin_gpu: ModuleType, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del standin_gpu
+    arrays.grid_cache.clear()
+    image = np.random.default_rng(0).normal(40, 6, (256, 240)).astype(np.float32)
+    denoiser = Denoiser(bundle, session=_Same(), merge=Merge(20.0, 5.0))  # type: ignore[arg-type]
+    expected = denoiser(image, OPTICS, CTF).copy()
+    real, made, failing = standin_cupy.empty, 0, 0
+
+    def empty(*arguments: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made == failing:
+            raise MemoryError("Out of memory allocating 1 GB")
+        return real(*arguments)
+
+    monkeypatch.setattr(standin_cupy, "empty", empty)
+    denoiser(image, OPTICS, CTF)
+    count = made
+    assert count > 50
+    for failing in range(1, count + 1):
+        made = 0
+        with suppress(MemoryError, HostError):  # the second where no smaller tiles would do for the network
+            assert np.array_equal(denoiser(image, OPTICS, CTF), expected)
+        assert made >= failing
+        made = count
+        assert np.array_equal(denoiser(image, OPTICS, CTF), expected)
