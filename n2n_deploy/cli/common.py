@@ -4,12 +4,11 @@ import json
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import tomli_w
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
 from n2n_deploy.errors import UsageError
 from n2n_deploy.io.atomic import atomic_write
@@ -152,18 +151,6 @@ def save_config(ctx: typer.Context, folder: Path) -> None:
     """Write the effective configuration to `folder/config.toml`; `--config` takes it back as it is."""
     with atomic_write(folder / "config.toml") as stream:
         stream.write(tomli_w.dumps({ctx.info_name or "run": effective_config(ctx)}).encode())
-
-
-class LateProgress(Progress):
-    """Bars that whoever has news starts, so that an error before the first is a line by itself."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def stop(self) -> None:
-        """Stop them where they began; what never began leaves no empty line."""
-        if self.live.is_started:
-            super().stop()
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from n2n_deploy.cli.common import LateProgress, err, out, print_json
+from n2n_deploy.cli.common import err, out, print_json
+from n2n_deploy.cli.progress import LateProgress
 from n2n_deploy.memory import size_text
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from n2n_deploy.cli.common import (
     DeviceOption,
     EngineOption,
     JsonOption,
-    LateProgress,
     MemoryOption,
     PrecisionOption,
     ThreadsOption,
@@ -24,6 +23,7 @@ from n2n_deploy.cli.common import (
     save_config,
 )
 from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, SuffixesOption, parse_suffixes
+from n2n_deploy.cli.progress import LateProgress
 
 if TYPE_CHECKING:
     from n2n_deploy.quality.evaluation_run import EvaluationRun

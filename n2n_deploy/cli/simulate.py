@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, LateProgress, err, out, print_json, save_config
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
+from n2n_deploy.cli.progress import LateProgress
 from n2n_deploy.errors import UsageError
 
 _MICROSCOPE = "Microscope"

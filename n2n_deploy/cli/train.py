@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, LateProgress, err, out, print_json, save_config
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
 from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, SuffixesOption, parse_suffixes
+from n2n_deploy.cli.progress import LateProgress
 from n2n_deploy.errors import UsageError
 
 if TYPE_CHECKING:

@@ -147,7 +147,7 @@ def test_control_c_while_it_works_leaves_whole_files(tmp_path: Path) -> None:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + signal.SIGINT, error.decode()
     assert b"Traceback" not in error
     sizes = {path.stat().st_size for path in (tmp_path / "sim").rglob("*.mrc")}
     assert sizes == {1024 + 4 * 128 * 128}
