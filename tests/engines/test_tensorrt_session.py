@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx
 import pytest
 from standin_gpu import install_cupy
 from standin_streams import Stream
-from standin_tensorrt import BYTES_PER_PIXEL, Engine, tensorrt_library
+from standin_tensorrt import BYTES_PER_PIXEL, RuntimeCache, tensorrt_library
 
 from n2n_deploy.engine_facts import EngineFacts
 from n2n_deploy.engines import tensorrt
@@ -146,42 +146,11 @@ def test_a_closed_session_does_not_run(session: TensorRTSession) -> None:
         session.run(images(1, 1, 64, 64))
 
 
-def test_compiled_kernels_are_kept_and_found_again(
-    graph: Graphs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    loaded: list[bytes] = []
-
-    class Cache:
-        def deserialize(self, content: bytes) -> None:
-            loaded.append(content)
-
-        def serialize(self) -> bytes:
-            return b"kernels"
-
-    class Config:
-        def __init__(self) -> None:
-            self.cache: Cache | None = None
-
-        def set_execution_context_allocation_strategy(self, strategy: str) -> None:
-            assert strategy == "user managed"
-
-        def create_runtime_cache(self) -> Cache:
-            return Cache()
-
-        def set_runtime_cache(self, cache: Cache) -> None:
-            self.cache = cache
-
-        def get_runtime_cache(self) -> Cache | None:
-            return self.cache
-
-    monkeypatch.setattr(Engine, "create_runtime_config", lambda _: Config(), raising=False)
-    strategies = {
-        "CudaGraphStrategy": SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph"),
-        "DynamicShapesKernelSpecializationStrategy": SimpleNamespace(EAGER="eager"),
-    }
-    module = tensorrt_library(PROFILES, "tensorrt_rtx", **strategies)
+def test_compiled_kernels_are_kept_and_found_again(graph: Graphs, tmp_path: Path) -> None:
+    RuntimeCache.loaded.clear()
+    module = tensorrt_library(PROFILES, "tensorrt_rtx")
     facts = FACTS.model_copy(update={"flavour": "rtx", "hardware": "listed"})
     engine = graph("small", "fp32").SerializeToString()
     for _ in range(2):
         TensorRTSession(module, engine, facts, kernels=tmp_path / "own.kernels").close()
-    assert loaded == [b"kernels"]
+    assert RuntimeCache.loaded == [b"kernels"]

@@ -22,7 +22,7 @@ import standin_cupy
 from standin_cupy import ndarray
 from standin_kernels import compile_kernels
 from standin_streams import STREAMS, CUDARuntimeError, Device, Event, Stream, get_current_stream
-from standin_tensorrt import tensorrt_library
+from standin_tensorrt import VERSIONS, tensorrt_library
 
 from n2n_deploy.engines import gpu_sessions, gpus
 from n2n_deploy.imaging import kernels
@@ -40,7 +40,8 @@ def standin_gpu() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         cupy = install_cupy(patch)
         _install_driver(patch)
-        patch.setitem(sys.modules, "tensorrt", tensorrt_library(gpu_sessions.NODE_PROFILES))  # type: ignore[misc]
+        for name in VERSIONS:
+            patch.setitem(sys.modules, name, tensorrt_library(gpu_sessions.NODE_PROFILES, name))  # type: ignore[misc]
         patch.setattr(gpu_sessions, "build_engine", lambda graph, _: (graph, None))
         inference = onnxruntime.InferenceSession
         patch.setattr(onnxruntime, "InferenceSession", lambda *given, **how: _session(inference, *given, **how))
@@ -181,7 +182,7 @@ class _Delay:
 
 
 class _Driver:
-    """NVIDIA's driver with two GPUs of compute capability 9.0."""
+    """NVIDIA's driver with two GPUs of compute capability 8.9."""
 
     def __init__(self) -> None:
         self.cuInit = lambda _: 0
@@ -190,7 +191,7 @@ class _Driver:
         self.cuDeviceGet = _store
         self.cuDeviceGetName = lambda name, _, __: setattr(name, "value", b"stand-in")
         self.cuDeviceTotalMem_v2 = lambda out, _: _store(out, MEMORY)
-        self.cuDeviceGetAttribute = lambda out, which, _: _store(out, {75: 9, 76: 0}[which])
+        self.cuDeviceGetAttribute = lambda out, which, _: _store(out, {75: 8, 76: 9}[which])
 
 
 def _store(out: Any, value: int) -> int:

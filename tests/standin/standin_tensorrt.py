@@ -1,4 +1,4 @@
-"""TensorRT's runtime without a GPU, by its documented rules.
+"""The runtimes of TensorRT and TensorRT for RTX without a GPU, by their documented rules.
 
 Addresses, memory and shapes are set before work is enqueued; captured work runs when the graph is launched, not before.
 An "engine" is an ONNX model, which ONNX Runtime computes, so that outputs are the network's.
@@ -7,7 +7,7 @@ An "engine" is an ONNX model, which ONNX Runtime computes, so that outputs are t
 import ctypes
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from standin_streams import STREAMS
@@ -18,16 +18,20 @@ from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
 BYTES_PER_PIXEL = 10
 
 
-def tensorrt_library(profiles: tuple[Profile, ...], name: str = "tensorrt", **more: Any) -> ModuleType:
-    """The module; its engines all have these profiles."""
+VERSIONS = {"tensorrt": "10.13.3.9", "tensorrt_rtx": "1.7.1.116"}
+
+
+def tensorrt_library(profiles: tuple[Profile, ...], name: str = "tensorrt") -> ModuleType:
+    """The module of this name; its engines all have these profiles."""
     module = ModuleType(name)
     module.__spec__ = ModuleSpec(name, None)  # some look for it
     vars(module).update(
-        __version__="10.13.3.9",
+        __version__=VERSIONS[name],
         ILogger=Logger,
         Runtime=lambda logger: Runtime(logger, profiles),
         ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="user managed"),
-        **more,
+        CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole graph"),
+        DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager"),
     )
     return module
 
@@ -101,10 +105,43 @@ class Engine:
         profile = self.profiles[index]
         return [profile.minimum, profile.optimum, profile.maximum]
 
-    def create_execution_context(self, strategy: Any) -> Context:
-        assert strategy == "user managed"
+    def create_runtime_config(self) -> "RuntimeConfig":
+        return RuntimeConfig()
+
+    def create_execution_context(self, how: "str | RuntimeConfig") -> Context:
+        assert (how.strategy if isinstance(how, RuntimeConfig) else how) == "user managed"
         self.contexts += 1
         return Context(self)
+
+
+class RuntimeCache:
+    """TensorRT for RTX: the kernels that it compiled for this GPU, and those that it was given."""
+
+    loaded: ClassVar[list[bytes]] = []
+
+    def deserialize(self, content: bytes) -> None:
+        self.loaded.append(content)
+
+    def serialize(self) -> bytes:
+        return b"kernels"
+
+
+class RuntimeConfig:
+    """TensorRT for RTX: how contexts are made."""
+
+    strategy = ""
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.strategy = strategy
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> None:
+        self.cache = cache
+
+    def get_runtime_cache(self) -> RuntimeCache:
+        return self.cache
 
 
 class Runtime:
