@@ -7,7 +7,6 @@ NaN.
 
 import itertools
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -32,8 +31,6 @@ class CUDARuntimeError(RuntimeError):
 
 class Device:
     """A GPU: the one of this number, or the current one."""
-
-    pci_bus_id = "0000:00:00.0"
 
     def __init__(self, device: int | None = None) -> None:
         self.id = int(_devices()[-1] if device is None else device)
@@ -155,7 +152,6 @@ class Event:
         """Mark the present end of a stream's queue."""
         self._stream = stream or get_current_stream()
         self._position = self._stream.queued
-        self.time = time.perf_counter()
 
     def synchronize(self) -> None:
         """Wait until the work before it is done."""
