@@ -6,6 +6,7 @@ import numpy
 
 from n2n_deploy.engines.session import Array
 from n2n_deploy.imaging.preprocess import Prepared
+from n2n_deploy.io.mrc_output import Statistics
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Denoised:
         grey_levels: mean of the raw image, and the standard deviation that 1 stands for in the network's input.
         halves: the network's inputs for the even and the odd half, then its outputs; empty where they were not
             denoised, or not asked for.
-        statistics: of `image`, where a GPU found them: minimum, maximum, mean and standard deviation.
+        statistics: of `image`, where a GPU found them.
     """
 
     image: Array
@@ -36,7 +37,7 @@ class Denoised:
     seconds: dict[str, float] = field(default_factory=dict)
     grey_levels: tuple[float, float] = (0.0, 1.0)
     halves: tuple[Array, ...] = ()
-    statistics: tuple[float, float, float, float] | None = None
+    statistics: Statistics | None = None
 
 
 def averaged(outputs: list[Array], halves: list[Prepared], whole: Prepared) -> Array:

@@ -157,10 +157,9 @@ class Denoiser(Closing):
                 self._place.wait()
             with _timed(seconds, "restore"):
                 full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
-                shown = [prepared.image, denoised] if network_images else []
-                if network_images and halves is not None:
-                    shown += [*(part.image for part in parts), *outputs]
-                noisy, made, *each = map(self._place.take_small, shown) if shown else (None, None)
+                each = [] if halves is None else [*(part.image for part in parts), *outputs]
+                shown = map(self._place.take_small, (prepared.image, denoised, *each))
+                noisy, made, *each = shown if network_images else (None, None)
                 statistics = self._place.statistics(full)
                 full = self._place.take(full)
         passes = len(parts) * (VIEWS if self.augment else 1)

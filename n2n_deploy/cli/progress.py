@@ -40,5 +40,6 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if heard and callable(before):
-            before(*heard[0])
+        for number, frame in heard:
+            if callable(before):
+                before(number, frame)

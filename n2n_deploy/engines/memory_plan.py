@@ -27,7 +27,7 @@ class Need:
         pixel_size: Å.
         count: how many there are.
         size: (height, width) of the network's image.
-        pixels: bytes on the host: the micrograph as read, its result, and buffers on the way to a GPU.
+        pixels: bytes on the host: the micrograph as read, and from a GPU its result and what the network saw and made.
         work: bytes of Fourier work, where the network runs.
     """
 

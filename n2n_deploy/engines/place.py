@@ -19,6 +19,7 @@ from numpy.typing import DTypeLike
 from n2n_deploy.engines.memory_plan import Supply
 from n2n_deploy.engines.session import Array, Session
 from n2n_deploy.engines.tensorrt import import_cupy
+from n2n_deploy.io.mrc_output import Statistics
 from n2n_deploy.memory import available_memory, process_memory
 
 FFT_WORK = 8
@@ -186,7 +187,7 @@ class GpuPlace:
         """Copy a result to ordinary memory on the host, so that it may be kept for long."""
         return self.take(result).copy()
 
-    def statistics(self, result: Array) -> tuple[float, float, float, float]:
+    def statistics(self, result: Array) -> Statistics:
         """Minimum, maximum, mean and standard deviation, found where the result is, which saves the host a pass."""
         float64 = self._cupy.float64
         found = (result.min(), result.max(), result.mean(dtype=float64), result.std(dtype=float64))

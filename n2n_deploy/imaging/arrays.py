@@ -122,6 +122,24 @@ def map_row_blocks(
         return list(pool.map(work, blocks))
 
 
+def from_row_blocks(
+    work: Callable[[slice], Array], shape: tuple[int, int], dtype: Any, xp: ModuleType, width: int = 0
+) -> Array:
+    """Return the array of this shape and type whose rows `work` gives block by block; on a GPU it gives all at once.
+
+    Blocks are of the size that rows of `width` values want, where those are more than `shape` says.
+    """
+    if xp is not numpy:
+        return work(slice(0, shape[0])).astype(dtype, copy=False)
+    array = xp.empty(shape, dtype=dtype)
+
+    def fill(rows: slice) -> None:
+        array[rows] = work(rows)
+
+    map_row_blocks(fill, (shape[0], max(shape[1], width)), xp)
+    return array
+
+
 def moments(values: Array, origin: float) -> tuple[float, float]:
     """Return the sum of the differences from `origin` and that of their squares, in float64."""
     # Cast, then subtract: NumPy crashes the process where a ufunc that casts gets no memory for its buffers.

@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy
 
 from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import Array, array_module, map_row_blocks
+from n2n_deploy.imaging.arrays import Array, array_module, from_row_blocks, map_row_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +78,13 @@ def ctf(
         DataError: the voltage, spherical aberration or amplitude contrast is unknown.
     """
     aberration = _Aberration(shape, spacing, optics, parameters, xp)
-    values = xp.empty((shape[0], shape[1] // 2 + 1), dtype=xp.float32)
 
-    def fill(rows: slice) -> None:
+    def values(rows: slice) -> Array:
         half_turns = aberration(rows)
         half_turns *= math.pi
-        values[rows] = xp.sin(half_turns)
+        return xp.sin(half_turns)
 
-    map_row_blocks(fill, values.shape, xp)
-    return values
+    return from_row_blocks(values, (shape[0], shape[1] // 2 + 1), xp.float32, xp)
 
 
 def ctf_sign(

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import numpy
 
-from n2n_deploy.imaging.arrays import Array, array_module, grid_cache, map_row_blocks
+from n2n_deploy.imaging.arrays import Array, array_module, from_row_blocks, grid_cache, map_row_blocks
 from n2n_deploy.imaging.fourier import nyquist
 from n2n_deploy.recipe import Recipe
 
@@ -86,10 +86,5 @@ def _radial(
     """Evaluate a function of |s| on the rfft grid, in float64 but block by block."""
     y = xp.fft.fftfreq(shape[0], spacing[0])[:, None]
     x = xp.fft.rfftfreq(shape[1], spacing[1])[None, :]
-    values = xp.empty((shape[0], x.shape[1]), dtype=xp.float32)
-
-    def fill(rows: slice) -> None:
-        values[rows] = profile(xp.hypot(y[rows], x))
-
-    map_row_blocks(fill, values.shape, xp)
-    return values
+    size = (shape[0], x.shape[1])
+    return from_row_blocks(lambda rows: profile(xp.hypot(y[rows], x)), size, xp.float32, xp)

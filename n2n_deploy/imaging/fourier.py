@@ -10,10 +10,10 @@ from n2n_deploy.imaging.arrays import (
     Array,
     array_module,
     fft,
+    from_row_blocks,
     grid_cache,
     ifft,
     irfft_rows,
-    map_row_blocks,
     rfft_rows,
 )
 
@@ -165,15 +165,11 @@ def partial_rfft2(image: Array, mean: float, columns: int) -> Array:
     """
     xp = array_module(image)
     offset = numpy.float32(mean)
-    if xp is not numpy:
-        spectrum = xp.ascontiguousarray(rfft_rows(image - offset)[:, :columns])
-    else:
-        spectrum = xp.empty((image.shape[0], columns), dtype=xp.complex64)
 
-        def transform(rows: slice) -> None:
-            spectrum[rows] = rfft_rows(image[rows] - offset)[:, :columns]
+    def transform(rows: slice) -> Array:
+        return rfft_rows(image[rows] - offset)[:, :columns]
 
-        map_row_blocks(transform, image.shape, xp)
+    spectrum = from_row_blocks(transform, (image.shape[0], columns), xp.complex64, xp, width=image.shape[1])
     return fft(spectrum, axis=0, overwrite=True)
 
 
@@ -188,17 +184,13 @@ def partial_irfft2(spectrum: Array, shape: tuple[int, int], mean: float) -> Arra
     xp = array_module(spectrum)
     spectrum = ifft(spectrum, axis=0, overwrite=True)
     offset = numpy.float32(mean)
-    if xp is not numpy:
-        image = irfft_rows(spectrum, shape[1])
+
+    def transform(rows: slice) -> Array:
+        image = irfft_rows(spectrum[rows], shape[1])
         image += offset
         return image
-    image = xp.empty(shape, dtype=xp.float32)
 
-    def transform(rows: slice) -> None:
-        xp.add(irfft_rows(spectrum[rows], shape[1]), offset, out=image[rows])
-
-    map_row_blocks(transform, shape, xp)
-    return image
+    return from_row_blocks(transform, shape, xp.float32, xp)
 
 
 def resize_occupied(spectrum: Array, shape: tuple[int, int], new_shape: tuple[int, int]) -> Array:

@@ -39,7 +39,9 @@ def as_stored(
         raise UsageError(f"{path}: outputs are float32 or float16, not {dtype}")
     if array.ndim not in (2, 3) or not array.size:
         raise UsageError(f"{path}: only images (ny, nx) and volumes (nz, ny, nx) can be written, not {array.shape}")
-    found = statistics(array) if known is None else known
+    if known is None and array.dtype == dtype:
+        known = statistics(array)
+    found = (float(array.min()), float(array.max())) if known is None else known
     if not np.isfinite(found).all():
         raise DataError(f"{path}: the image to write has values that are not finite; it was not written")
     largest = max(map(abs, found[:2]))
@@ -51,7 +53,7 @@ def as_stored(
     if dtype == "float16" and 0 < largest < np.finfo(np.float16).tiny:
         raise DataError(f"{path}: the largest value, {largest:g}, is too small for float16; write float32")
     stored = np.ascontiguousarray(array, dtype)
-    return stored, found if stored.dtype == array.dtype else statistics(stored)
+    return stored, known if known is not None and stored.dtype == array.dtype else statistics(stored)
 
 
 def compose_header(
@@ -99,6 +101,7 @@ def compose_header(
     return fields
 
 
+@np.errstate(invalid="ignore")  # ∞ − ∞; the mean shows it
 def statistics(pixels: npt.NDArray[Any]) -> Statistics:
     """Statistics in one pass over memory; where values are not finite, mean and standard deviation are not."""
     flat = pixels.reshape(-1)
@@ -115,9 +118,8 @@ def statistics(pixels: npt.NDArray[Any]) -> Statistics:
         # Cast, then subtract: NumPy crashes the process where a ufunc that casts gets no memory for its buffers.
         values = chunk[: part.size]
         values[:] = part
-        with np.errstate(invalid="ignore"):  # ∞ − ∞; the mean shows it
-            values -= about
-            total += float(values.sum())
+        values -= about
+        total += float(values.sum())
         squares += float(values @ values)
         low, high = min(low, float(part.min())), max(high, float(part.max()))
     mean = total / flat.size

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from standin_gpu import standin_gpu
 
 from n2n_deploy.bundle import GOLDEN, Bundle, write_bundle
 from n2n_deploy.export.onnx_graph import to_onnx
@@ -18,6 +19,8 @@ from n2n_deploy.manifest import Manifest, Precision
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.model import build
 from n2n_deploy.train.receptive_field import receptive_field
+
+__all__ = ["standin_gpu"]
 
 
 @cache

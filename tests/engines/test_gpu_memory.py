@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import standin_cupy
-from standin_gpu import standin_gpu
 
 from n2n_deploy import Denoiser
 from n2n_deploy.bundle import Bundle
@@ -20,8 +19,6 @@ from n2n_deploy.imaging import arrays
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
 from n2n_deploy.recipe import Recipe
-
-__all__ = ["standin_gpu"]
 
 SHAPE, OPTICS, CTF = (1200, 1024), Optics(1.0, 300.0, 2.7, 0.1), CTFParameters(15000.0, 14000.0, 20.0)
 

@@ -6,13 +6,10 @@ from types import ModuleType
 import numpy as np
 import onnx
 import pytest
-from standin_gpu import standin_gpu
 from standin_streams import Stream
 
 from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
 from n2n_deploy.engines.onnxruntime_cuda import OnnxRuntimeCudaSession
-
-__all__ = ["standin_gpu"]
 
 
 @pytest.mark.parametrize("early", [False, True])

@@ -28,16 +28,22 @@ def test_lanes_have_streams_that_outlast_their_threads() -> None:
     gpu, both = GpuPlace(1), threading.Barrier(2)
     results: list[Any] = []
     streams: set[Stream] = set()
+    inside: set[Stream] = set()
 
     def work(barrier: threading.Barrier | None) -> None:
         with gpu.lane():
             assert Device().id == 1
-            streams.add(gpu._threads.lane.stream)
+            stream = gpu._threads.lane.stream
+            assert not stream.blocking
+            assert stream not in inside, "two lanes are on one stream"
+            inside.add(stream)
+            streams.add(stream)
             if barrier:
                 barrier.wait(5)
             results.append(gpu.take(gpu.bring(image(3, 4)) * 2))
             if barrier:
                 barrier.wait(5)
+            inside.remove(stream)
 
     for _ in range(3):
         threads = [threading.Thread(target=work, args=(both,)) for _ in range(2)]

@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from standin_gpu import install_cupy
 
-from n2n_deploy.imaging.arrays import GridCache, array_module, row_blocks, to_numpy
+from n2n_deploy.imaging.arrays import GridCache, array_module, rfft2, row_blocks, to_numpy
 
 
 def test_cache_is_bounded_and_drops_the_least_recently_used() -> None:
@@ -50,3 +51,16 @@ def test_array_module() -> None:
     array = np.zeros(3)
     assert array_module(array) is np
     assert to_numpy(array) is array
+
+
+def test_a_plan_beyond_the_caches_bound_is_made_once_the_bound_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stand-in with CuPy's rule: a plan larger than the bound in bytes is an error; `make gpu-test` asks CuPy."""
+    cupy = install_cupy(monkeypatch)
+    image, needed = cupy.asarray(np.ones((20, 22), np.float32)), 8 * 20 * 22
+    cache = cupy.fft.config.get_plan_cache()
+    cache.set_memsize(1000)
+    assert rfft2(image).shape == (20, 12)
+    assert needed <= cache.get_memsize() < 2 * needed
+    cache.set_memsize(0)
+    with pytest.raises(RuntimeError, match="memsize"):
+        rfft2(image)

@@ -102,9 +102,7 @@ def _transform(name: str) -> Callable[..., ndarray]:
     function = getattr(scipy.fft, name)
 
     def transform(array: ndarray, *, overwrite_x: bool = False, **options: Any) -> ndarray:
-        bound, work = _plan_cache().get_memsize(), 8 * array.size
-        if 0 <= bound < work:
-            raise RuntimeError("the plan memsize is too large")
+        _plan_cache().plan(8 * array.size)
         result = standin_cupy.apply(lambda values: function(values, **options), array)
         if overwrite_x:
             array.fill(np.nan)
@@ -117,19 +115,25 @@ class _PlanCache:
     """A thread's cache of FFT plans: it refuses those larger than its bound."""
 
     def __init__(self) -> None:
-        self.bounds = [-1]
+        self._bound, self._held = -1, 0
 
     def set_memsize(self, size: int) -> None:
-        self.bounds.append(size)
+        self._bound = size
 
     def get_memsize(self) -> int:
-        return self.bounds[-1]
+        return self._bound
 
     def get_curr_memsize(self) -> int:
-        return 0
+        return self._held
 
     def clear(self) -> None:
-        """There is nothing in it."""
+        self._held = 0
+
+    def plan(self, size: int) -> None:
+        """Plan a transform that needs a work area of this size; the last one stays."""
+        if 0 <= self._bound < size:
+            raise RuntimeError("the plan memsize is too large")
+        self._held = size
 
 
 def _plan_cache() -> _PlanCache:

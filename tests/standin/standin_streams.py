@@ -61,7 +61,7 @@ class Stream:
         self.early = False
         self.launches = 0
         self.queued = self._done = 0
-        self._blocking = not non_blocking
+        self.blocking = not non_blocking
         self._work: deque[tuple[list[tuple[Stream, int]], Work]] = deque()
         self._captured: list[Work] | None = None
         with _queueing:
@@ -118,6 +118,7 @@ class Stream:
     def begin_capture(self) -> None:
         """Note work from now on in place of queueing it."""
         assert self.ptr != 0, "the legacy default stream cannot be captured"
+        assert self._captured is None
         self._captured = []
 
     def end_capture(self) -> Any:
@@ -139,7 +140,7 @@ class Stream:
     def _waits_for(self, other: "Stream") -> bool:
         """Whether one of them is the GPU's default stream, and the other one that it blocks."""
         one_is_default = (self.ptr == 0) != (other.ptr == 0)
-        return one_is_default and self._blocking and other._blocking and self.device == other.device
+        return one_is_default and self.blocking and other.blocking and self.device == other.device
 
 
 class Event:
