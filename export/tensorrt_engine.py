@@ -10,11 +10,9 @@ import onnx
 from n2n_deploy.bundle import Bundle, extend_bundle
 from n2n_deploy.engine_facts import EngineFacts, Flavour, Profile
 from n2n_deploy.engines.builder import BuildOptions, build_engine
+from n2n_deploy.export.parity import TOLERANCE
 from n2n_deploy.export.tensorrt_graph import check_limits, to_bfloat16
 from n2n_deploy.manifest import Deviation, Precision
-
-BFLOAT16_TOLERANCE = 8.0
-"""Times fp16's: bfloat16 keeps 8 bits of a number where float16 keeps 11."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +101,6 @@ def _graph(bundle: Bundle, precision: Precision) -> tuple[bytes, dict[str, bytes
 
 
 def _tolerance(bundle: Bundle) -> dict[str, Any]:
-    """Return the bundle's tolerances, with one for bf16."""
-    known: dict[Precision, Deviation] = dict(bundle.manifest.tolerance)
-    half = known.get("fp16")
-    if "bf16" not in known and half is not None:
-        known["bf16"] = Deviation(max=BFLOAT16_TOLERANCE * half.max, rms=BFLOAT16_TOLERANCE * half.rms)
+    """Return the bundle's tolerances, with one for bf16, which earlier bundles lack."""
+    known: dict[Precision, Deviation] = {"bf16": TOLERANCE["bf16"], **bundle.manifest.tolerance}
     return {precision: deviation.model_dump() for precision, deviation in known.items()}

@@ -15,8 +15,10 @@ from n2n_deploy.batch.work import Outcome, attempt, done_alone, failed, open_den
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.engines.gpus import gpus
+from n2n_deploy.engines.openvino import OpenVinoSession
 from n2n_deploy.engines.session import Closing
 from n2n_deploy.imaging.arrays import fft_workers, set_fft_workers
+from n2n_deploy.processor import multiplies_bfloat16
 
 
 class Workers(Protocol):
@@ -46,7 +48,7 @@ class LocalWorkers(Closing):
         bundle: the model.
         options: of the run.
         keeper: keeps what the report shows; None where there is none.
-        say: told how the memory is planned, and why no GPU is used where there is one.
+        say: told how the memory is planned, and why a GPU or OpenVINO is not used where the hardware is made for it.
     """
 
     session = "none"
@@ -79,10 +81,16 @@ class LocalWorkers(Closing):
         if first.session.array_module == "cupy":
             # What is left for the host's cores, such as pictures for the report, all lanes do at once.
             set_fft_workers(1)  # until this is closed
-        if gpus() and first.session.array_module == "numpy" and self._options.device != "cpu":
-            for engine, reason in first.why_not.items():
+        for engine, reason in first.why_not.items():
+            if self._could_run(engine) and first.session.array_module == "numpy":
                 self._say(f"{self.session} is used, and not {engine}: {reason}")
         return self
+
+    def _could_run(self, engine: str) -> bool:
+        """Whether this machine's hardware is made for an engine that was passed over, and nobody asked for another."""
+        if engine == OpenVinoSession.name:
+            return multiplies_bfloat16() and self._options.precision is None
+        return bool(gpus()) and self._options.device != "cpu"
 
     def close(self) -> None:
         """Close the engines."""

@@ -82,7 +82,7 @@ def verify_command(
         )
         return
     for name, reason in choice.why_not.items():
-        out.print(f"[yellow]{name} does not work here:[/] {escape(reason)}", soft_wrap=True)
+        out.print(f"[yellow]{name} is passed over:[/] {escape(reason)}", soft_wrap=True)
     out.print(f"[green]intact:[/] all {len(opened.manifest.members)} members of {escape(str(bundle))}")
     out.print(
         f"[green]works:[/] {choice.session.name}, {choice.precision}, differs from PyTorch by at most "

@@ -87,7 +87,8 @@ EngineOption = Annotated[
     str | None,
     typer.Option(
         "--engine",
-        help="tensorrt, rtx, tensorrt-lean, onnxruntime-cuda or onnxruntime-cpu; by default the best that works.",
+        help="tensorrt, rtx, tensorrt-lean, onnxruntime-cuda, openvino or onnxruntime-cpu; by default the best "
+        "that works.",
         rich_help_panel=_ENGINE,
     ),
 ]
@@ -96,7 +97,7 @@ PrecisionOption = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="fp32, fp16 or bf16; by default fp16 on a GPU and fp32 on the CPU.",
+        help="fp32, fp16 or bf16; by default fp16 on a GPU, and on the CPU bf16 with OpenVINO and AMX, else fp32.",
         rich_help_panel=_ENGINE,
     ),
 ]

@@ -1,14 +1,17 @@
 """`OnnxRuntimeSession`: the network on the CPU, through ONNX Runtime."""
 
+import math
 import os
+import re
 import threading
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from n2n_deploy.engines.session import Closing
-from n2n_deploy.errors import BundleError, HostError, OutOfMemoryError, UsageError
+from n2n_deploy.errors import BundleError, HostError, N2NError, OutOfMemoryError, UsageError
 
 BYTES_PER_PIXEL = "bytes_per_pixel"
 """Key of the model's metadata that holds the bytes of its live tensors at the peak, per pixel of the input."""
@@ -43,8 +46,9 @@ class OnnxRuntimeSession(Closing):
         self.threads = threads or len(os.sched_getaffinity(0))
         self._model = model
         self._lock = threading.Lock()
+        self._closed = False
         self._largest = 0
-        self._session = self._open()
+        self._session: Any = self._open()
         metadata = self._session.get_modelmeta().custom_metadata_map
         try:
             self._bytes_per_pixel = float(metadata[BYTES_PER_PIXEL])
@@ -62,22 +66,21 @@ class OnnxRuntimeSession(Closing):
             return self._run(batch)
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._session is None:
+        if self._closed:
             raise HostError("the session is closed; open another")
-        if self._largest and batch.size > self._largest:
-            self._session = None
-            self._session = self._open()
-        self._largest = max(self._largest, batch.size)
         try:
-            (output,) = self._session.run(None, {self._session.get_inputs()[0].name: batch})
+            session = self._loaded(batch.shape)
+            (output,) = session.run(None, {session.get_inputs()[0].name: batch})
+        except N2NError:
+            raise
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            if isinstance(error, MemoryError) or "allocat" in str(error).lower():
+            if is_memory_error(error):
                 need = self.memory((batch.shape[-2], batch.shape[-1])) * batch.shape[0]
                 raise OutOfMemoryError(
                     f"no memory for {batch.shape[-2]}×{batch.shape[-1]} pixels at once ({need / 1e9:.1f} GB); "
                     "allow less memory, so that they run in tiles, or free some"
                 ) from error
-            raise BundleError(f"ONNX Runtime cannot run the model on {batch.shape}: {_line(error)}") from error
+            raise BundleError(f"ONNX Runtime cannot run the model on {batch.shape}: {first_line(error)}") from error
         return np.asarray(output, dtype=np.float32)
 
     def memory(self, shape: tuple[int, int]) -> int:
@@ -86,29 +89,66 @@ class OnnxRuntimeSession(Closing):
 
     def close(self) -> None:
         """Free the network and all its memory."""
+        self._closed = True
         self._session = None
+
+    def _loaded(self, shape: tuple[int, ...]) -> Any:
+        """The model as it takes a batch of this shape; loaded anew for a larger one than any before."""
+        size = math.prod(shape)
+        if self._session is None or 0 < self._largest < size:
+            self._session = None  # its memory goes back before more is taken
+            self._session = self._open()
+        self._largest = max(self._largest, size)
+        return self._session
 
     def _open(self) -> Any:
         """Load the model into a fresh ONNX Runtime session."""
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise HostError(
-                f"ONNX Runtime cannot be imported ({_line(error)}); pip install 'n2n-deploy[cpu]' brings it"
-            ) from error
-        options = onnxruntime.SessionOptions()
+        runtime = import_onnxruntime()
+        options = runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
         # Memory patterns would add one planned block to the regions that the first run of a shape took.
         options.enable_mem_pattern = False
-        options.log_severity_level = 3
-        try:
-            return onnxruntime.InferenceSession(self._model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # as above
-            raise BundleError(f"ONNX Runtime cannot load the model: {_line(error)}; export it again") from error
+        return load(runtime, self._model, options, providers=["CPUExecutionProvider"])
 
 
-def _line(error: BaseException) -> str:
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime.
+
+    Raises:
+        HostError: it is not installed, or does not load.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise HostError(
+            f"ONNX Runtime cannot be imported ({first_line(error)}); pip install 'n2n-deploy[cpu]' brings it"
+        ) from error
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def load(runtime: ModuleType, model: bytes, options: Any, **providers: Any) -> Any:
+    """Open an ONNX Runtime session, which keeps its warnings to itself.
+
+    Raises:
+        MemoryError: there is not enough memory.
+        BundleError: the model cannot be loaded.
+    """
+    options.log_severity_level = 3
+    try:
+        return runtime.InferenceSession(model, options, **providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        if is_memory_error(error):
+            raise MemoryError(first_line(error)) from error
+        raise BundleError(f"ONNX Runtime cannot load the model: {first_line(error)}; export it again") from error
+
+
+def is_memory_error(error: Exception) -> bool:
+    """Whether an exception of ONNX Runtime says that memory is short."""
+    return isinstance(error, MemoryError) or re.search("allocat|bad_alloc", str(error), re.IGNORECASE) is not None
+
+
+def first_line(error: BaseException) -> str:
     """The first line of an error's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]

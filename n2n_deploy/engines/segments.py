@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n_deploy.engines.onnxruntime import first_line, import_onnxruntime, is_memory_error
 from n2n_deploy.engines.session import Closing
 from n2n_deploy.errors import BundleError, HostError, OutOfMemoryError, UsageError
 
@@ -87,12 +88,12 @@ class SegmentedSession(Closing):
         try:
             return np.concatenate([self._image(image[None]) for image in batch])
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            if isinstance(error, MemoryError) or "allocat" in str(error).lower():
+            if is_memory_error(error):
                 need = self.memory((batch.shape[-2], batch.shape[-1]))
                 raise OutOfMemoryError(
                     f"no memory for an image of {batch.shape[-2]}×{batch.shape[-1]} ({need / 1e9:.1f} GB)"
                 ) from error
-            raise BundleError(f"ONNX Runtime cannot run the model on {batch.shape}: {_line(error)}") from error
+            raise BundleError(f"ONNX Runtime cannot run the model on {batch.shape}: {first_line(error)}") from error
 
     def memory(self, shape: tuple[int, int]) -> int:
         """Peak bytes that `run` needs beyond its input for one image (height, width); an upper bound."""
@@ -176,12 +177,7 @@ def _share_arena() -> None:
 
 
 def _load(model: bytes, tile_bytes: int) -> _Segment:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise HostError(
-            f"ONNX Runtime cannot be imported ({error}); pip install 'n2n-deploy[cpu]' brings it"
-        ) from error
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     # Tiles are what runs in parallel: threads inside an operator would only wait for each other.
     options.intra_op_num_threads = 1
@@ -199,10 +195,5 @@ def _load(model: bytes, tile_bytes: int) -> _Segment:
         side = int((tile_bytes / facts["bytes_per_cell"]) ** 0.5) - 2 * facts["halo"]
         return _Segment(session, inputs, outputs, channels, facts["level"], facts["halo"], max(side, _SMALLEST_TILE))
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        message = f"a segment of the network cannot be loaded: {_line(error)}; export the model again"
+        message = f"a segment of the network cannot be loaded: {first_line(error)}; export the model again"
         raise BundleError(message) from error
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -10,10 +10,12 @@ import numpy as np
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.engines.gpu_sessions import find_gpu, open_lean, open_onnxruntime_cuda, open_tensorrt
 from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
+from n2n_deploy.engines.openvino import OpenVinoSession
 from n2n_deploy.engines.segments import SegmentedSession
 from n2n_deploy.engines.session import Array, Session
 from n2n_deploy.errors import BundleError, HostError, N2NError, UsageError
 from n2n_deploy.manifest import Deviation, Precision
+from n2n_deploy.processor import multiplies_bfloat16
 from n2n_deploy.trust import check_trusted
 
 
@@ -25,11 +27,13 @@ class Request:
         threads: CPU threads; None for all.
         gpu: index of the GPU.
         precision: None for the engine's own choice.
+        named: whether this very engine was asked for.
     """
 
     threads: int | None
     gpu: int
     precision: Precision | None
+    named: bool
 
 
 @dataclass(frozen=True)
@@ -64,9 +68,21 @@ class Choice:
     why_not: dict[str, str]
 
 
+def _open_openvino(bundle: Bundle, request: Request) -> tuple[Session, Precision]:
+    precision = request.precision or ("bf16" if multiplies_bfloat16() else "fp32")
+    if not request.named and not (multiplies_bfloat16() and precision == "bf16"):
+        raise HostError(
+            "only in bf16 on a processor with AMX is it much faster than ONNX Runtime's own kernels, which need less "
+            "memory; --engine openvino forces it"
+        )
+    if precision not in bundle.manifest.tolerance:
+        raise HostError(f"the bundle states no tolerance for {precision}; export it again")
+    return OpenVinoSession(bundle.onnx("fp32"), request.threads, precision), precision
+
+
 def _open_cpu(bundle: Bundle, request: Request) -> tuple[Session, Precision]:
     if request.precision not in (None, "fp32"):
-        raise HostError(f"on the CPU the network runs in fp32, not {request.precision}")
+        raise HostError(f"on the CPU ONNX Runtime's own kernels run the network in fp32, not {request.precision}")
     if segments := bundle.segments():
         return SegmentedSession(segments, request.threads), "fp32"
     return OnnxRuntimeSession(bundle.onnx("fp32"), request.threads), "fp32"
@@ -77,6 +93,7 @@ ENGINES = (
     Engine("rtx", True, lambda bundle, how: open_tensorrt(bundle, "rtx", how.gpu, how.precision)),
     Engine("tensorrt-lean", True, lambda bundle, how: open_lean(bundle, how.gpu, how.precision)),
     Engine("onnxruntime-cuda", True, lambda bundle, how: open_onnxruntime_cuda(bundle, how.gpu, how.precision)),
+    Engine("openvino", False, _open_openvino),
     Engine(OnnxRuntimeSession.name, False, _open_cpu),
 )
 """All engines, the fastest first."""
@@ -98,7 +115,8 @@ def open_session(
         device: "auto" (the best there is), "cpu", "gpu", or "cuda:N" for one GPU.
         threads: CPU threads; by default all cores that this process may use.
         engine: name of the one engine to use; None for the best.
-        precision: of the network; None for fp16 on a GPU, or what the bundle ships, and fp32 on the CPU.
+        precision: of the network; None for fp16 on a GPU, or what the bundle ships; on the CPU for fp32, or bf16
+            where OpenVINO runs it on a processor that multiplies that in hardware.
         trusted_keys: public keys, one of which must have signed the bundle; see `check_trusted`.
 
     Raises:
@@ -123,7 +141,7 @@ def choose_session(
 ) -> Choice:
     """As `open_session`, with the reasons why better engines were passed over."""
     chosen = candidates(device, engine)
-    request = Request(threads, int(device.partition(":")[2] or 0), precision)
+    request = Request(threads, int(device.partition(":")[2] or 0), precision, engine is not None)
     check_trusted(bundle, trusted_keys)
     why_not: dict[str, str] = {}
     for candidate in chosen:

@@ -11,15 +11,18 @@ from n2n_deploy.engines.builder import tensorrt_module
 from n2n_deploy.engines.gpu_sessions import check_gpu, find_gpu, shipped
 from n2n_deploy.engines.gpus import driver
 from n2n_deploy.engines.onnxruntime_cuda import import_runtime
+from n2n_deploy.engines.openvino import find_plugin
 from n2n_deploy.engines.select import ENGINES
 from n2n_deploy.engines.tensorrt import import_cupy
 from n2n_deploy.errors import HostError
+from n2n_deploy.processor import multiplies_bfloat16
 
 LIBRARIES = {
     "numpy": ("numpy", ""),
     "scipy": ("scipy", ""),
     "onnxruntime": ("onnxruntime", "cpu"),
     "onnxruntime-gpu": ("onnxruntime", "gpu"),
+    "onnxruntime-ep-openvino": ("", "openvino"),
     "cupy-cuda13x": ("cupy", "gpu"),
     "tensorrt": ("tensorrt", "tensorrt"),
     "tensorrt-lean-cu13": ("tensorrt_lean", ""),
@@ -88,6 +91,7 @@ def prospects(bundle: Bundle | None = None) -> list[Prospect]:
         "rtx": lambda: _tensorrt("rtx", bundle),
         "tensorrt-lean": lambda: _lean(bundle),
         "onnxruntime-cuda": _onnxruntime_cuda,
+        "openvino": _openvino,
         "onnxruntime-cpu": _onnxruntime_cpu,
     }
     found = []
@@ -133,6 +137,22 @@ def _lean(bundle: Bundle | None) -> str:
 def _onnxruntime_cuda() -> str:
     import_cupy()
     return f"runs the ONNX model in fp16 with ONNX Runtime {import_runtime().__version__} on the GPU"
+
+
+def _openvino() -> str:
+    fast = multiplies_bfloat16()
+    use = (
+        "this processor has AMX, with which it is several times faster than ONNX Runtime's own kernels"
+        if fast
+        else ("without AMX, which this processor lacks, it is hardly faster than ONNX Runtime's own kernels")
+    )
+    try:
+        version = find_plugin()
+    except HostError as error:
+        raise HostError(f"{error} ({use})") from error
+    if fast:
+        return f"runs the ONNX model in bf16 with OpenVINO, plugin {version}, on the CPU ({use})"
+    return f"with --engine openvino runs the ONNX model in fp32 with OpenVINO, plugin {version}, on the CPU ({use})"
 
 
 def _onnxruntime_cpu() -> str:

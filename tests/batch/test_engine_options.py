@@ -42,7 +42,7 @@ def test_the_engine_that_is_named_runs(run: Any, tmp_path: Path) -> None:
         (["--engine", "magic"], 2, "engine 'magic' does not exist"),
         (["--engine", "tensorrt", "--device", "cpu"], 2, "does not run on device cpu"),
         (["--precision", "fp8"], 2, "choose fp32, fp16 or bf16"),
-        (["--precision", "fp16", "--device", "cpu"], 3, "on the CPU the network runs in fp32"),
+        (["--precision", "fp16", "--device", "cpu"], 3, "ONNX Runtime's own kernels run the network in fp32"),
         (["--gpus", "0,1", "--device", "cpu"], 2, "do not go together"),
         (["--gpus", "0,0"], 2, "named twice"),
         (["--gpus", "first"], 2, "write their numbers"),

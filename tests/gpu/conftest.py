@@ -21,9 +21,9 @@ from n2n_deploy.engines.profiles import plan_profiles
 from n2n_deploy.errors import HostError
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.parity import TOLERANCE, golden_vectors
-from n2n_deploy.export.tensorrt_engine import BFLOAT16_TOLERANCE, compile_bundle
+from n2n_deploy.export.tensorrt_engine import compile_bundle
 from n2n_deploy.export.tensorrt_graph import to_bfloat16
-from n2n_deploy.manifest import Deviation, Manifest, Precision
+from n2n_deploy.manifest import Manifest
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.model import build
 from n2n_deploy.train.receptive_field import receptive_field
@@ -78,10 +78,7 @@ def gpu_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         "model.fp16.onnx": to_onnx(network, "fp16").SerializeToString(),
         GOLDEN: golden.getvalue(),
     }
-    half = TOLERANCE["fp16"]
-    bf16 = Deviation(max=BFLOAT16_TOLERANCE * half.max, rms=BFLOAT16_TOLERANCE * half.rms)
-    tolerance: dict[Precision, Deviation] = {**TOLERANCE, "bf16": bf16}
-    manifest = Manifest(preset="fast", halo=receptive_field(network), tolerance=tolerance)
+    manifest = Manifest(preset="fast", halo=receptive_field(network), tolerance=TOLERANCE)
     path = tmp_path_factory.mktemp("gpu") / "model.n2n"
     return write_bundle(path, manifest, Recipe(max_resolution=6.0), members)
 

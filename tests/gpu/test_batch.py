@@ -36,8 +36,8 @@ def test_a_batch_is_the_cpus(gpu_bundle: Bundle, tmp_path: Path) -> None:
     gpu_denoiser(gpu_bundle).close()
     table = simulate(tmp_path / "data", micrographs=4, size=(600, 512), pixel_size=1.5, seed=1)
     outputs = {}
-    for device in ("cpu", "gpu"):
-        options = DenoiseOptions(device=device, lanes=3)
+    for device, engine in (("cpu", "onnxruntime-cpu"), ("gpu", None)):
+        options = DenoiseOptions(device=device, engine=engine, lanes=3)
         summary = denoise(table, gpu_bundle, tmp_path / device, options=options)
         assert not summary.failures
         outputs[device] = sorted((tmp_path / device).rglob("*.mrc"))
@@ -59,7 +59,7 @@ def test_a_batch_on_all_gpus_is_the_cpus(gpu_bundle: Bundle, tmp_path: Path) -> 
     gpu_denoiser(gpu_bundle).close()
     table = simulate(tmp_path / "data", micrographs=8, size=(600, 512), pixel_size=1.5, seed=2)
     chosen = tuple(gpu.index for gpu in gpus())
-    for name, options in (("cpu", DenoiseOptions(device="cpu")), ("gpus", DenoiseOptions(gpus=chosen))):
+    for name, options in (("cpu", DenoiseOptions(engine="onnxruntime-cpu")), ("gpus", DenoiseOptions(gpus=chosen))):
         said: list[str] = []
         assert denoise(table, gpu_bundle, tmp_path / name, options=options, say=said.append).denoised == 8
     assert len(said) == 2, "GPUs of a kind speak once of their memory and once of the host's"
@@ -81,7 +81,10 @@ def test_halves_and_views_are_averaged_as_on_the_cpu(gpu_bundle: Bundle, flip_ba
     even, odd = (rng.normal(20, 4, (511, 600)).astype(np.float32) for _ in range(2))
     even[5, 7] = np.nan
     options: dict[str, Any] = {"augment": True, "merge": Merge(9.0, 3.0), "flip_back": flip_back, "lowpass": 5.0}
-    with gpu_denoiser(gpu_bundle, **options) as there, Denoiser(gpu_bundle, device="cpu", **options) as here:
+    with (
+        gpu_denoiser(gpu_bundle, **options) as there,
+        Denoiser(gpu_bundle, engine="onnxruntime-cpu", **options) as here,
+    ):
         found, expected = (
             denoiser.denoise(even + odd, OPTICS, CTF, halves=(even, odd)).image for denoiser in (there, here)
         )

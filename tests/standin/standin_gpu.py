@@ -208,8 +208,8 @@ def _install_driver(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ctypes, "CDLL", lambda name, *how: _Driver() if name == "libcuda.so.1" else load(name, *how))
 
 
-def _session(inference: Any, model: Any, options: Any = None, *, providers: Any, **how: Any) -> Any:
-    if isinstance(providers[0], str):
+def _session(inference: Any, model: Any, options: Any = None, *, providers: Any = None, **how: Any) -> Any:
+    if providers is None or isinstance(providers[0], str):
         return inference(model, options, providers=providers, **how)
     return _CudaSession(inference(model, providers=["CPUExecutionProvider"]), providers[0][1])
 

@@ -1,0 +1,205 @@
+"""OpenVINO's session: its results against ONNX Runtime's own kernels, its memory, and when it is chosen."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from n2n_deploy.bundle import Bundle, extend_bundle
+from n2n_deploy.engines import openvino
+from n2n_deploy.engines.openvino import OpenVinoSession
+from n2n_deploy.engines.select import choose_session, deviation
+from n2n_deploy.errors import BundleError, HostError, UsageError
+from n2n_deploy.manifest import Precision
+from n2n_deploy.processor import multiplies_bfloat16
+
+Graph = Callable[[str, Precision], onnx.ModelProto]
+
+SHAPES = ((1, 1, 64, 72), (2, 1, 40, 56), (1, 1, 136, 64), (1, 1, 64, 72))
+
+MEASURE = """
+import re, sys, numpy
+sys.modules["onnx"] = sys.modules["torch"] = None
+from n2n_deploy.engines.openvino import OpenVinoSession
+
+def kilobytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+with OpenVinoSession(open(sys.argv[1], "rb").read(), threads=2, precision=sys.argv[2]) as session:
+    batch = numpy.ones((1, 1, 768, 640), numpy.float32)
+    resident = kilobytes("VmRSS")
+    for _ in range(2):
+        session.run(batch)
+    print(1024 * (kilobytes("VmHWM") - resident), session.memory((768, 640)))
+print(1024 * (kilobytes("VmRSS") - resident))
+"""
+
+SHORT = """
+import resource, sys, numpy
+from n2n_deploy.engines.openvino import OpenVinoSession
+from n2n_deploy.errors import OutOfMemoryError
+
+session = OpenVinoSession(open(sys.argv[1], "rb").read(), threads=2)
+small, large = (numpy.ones((1, 1, side, side), numpy.float32) for side in (64, 1536))
+before = session.run(small)
+held = 4096 * int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (held + 200 * 2**20, resource.RLIM_INFINITY))
+try:
+    session.run(large)
+except OutOfMemoryError as error:
+    print(error)
+assert (session.run(small) == before).all()
+"""
+
+
+@pytest.fixture
+def plugin() -> str:
+    """The version of the plugin, where this machine has it and it knows the processor."""
+    try:
+        return openvino.find_plugin()
+    except HostError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def model(graph: Graph, tmp_path: Path) -> Path:
+    path = tmp_path / "small.onnx"
+    path.write_bytes(graph("small", "fp32").SerializeToString())
+    return path
+
+
+def peers_outputs(model: bytes) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Batches of `SHAPES`, and what ONNX Runtime's own kernels make of them."""
+    plain = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    batches = [rng.standard_normal(shape).astype(np.float32) for shape in SHAPES]
+    return [(batch, plain.run(None, {"image": batch})[0]) for batch in batches]
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("preset", ["small", "fast", "paper"])
+def test_it_gives_what_onnx_runtimes_own_kernels_give(graph: Graph, preset: str) -> None:
+    model = graph(preset, "fp32").SerializeToString()
+    with OpenVinoSession(model, threads=2, precision="fp32") as session:
+        for batch, expected in peers_outputs(model):
+            found = session.run(batch)
+            assert found.shape == expected.shape
+            assert found.dtype == np.float32
+            assert deviation(found, expected).max < 1e-4
+
+
+@pytest.mark.usefixtures("plugin")
+def test_bfloat16_is_as_near_as_8_bits_allow(graph: Graph) -> None:
+    if not multiplies_bfloat16():
+        pytest.skip("this processor has no AMX")
+    model = graph("fast", "fp32").SerializeToString()
+    with OpenVinoSession(model, threads=2) as session:
+        for batch, expected in peers_outputs(model):
+            assert 2**-12 < deviation(session.run(batch), expected).rms < 2**-4
+
+
+@pytest.mark.usefixtures("plugin")
+def test_threads_may_share_it(graph: Graph) -> None:
+    model = graph("small", "fp32").SerializeToString()
+    batches, expected = zip(*(peers_outputs(model) * 3), strict=True)
+    with OpenVinoSession(model, precision="fp32") as session, ThreadPoolExecutor(4) as pool:
+        for found, wanted in zip(pool.map(session.run, batches), expected, strict=True):
+            assert deviation(found, wanted).max < 1e-4
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_memory_is_an_upper_bound_and_comes_back(model: Path, precision: str) -> None:
+    if precision == "bf16" and not multiplies_bfloat16():
+        pytest.skip("this processor has no AMX")
+    command = [sys.executable, "-c", MEASURE, str(model), precision]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    used, estimate, kept = map(int, done.stdout.split())
+    assert estimate / 3 < used <= estimate
+    assert kept < used / 3
+
+
+@pytest.mark.usefixtures("plugin")
+def test_too_little_memory_costs_that_image_alone(model: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", SHORT, str(model)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "no memory for 1536×1536 pixels at once" in done.stdout
+
+
+@pytest.mark.usefixtures("plugin")
+def test_what_it_cannot_run_is_refused_in_one_line(graph: Graph) -> None:
+    model = graph("small", "fp32").SerializeToString()
+    with pytest.raises(BundleError, match="cannot load"):
+        OpenVinoSession(b"no model")
+    with pytest.raises(UsageError, match="0 threads"):
+        OpenVinoSession(model, threads=0)
+    with pytest.raises(HostError, match="bf16 or fp32 on the CPU, not in fp16"):
+        OpenVinoSession(model, precision="fp16")
+    with OpenVinoSession(model) as session:
+        with pytest.raises(BundleError) as caught:
+            session.run(np.zeros((1, 1, 20, 24), np.float32))
+        assert "\n" not in str(caught.value)
+        assert np.isfinite(session.run(np.ones((1, 1, 24, 24), np.float32))).all()
+    with pytest.raises(HostError, match="closed"):
+        session.run(np.zeros((1, 1, 24, 24), np.float32))
+
+
+def test_without_the_plugin_it_says_what_to_install(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino._processor.cache_clear()
+    monkeypatch.setitem(sys.modules, "onnxruntime_ep_openvino", None)
+    with pytest.raises(HostError, match=r"pip install 'n2n-deploy\[openvino\]'"):
+        OpenVinoSession(graph("small", "fp32").SerializeToString())
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_processor_that_it_does_not_know_is_refused(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino._processor.cache_clear()
+    others = [device for device in onnxruntime.get_ep_devices() if device.ep_name != openvino.PROVIDER]
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: others)
+    with pytest.raises(HostError, match="does not know this processor"):
+        OpenVinoSession(graph("small", "fp32").SerializeToString())
+
+
+@pytest.mark.usefixtures("plugin")
+def test_it_is_chosen_exactly_where_it_is_much_faster(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(**options: object) -> tuple[str, str]:
+        choice = choose_session(bundle, "cpu", threads=2, **options)  # type: ignore[arg-type]
+        choice.session.close()
+        return choice.session.name, choice.precision
+
+    monkeypatch.setattr("n2n_deploy.engines.select.multiplies_bfloat16", lambda: False)
+    assert chosen() == ("onnxruntime-cpu", "fp32")
+    assert chosen(engine="openvino") == ("openvino", "fp32")
+    monkeypatch.setattr("n2n_deploy.engines.select.multiplies_bfloat16", lambda: True)
+    assert chosen() == ("openvino", "bf16")
+    assert chosen(engine="openvino", precision="fp32") == ("openvino", "fp32")
+    assert chosen(engine="onnxruntime-cpu") == ("onnxruntime-cpu", "fp32")
+    assert chosen(precision="fp32") == ("onnxruntime-cpu", "fp32")
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_bundle_from_before_it_runs_as_before(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("n2n_deploy.engines.select.multiplies_bfloat16", lambda: True)
+    stated = {name: each.model_dump() for name, each in bundle.manifest.tolerance.items() if name != "bf16"}
+    choice = choose_session(extend_bundle(bundle, {}, facts={"tolerance": stated}), "cpu", threads=2)
+    choice.session.close()
+    assert choice.session.name == "onnxruntime-cpu"
+    assert "no tolerance for bf16; export it again" in choice.why_not["openvino"]
+
+
+def test_the_processor_is_known_by_its_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sapphire_rapids = "fpu sse2 avx512_bf16 amx_bf16 avx512_fp16 amx_tile amx_int8"
+    zen_4 = "fpu sse2 avx2 avx512_bf16 avx512_vnni"
+    listing = tmp_path / "cpuinfo"
+    for flags, expected in ((sapphire_rapids, True), (zen_4, False)):
+        listing.write_text(f"processor\t: 0\nmodel name\t: one\nflags\t\t: {flags}\nbugs\t\t:\n\n" * 2)
+        monkeypatch.setattr("n2n_deploy.processor._CPUINFO", listing)
+        assert multiplies_bfloat16.__wrapped__() == expected
+    monkeypatch.setattr("n2n_deploy.processor._CPUINFO", tmp_path / "none")
+    assert not multiplies_bfloat16.__wrapped__()
