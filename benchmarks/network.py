@@ -29,7 +29,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="by default all cores this process may use")
     parser.add_argument("--matrix", type=int, default=2048, help="side of the matrices")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--engines", default="segments,whole", help="in cache-sized tiles; the whole graph at once")
+    parser.add_argument(
+        "--engines",
+        default="segments,whole",
+        help="segments: in cache-sized tiles; whole: the graph at once; openvino: so, in bf16 with AMX, else in fp32",
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     report: dict[str, Any] = describe() | {"matrix": options.matrix, "threads": options.threads, "rows": []}
@@ -45,9 +49,11 @@ def main() -> None:
 def measure(preset: str, size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """One preset at one size, all engines; prints a line for each."""
     from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
+    from n2n_deploy.engines.openvino import OpenVinoSession
     from n2n_deploy.engines.segments import SegmentedSession
     from n2n_deploy.export.onnx_graph import to_onnx
     from n2n_deploy.export.segments import split
+    from n2n_deploy.processor import multiplies_bfloat16
     from n2n_deploy.train.model import build
 
     network = build(preset).eval()
@@ -58,6 +64,9 @@ def measure(preset: str, size: int, options: argparse.Namespace) -> list[dict[st
     makers: dict[str, Callable[[], Any]] = {
         "segments": lambda: SegmentedSession([part.SerializeToString() for part in split(model)], options.threads),
         "whole": lambda: OnnxRuntimeSession(model.SerializeToString(), options.threads),
+        "openvino": lambda: OpenVinoSession(
+            model.SerializeToString(), options.threads, "bf16" if multiplies_bfloat16() else "fp32"
+        ),
     }
     sessions = {name: makers[name]() for name in options.engines.split(",")}
     functions: dict[str, Callable[[], Any]] = {"matrix": matrix_product(options.matrix, options.threads)}

@@ -1,6 +1,6 @@
 """Seconds per megapixel by stage and peak memory of denoising one large micrograph on this machine's CPU.
 
-    python -m benchmarks.pipeline [--presets fast,paper] [--memory 3GB,default] [--repeats 3]
+    python -m benchmarks.pipeline [--presets fast,paper] [--memory 3GB,default] [--engines ENGINE,…]
 
 A 4096×4096 micrograph of Poisson counts at 0.66 Å/px, max_resolution 3.4 Å, goes through `n2n_deploy.batch`'s own lane:
 read, preprocess, network, restore, write. Each case runs in a process of its own, so that its peak memory is its own.
@@ -8,6 +8,7 @@ The networks have random weights: neither time nor memory depends on them.
 """
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -30,12 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", default="fast,paper")
     parser.add_argument("--memory", default="default,3GB", help="limits; default is what the command line does")
+    parser.add_argument("--engines", default="onnxruntime-cpu", help="onnxruntime-cpu, openvino")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--case", nargs=3, metavar=("BUNDLE", "FOLDER", "MEMORY"), help=argparse.SUPPRESS)
+    parser.add_argument("--case", nargs=4, metavar=("BUNDLE", "FOLDER", "MEMORY", "ENGINE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        run_case(Path(options.case[0]), Path(options.case[1]), options.case[2], options.repeats)
+        bundle, scratch, memory, engine = options.case
+        run_case(Path(bundle), Path(scratch), memory, engine, options.repeats)
         return
     rows = []
     with tempfile.TemporaryDirectory() as name:
@@ -43,15 +46,12 @@ def main() -> None:
         make_micrograph(folder / "mic.mrc")
         for preset in options.presets.split(","):
             bundle = make_bundle(folder / f"{preset}.n2n", preset)
-            for memory in options.memory.split(","):
+            for memory, engine in itertools.product(options.memory.split(","), options.engines.split(",")):
                 command = [sys.executable, "-m", "benchmarks.pipeline", "--repeats", str(options.repeats)]
-                done = subprocess.run(
-                    [*command, "--case", str(bundle), name, memory],
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
-                rows.append({"preset": preset, "memory": memory, **json.loads(done.stdout.splitlines()[-1])})
+                command += ["--case", str(bundle), name, memory, engine]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                case = {"preset": preset, "memory": memory, "engine": engine}
+                rows.append(case | json.loads(done.stdout.splitlines()[-1]))
                 print_row(rows[-1])
     report = {"machine": describe(), "side": SIDE, "pixel_size": PIXEL_SIZE, "max_resolution": MAX_RESOLUTION}
     print(json.dumps(report["machine"]))
@@ -82,7 +82,7 @@ def make_bundle(path: Path, preset: str) -> Path:
     return export_bundle(checkpoint, path)
 
 
-def run_case(bundle: Path, folder: Path, memory: str, repeats: int) -> None:
+def run_case(bundle: Path, folder: Path, memory: str, engine: str, repeats: int) -> None:
     """One case, in this process: one warm-up, then `repeats` micrographs; prints one line of JSON."""
     from n2n_deploy.batch.options import DenoiseOptions
     from n2n_deploy.batch.plan import Job, Status
@@ -96,7 +96,7 @@ def run_case(bundle: Path, folder: Path, memory: str, repeats: int) -> None:
     micrograph = Micrograph("mic.mrc", folder / "mic.mrc", optics, CTFParameters(12000.0, 11500.0, 30.0))
     job = Job(micrograph, folder / "out" / "mic.mrc", "benchmark", Status.PENDING)
     limit = None if memory == "default" else parse_bytes(memory)
-    with Denoiser(bundle, memory=limit) as denoiser:
+    with Denoiser(bundle, memory=limit, engine=engine) as denoiser:
         outcomes = [denoise_one(job, denoiser, DenoiseOptions()) for _ in range(1 + repeats)][1:]
     seconds: dict[str, Any] = {
         stage: statistics.median(outcome.seconds[stage] for outcome in outcomes) for stage in STAGES
@@ -111,7 +111,7 @@ def print_row(row: dict[str, Any]) -> None:
     total = sum(seconds.values())
     stages = ", ".join(f"{stage} {1e3 * value / megapixels:.1f}" for stage, value in seconds.items())
     print(
-        f"{row['preset']}, memory {row['memory']}: {total:.2f} s, {total / megapixels:.3f} s/Mpx "
+        f"{row['preset']}, {row['engine']}, memory {row['memory']}: {total:.2f} s, {total / megapixels:.3f} s/Mpx "
         f"(ms/Mpx: {stages}), all but the network {1 - seconds['network'] / total:.1%}, "
         f"{row['tiles']} tiles, peak {row['peak_bytes'] / 1e9:.2f} GB",
         flush=True,

@@ -4,9 +4,10 @@
 
 Steps are the paper's by default, 10 patches of 192². The training loop itself runs on patches of noise in a store on
 disk, its time per step taken from one report of progress to the next, after a warm-up (in which torch.compile
-compiles); always in channels-last layout, as the loop is written. bf16 and torch.compile are for GPUs: on the CPU,
-where the loop does not use them, only fp32 is measured. What the host does for a batch (reading it, and for a GPU
-pinning it) is timed alone: it is done ahead in a thread, so a share of a step below 100 % stays hidden.
+compiles); always in channels-last layout, as the loop is written. torch.compile is for GPUs, bf16 for GPUs and for
+processors with AMX; elsewhere, where the loop does not use them, they are left out. What the host does for a batch
+(reading it, and for a GPU pinning it) is timed alone: it is done ahead in a thread, so a share of a step below 100 %
+stays hidden.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import Timing, describe, warn_if_busy, write_json
+from n2n_deploy.processor import multiplies_bfloat16
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.train import TrainConfig
 from n2n_deploy.train.fit import Progress, find_device, fit
@@ -61,7 +63,7 @@ def main() -> None:
     warn_if_busy()
     cases = itertools.product(
         options.presets.split(","),
-        options.precisions.split(",") if on_gpu else ["fp32"],
+        options.precisions.split(",") if on_gpu or multiplies_bfloat16() else ["fp32"],
         options.compile.split(",") if on_gpu else ["off"],
     )
     with tempfile.TemporaryDirectory() as name:

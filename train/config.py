@@ -34,7 +34,7 @@ class TrainConfig(BaseModel):
         seed: of the first weights and of the choice of patches.
         checkpointing: recompute activations in the backward pass: less memory, more time.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
-        bf16: on a GPU, compute in bfloat16 where that is safe (autocast).
+        bf16: compute in bfloat16 where that is safe (autocast), on a GPU or a processor with AMX.
         compile: on a GPU, compile the network with `torch.compile`, which needs a C compiler and Python's headers.
     """
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from n2n_deploy.errors import N2NError, UsageError
+from n2n_deploy.processor import multiplies_bfloat16
 from n2n_deploy.train.checkpoint import load_state, save_model, save_state
 from n2n_deploy.train.config import RESUMABLE, TrainConfig
 from n2n_deploy.train.curves import Row, draw_curves, draw_validation, tensorboard_writer, write_csv
@@ -114,8 +115,9 @@ class Run:
         return float(np.mean((self.denoise(pairs[:, 0]) - pairs[:, 1]) ** 2, dtype=np.float64))
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 where that is safe, on a GPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16 and self.device.type == "cuda")
+        """bfloat16 where that is safe, on what multiplies it in hardware."""
+        fast = self.device.type == "cuda" or multiplies_bfloat16()
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16 and fast)
 
     def save(self, validation: NDArray[np.float32], ended: str = "running") -> Path:
         """Write model, state and pictures; each file is complete or is the one before."""

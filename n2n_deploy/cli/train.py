@@ -182,7 +182,11 @@ def train_command(
     ] = False,
     bf16: Annotated[
         bool,
-        typer.Option("--bf16/--no-bf16", help="On a GPU, compute in bfloat16 where safe.", rich_help_panel=_MACHINE),
+        typer.Option(
+            "--bf16/--no-bf16",
+            help="On a GPU, or a processor with AMX, compute in bfloat16 where safe.",
+            rich_help_panel=_MACHINE,
+        ),
     ] = True,
     compile_network: Annotated[
         bool,

@@ -71,9 +71,11 @@ def assert_same_bits(one: Path, other: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize("amx", [False, True])
 def test_a_short_training_beats_the_raw_image_and_nothing(
-    store: PatchStore, config: TrainConfig, tmp_path: Path
+    amx: bool, store: PatchStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("n2n_deploy.train.run.multiplies_bfloat16", lambda: amx)
     path = fit(
         store, tmp_path / "run", config.model_copy(update={"epochs": 14, "batch_size": 4, "learning_rate": 2e-3})
     )
@@ -208,6 +210,26 @@ def test_a_step_whose_loss_is_not_finite_leaves_the_weights_alone(config: TrainC
     with pytest.raises(N2NError, match="nothing was saved yet"):
         run.update(loss)
     assert all(map(torch.equal, before, run.network.parameters()))
+
+
+@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.parametrize(("amx", "asked"), [(True, True), (True, False), (False, True)])
+def test_bfloat16_is_for_processors_that_multiply_it(
+    amx: bool, asked: bool, store: PatchStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("n2n_deploy.train.run.multiplies_bfloat16", lambda: amx)
+    kinds = set()
+    forward = torch.nn.Conv2d.forward
+
+    def noted(layer: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        output = forward(layer, images)
+        kinds.add(output.dtype)
+        return output
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", noted)
+    path = fit(store, tmp_path, config.model_copy(update={"epochs": 1, "bf16": asked}))
+    assert kinds == {torch.bfloat16 if amx and asked else torch.float32}
+    assert {weights.dtype for weights in load_model(path).weights.values()} == {torch.float32}
 
 
 @pytest.mark.usefixtures("no_pictures")
