@@ -7,6 +7,8 @@ import typer
 from rich.table import Table
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
+from n2n_deploy.cli.progress import training_progress
+from n2n_deploy.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from n2n_deploy.demonstration import Demonstration
@@ -28,11 +30,11 @@ def demo_command(
     on the upper 80 % of the frame; the numbers and the close-up come from the rest.
     """
     del config
-    from n2n_deploy.cli.train import training_progress
     from n2n_deploy.demonstration import run_demonstration
     from n2n_deploy.io.atomic import make_writable_folder
 
     make_writable_folder(output)
+    keep_freed_memory()
     with training_progress(quiet=as_json) as progress:
         found = run_demonstration(
             output,

@@ -2,12 +2,14 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from n2n_deploy.cli.common import err
 
 
 class LateProgress(Progress):
@@ -26,6 +28,29 @@ class LateProgress(Progress):
         with uninterrupted():
             if self.live.is_started:
                 super().stop()
+
+
+@contextmanager
+def training_progress(*, quiet: bool = False) -> Iterator[Callable[[Any], None]]:
+    """Show a bar with the time left; what is yielded takes `n2n_deploy.train.train`'s `progress` calls."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
+    bars = LateProgress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err, disable=quiet)
+    patches = bars.add_task("patches", note="", visible=False, total=1)
+    steps = bars.add_task("training", note="", visible=False, total=1)
+
+    def update(event: Any) -> None:
+        if hasattr(event, "finished"):
+            bars.update(patches, completed=event.finished, total=event.total, visible=True)
+            bars.start()
+            return
+        if not bars.tasks[steps].visible:
+            bars.reset(steps, visible=True)
+            bars.start()
+        note = f"step {event.step}  loss {event.loss:.4f}  held out {event.validation_loss:.4f}"
+        bars.update(steps, completed=event.done, note=note)
+
+    with bars:
+        yield update
 
 
 @contextmanager

@@ -1,19 +1,17 @@
 """`n2n-deploy train`: the even and odd halves of a data set's micrographs in, a trained network out."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 from rich.markup import escape
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
 from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, SuffixesOption, parse_suffixes
-from n2n_deploy.cli.progress import LateProgress
+from n2n_deploy.cli.progress import training_progress
 from n2n_deploy.errors import UsageError
+from n2n_deploy.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from n2n_deploy.train import Checkpoint, Preparation, TrainConfig
@@ -226,6 +224,7 @@ def train_command(
     from n2n_deploy.train import load_model, train
 
     settings = _train_config(ctx, output / "state.pt" if resume else None)
+    keep_freed_memory()
     with training_progress(quiet=as_json) as bar:
         path = train(
             table,
@@ -252,29 +251,6 @@ def train_command(
         _print_result(path, model)
     if model.summary["ended"] == "interrupted":
         raise typer.Exit(130)
-
-
-@contextmanager
-def training_progress(*, quiet: bool = False) -> Iterator[Callable[[Any], None]]:
-    """Show a bar with the time left; what is yielded takes `n2n_deploy.train.train`'s `progress` calls."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
-    bars = LateProgress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=err, disable=quiet)
-    patches = bars.add_task("patches", note="", visible=False, total=1)
-    steps = bars.add_task("training", note="", visible=False, total=1)
-
-    def update(event: Any) -> None:
-        if hasattr(event, "finished"):
-            bars.update(patches, completed=event.finished, total=event.total, visible=True)
-            bars.start()
-            return
-        if not bars.tasks[steps].visible:
-            bars.reset(steps, visible=True)
-            bars.start()
-        note = f"step {event.step}  loss {event.loss:.4f}  held out {event.validation_loss:.4f}"
-        bars.update(steps, completed=event.done, note=note)
-
-    with bars:
-        yield update
 
 
 def _train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
