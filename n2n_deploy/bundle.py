@@ -11,6 +11,7 @@ import io
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -37,6 +38,7 @@ _SEAL_DIGITS = 64
 _LARGEST = 2**31 - 1
 _LARGEST_MANIFEST = 2**20
 _DAMAGE = (zipfile.BadZipFile, struct.error, NotImplementedError, ValueError, KeyError, EOFError)
+_INPUTS = (".star", ".cs", ".mrc", ".mrcs")
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -72,10 +74,7 @@ class Bundle:
                 members = _directory(file)
                 content, signature = _sealed(file, members)
         except _DAMAGE as error:
-            raise BundleError(
-                f"{path}: not a bundle, cut short or damaged ({error}); copy it again, "
-                "or make one with n2n-deploy export"
-            ) from error
+            raise BundleError(f"{path}: {_what_it_is(path, error)}") from error
         except OSError as error:
             problem = error.strerror or error
             raise BundleError(
@@ -216,6 +215,16 @@ def _write(path: Path, contents: Mapping[str, bytes]) -> Bundle:
         file.seek(-_SEAL_DIGITS, io.SEEK_END)
         file.write(seal)
     return Bundle.open(path)
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    """What a file is that is no bundle, and what to do."""
+    with suppress(OSError, *_DAMAGE), zipfile.ZipFile(path) as file:
+        if any(name.endswith("/data.pkl") for name in file.namelist()):
+            return f"is a checkpoint, no bundle; n2n-deploy export {path} -o model.n2n makes one of it"
+    if path.suffix in _INPUTS:
+        return "is no bundle; expected a model.n2n of n2n-deploy export, in denoise and evaluate after the micrographs"
+    return f"not a bundle, cut short or damaged ({error}); copy it again, or make one with n2n-deploy export"
 
 
 def _directory(file: BinaryIO) -> dict[str, zipfile.ZipInfo]:

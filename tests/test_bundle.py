@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from n2n_deploy.bundle import MANIFEST, SIGNATURE, Bundle, extend_bundle, segment_member, write_bundle
 from n2n_deploy.errors import BundleError, HostError
@@ -117,6 +118,11 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     path.rmdir()
     path.write_bytes(b"no zip at all")
     assert "not a bundle" in _refused(path)
+    torch.save({"weights": torch.zeros(3)}, path)
+    assert f"is a checkpoint, no bundle; n2n-deploy export {path} -o model.n2n" in _refused(path)
+    table = tmp_path / "micrographs.star"
+    table.write_text("data_\n")
+    assert "after the micrographs" in _refused(table)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(MANIFEST, b"{}")
     assert "seal" in _refused(path)

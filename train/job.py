@@ -89,6 +89,12 @@ def train(
     )
     problems = {table.micrographs[row].name: reason for row, reason in table.problems.items()}
     result.refused = problems | result.refused
+    ends = [2 * micrograph.optics.pixel_size for micrograph in table.micrographs]
+    if short := [end for end in ends if end > config.recipe.max_resolution]:
+        result.notes.append(
+            f"{len(short)} of {len(ends)} micrographs end at {min(short):.3g} to {max(short):.3g} Å, their Nyquist "
+            f"frequency, short of {config.recipe.max_resolution:g} Å: there the network sees nothing finer"
+        )
     if prepared is not None:
         prepared(result)
     store = PatchStore(result.files)

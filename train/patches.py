@@ -32,11 +32,19 @@ _OPEN_FILES = 64
 
 @dataclass
 class Preparation:
-    """What became of each micrograph: paths of the files with its patches, or the reason for its refusal."""
+    """What became of each micrograph: paths of the files with its patches, or the reason for its refusal.
+
+    Attributes:
+        files: with patches.
+        refused: micrograph → reason.
+        reused: how many files were there before.
+        notes: what the user should know of those that can be used.
+    """
 
     files: list[Path] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     reused: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 def prepare_patches(

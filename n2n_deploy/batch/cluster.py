@@ -9,6 +9,7 @@ import os
 import platform
 import queue
 import re
+import subprocess
 import threading
 import time
 from collections import deque
@@ -190,6 +191,7 @@ class ClusterWorkers:
             job_extra_directives=directives,
             log_directory=configured("jobqueue.slurm.log-directory") or str(self._logs),
         )
+        _try_submission(cluster.job_script())
         # Adapting keeps the number: a job that reaches its walltime is followed by another.
         cluster.adapt(minimum_jobs=count, maximum_jobs=count)
         return cluster
@@ -263,6 +265,19 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise HostError(f"{name} is not installed; pip install 'n2n-deploy[cluster]' brings it") from error
+
+
+def _try_submission(script: str) -> None:
+    """Let SLURM look at a job without queueing it: Dask would log each refusal, try again, and wait for ever.
+
+    Raises:
+        RuntimeError: it would be refused.
+    """
+    done = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(
+            f"{done.stderr.strip()} (its options come from jobqueue.slurm in ~/.config/dask/jobqueue.yaml)"
+        )
 
 
 def _outcome(job: Job, future: Any) -> Outcome:

@@ -144,7 +144,10 @@ def _summary(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
         if {"failures", "notes", BASE, *_SUMMED} <= content.keys():
             return dict(content)
-    except (OSError, ValueError, AttributeError):
+    except OSError as error:
+        problem = f"{path}: cannot be read ({error.strerror})"
+        raise DataError(f"{problem}; give the output folders of n2n-deploy denoise") from error
+    except (ValueError, AttributeError):
         pass
     raise DataError(f"{path}: is no summary of a batch; give the output folders of n2n-deploy denoise")
 

@@ -17,6 +17,7 @@ from n2n_deploy.batch.lanes import Waiting, in_lane, run_lanes
 from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
 from n2n_deploy.errors import DataError, HostError, N2NError, UsageError
+from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.io.mrc import read_header
 from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader
 from n2n_deploy.io.records import Micrograph
@@ -165,6 +166,7 @@ def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe,
     """Find out from the headers of one input and its output what is to be done."""
     try:
         header = read_header(micrograph.path)
+        _check_size(micrograph, header.shape, recipe)
         files = [micrograph.path, *(_halves(micrograph, header.shape) if options.average_halves else ())]
         stamps = [(stat.st_size, stat.st_mtime_ns) for stat in (file.stat() for file in files)]
     except (DataError, OSError) as error:
@@ -263,6 +265,14 @@ def provenance_label(
 def _shared_work(model_hash: str, options: DenoiseOptions, recipe: Recipe) -> tuple[str, ...]:
     """What the work of all micrographs of a run has in common."""
     return model_hash, options.output_hash, repr(recipe)
+
+
+def _check_size(micrograph: Micrograph, shape: tuple[int, int], recipe: Recipe) -> None:
+    """Raise DataError where a micrograph's shape or pixel size leaves the network nothing to see."""
+    try:
+        network_shape(shape, micrograph.optics.pixel_size, recipe.max_resolution)
+    except DataError as error:
+        raise DataError(f"{micrograph.path}: {error}") from error
 
 
 def _halves(micrograph: Micrograph, shape: tuple[int, int]) -> tuple[Path, Path]:

@@ -46,7 +46,9 @@ def training_progress(*, quiet: bool = False) -> Iterator[Callable[[Any], None]]
         if not bars.tasks[steps].visible:
             bars.reset(steps, visible=True)
             bars.start()
-        note = f"step {event.step}  loss {event.loss:.4f}  held out {event.validation_loss:.4f}"
+        note = f"step {event.step}  loss {event.loss:.4f}"
+        if event.validation_loss == event.validation_loss:  # NaN before the first
+            note += f"  held out {event.validation_loss:.4f}"
         bars.update(steps, completed=event.done, note=note)
 
     with bars:

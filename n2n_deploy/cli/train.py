@@ -278,7 +278,9 @@ def _train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
 
 
 def _report_refusals(result: "Preparation") -> None:
-    """Name the micrographs that are not trained on, above the bar."""
+    """Name the micrographs that are not trained on, and say what else is to be known, above the bar."""
+    for note in result.notes:
+        err.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     for name, reason in result.refused.items():
         err.print(f"[red]refused:[/] {escape(name)}: {escape(reason)}", soft_wrap=True)
 

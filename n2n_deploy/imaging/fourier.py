@@ -47,15 +47,13 @@ def network_shape(shape: tuple[int, int], pixel_size: float, max_resolution: flo
     """
     resolution = effective_resolution(pixel_size, max_resolution)
 
-    def side(n: int) -> int:
-        # The tolerance keeps a ratio that is whole in exact arithmetic from growing by rounding.
-        return math.ceil(n * pixel_size / (resolution / 2.0) / MULTIPLE - 1e-9) * MULTIPLE
-
-    height, width = side(shape[0]), side(shape[1])
+    sides = [n * pixel_size / (resolution / 2.0) for n in shape]
+    # The tolerance keeps a ratio that is whole in exact arithmetic from growing by rounding.
+    height, width = (math.ceil(side / MULTIPLE - 1e-9) * MULTIPLE for side in sides)
     if min(height, width) < SMALLEST:
         raise DataError(
-            f"an image of {shape[0]}×{shape[1]} pixels of {pixel_size:g} Å is {height}×{width} "
-            f"at {resolution:g} Å: too small, the network needs {SMALLEST} pixels a side"
+            f"{shape[0]}×{shape[1]} pixels of {pixel_size:g} Å are {sides[0]:.0f}×{sides[1]:.0f} at {resolution:g} Å: "
+            f"too small, the network needs {SMALLEST} a side"
         )
     return height, width
 

@@ -117,7 +117,10 @@ class RowReader:
             return None
         numbers = [column[row] for column in self._ctf_columns.values()]
         if math.isfinite(sum(numbers)):
-            return CTFParameters(*numbers)
+            ctf = CTFParameters(*numbers)
+            if self._need_ctf and not (ctf.defocus_u or ctf.defocus_v or ctf.phase_shift):
+                self._refuse(row, "its defocus is 0, as a fit that failed leaves it; estimate its CTF again")
+            return ctf
         if self._need_ctf:
             label = next(label for label, column in self._ctf_columns.items() if not math.isfinite(column[row]))
             text = self._columns[label][row]

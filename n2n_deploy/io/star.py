@@ -156,7 +156,7 @@ def read_micrographs(
     if need_ctf:
         raise UsageError(
             f"{names[0]}: an MRC file says nothing of its CTF, which phase flipping needs; "
-            "give a STAR table with CTF parameters, or switch phase flipping off"
+            "give a STAR table with CTF parameters, or a model trained with --no-phase-flip"
         )
     if need_halves and not half_names:
         raise UsageError(f"{names[0]}: name the halves of the micrographs with --suffixes DW,EVN,ODD or templates")

@@ -3,6 +3,7 @@
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from n2n_deploy.bundle import Bundle
 from n2n_deploy.denoiser import Denoiser
 from n2n_deploy.engines.session import Session
+from n2n_deploy.errors import DataError
+from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.io.atomic import make_writable_folder
 from n2n_deploy.io.mrc import read_headers
 from n2n_deploy.io.mrc_header import MRCHeader
@@ -32,6 +35,7 @@ from n2n_deploy.quality.intervals import LEVEL
 from n2n_deploy.quality.report import write_report
 from n2n_deploy.quality.run_info import missing_libraries, run_info
 from n2n_deploy.quality.thumbnails import picture_limit
+from n2n_deploy.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +148,7 @@ def run_evaluation(
         session=session,
     ) as denoiser:
         used = denoiser.session.name
-        if sizes := _sizes(table):
+        if sizes := _sizes(table, bundle.recipe):
             denoiser.plan(sizes, halves=True)
         clear(output)
         progress(len(table), None, None)
@@ -193,13 +197,16 @@ def run_evaluation(
     return EvaluationRun(result, whole, document, report)
 
 
-def _sizes(table: MicrographTable) -> Counter[tuple[tuple[int, int], float]]:
-    """How many micrographs there are of each shape and pixel size; those that cannot be read say so later."""
+def _sizes(table: MicrographTable, recipe: Recipe) -> Counter[tuple[tuple[int, int], float]]:
+    """How many micrographs there are of each shape and pixel size; those that cannot be used say so later."""
     found: Counter[tuple[tuple[int, int], float]] = Counter()
     halves = [each for each in table.micrographs if each.row not in table.problems and each.even is not None]
     for micrograph, header in zip(halves, read_headers([Path(str(each.even)) for each in halves]), strict=True):
         if isinstance(header, MRCHeader):
-            found[(header.shape[-2], header.shape[-1]), micrograph.optics.pixel_size] += 1
+            shape, pixel_size = (header.shape[-2], header.shape[-1]), micrograph.optics.pixel_size
+            with suppress(DataError):
+                network_shape(shape, pixel_size, recipe.max_resolution)
+                found[shape, pixel_size] += 1
     return found
 
 

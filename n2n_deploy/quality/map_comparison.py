@@ -1,7 +1,7 @@
 """Two map files compared by Fourier shell correlation: reading them, and the table, figure and summary."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ class MapComparison:
         shape: the box.
         model: the second map was computed from a model, so 0.5 is the threshold to report.
         shells: the curve.
-        warnings: what is odd in the files' headers, a line each.
+        warnings: what is odd in the files, a line each.
     """
 
     first: Path
@@ -158,8 +158,14 @@ def compare_maps(
     weights = maps[2].data if mask else None
     names = [str(each.path) for each in maps]
     shells = shell_correlation(maps[0].data, maps[1].data, pixel_size, weights, names=names)
-    warnings = tuple(f"{each.path}: {warning}" for each in maps for warning in each.warnings)
-    return MapComparison(first, second, mask, pixel_size, maps[0].data.shape, model, shells, warnings)
+    warnings = [f"{each.path}: {warning}" for each in maps for warning in each.warnings]
+    if np.array_equal(maps[0].data, maps[1].data):
+        warnings.append(f"{first} and {second} are identical: their correlation says nothing")
+    comparison = MapComparison(first, second, mask, pixel_size, maps[0].data.shape, model, shells, tuple(warnings))
+    if shells.best[1] < comparison.threshold:
+        said = f"the first shell is below {comparison.threshold:g} already: the two have nothing in common"
+        return replace(comparison, warnings=(*warnings, said))
+    return comparison
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,10 +80,12 @@ def fit_thon_rings(frequency: np.ndarray, spectrum: np.ndarray, optics: Optics, 
         DataError: the optics lack what the CTF needs.
     """
     terms = aberration_terms(optics, ctf)
-    astigmatism = abs(terms.difference / terms.mean) if terms.mean else 1.0
+    if not terms.mean:
+        return None
+    astigmatism = abs(terms.difference / terms.mean)
     rings = min(_RINGS, 0.25 / astigmatism if astigmatism else _RINGS)
-    end = min(rings / abs(terms.mean) if terms.mean else np.inf, float(frequency[-1]) ** 2)
-    start = 1.0 / abs(terms.mean) if terms.mean else np.inf
+    start = 1.0 / abs(terms.mean)
+    end = min(rings * start, float(frequency[-1]) ** 2)
     if (end - start) * abs(terms.mean) < 3 or not np.all(spectrum[1:] > 0):
         return None
     # In s² the rings are nearly periodic, so a moving average over one of them is the background.

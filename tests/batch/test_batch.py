@@ -15,6 +15,9 @@ import pytest
 import starfile
 
 from n2n_deploy import DenoiseOptions, HostError, UsageError, denoise
+from n2n_deploy.batch.forecast import forecast
+from n2n_deploy.batch.plan import Status
+from n2n_deploy.batch.task import Task
 
 from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited
 
@@ -28,6 +31,23 @@ def test_identity_network_gives_the_input_back(table: MakeTable, identity_bundle
         with mrcfile.open(path) as mrc:
             assert mrc.voxel_size.x == pytest.approx(PIXEL_SIZE)
             np.testing.assert_allclose(mrc.data, band_limited(number), atol=0.05)
+
+
+def test_a_micrograph_too_small_for_the_network_costs_itself_alone(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    source = table(2)
+    small = tmp_path / "job" / "mics" / "m1.mrc"
+    with mrcfile.new(small, overwrite=True) as mrc:
+        mrc.set_data(np.eye(8, dtype=np.float32))
+        mrc.voxel_size = PIXEL_SIZE
+    planned = forecast(Task.open(source, identity_bundle(), tmp_path / "out", DenoiseOptions()))
+    assert [job.status for job in planned.plan.jobs] == [Status.PENDING, Status.REFUSED]
+    summary = denoise(source, identity_bundle(), tmp_path / "out")
+    assert (summary.denoised, summary.exit_code) == (1, 1)
+    (reason,) = summary.failures.values()
+    assert reason.startswith(f"{small}: 8×8 pixels of 2 Å")
+    assert "too small" in reason
 
 
 def test_table_keeps_every_column(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import starfile
 
-from n2n_deploy import DenoiseOptions, UsageError, denoise
+from n2n_deploy import DenoiseOptions, HostError, UsageError, denoise
 from n2n_deploy.batch.cluster import ClusterWorkers
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.run import Progress
@@ -125,6 +125,21 @@ def test_a_spec_that_means_nothing_is_refused(table: MakeTable, identity_bundle:
         with pytest.raises(UsageError, match="expected local:N"):
             denoise(table(1) if spec == "local" else tmp_path / "micrographs.star", identity_bundle(), tmp_path / "out",
                     options=PLAIN, cluster=spec)  # fmt: skip
+
+
+def test_a_slurm_that_refuses_its_jobs_is_told_of_at_once(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "sbatch"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\ncat > /dev/null\necho 'sbatch: error: Invalid account' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with pytest.raises(
+        HostError, match="slurm:2 cannot be used: sbatch: error: Invalid account .*jobqueue.yaml"
+    ) as told:
+        denoise(table(1), identity_bundle(), tmp_path / "out", options=PLAIN, cluster="slurm:2")
+    assert "\n" not in str(told.value)
 
 
 def test_control_c_reaches_every_process_and_ends_the_run_in_order(

@@ -202,6 +202,16 @@ def test_halves_by_label(star: Star) -> None:
     assert table.problems == {}
 
 
+def test_without_defocus_and_phase_plate_nothing_was_fitted(star: Star) -> None:
+    zeros = "0.000000     0.000000"
+    fits = ("10000.500000  9000.250000", "20000.500000 19000.250000", "15000.500000 14000.250000")
+    path = star(*((fit, zeros) for fit in fits))
+    refused = read_micrographs(path).problems
+    assert list(refused) == [1]  # the others have a phase plate, and may be in focus
+    assert "line 30: its defocus is 0" in refused[1]
+    assert read_micrographs(path, need_ctf=False).problems == {}
+
+
 def test_a_bad_row_costs_that_row(star: Star) -> None:
     path = star(("9000.250000    30", "nan    30"), ("-30.000000", "failed"), ("Movies/c_DW.mrc", "000001@c.mrcs"))
     table = read_micrographs(path)

@@ -199,10 +199,20 @@ def test_voxels_that_are_no_cubes_are_told_of(tmp_path):
         assert warning.endswith(
             f"{axis}.mrc: the header says 1.7 Å per pixel along x and 2.4 along {axis}; that along x is used"
         )
-    assert compare_maps(even, even).warnings == ()
+    assert compare_maps(even, save(tmp_path / "odd.mrc", b)).warnings == ()
     # An image has one section, whatever its header says of the next.
-    image = save(tmp_path / "image.mrc", a[0], (1.7, 1.7, 2.4))
-    assert compare_maps(image, image).warnings == ()
+    images = [save(tmp_path / f"image{i}.mrc", data[0], (1.7, 1.7, 2.4)) for i, data in enumerate((a, b))]
+    assert compare_maps(*images).warnings == ()
+
+
+def test_maps_that_are_the_same_or_have_nothing_in_common_are_told_of(tmp_path):
+    a, _ = halves((16, 16, 16))
+    half, same = save(tmp_path / "half.mrc", a), save(tmp_path / "same.mrc", a)
+    (warning,) = compare_maps(half, same).warnings
+    assert warning.endswith("same.mrc are identical: their correlation says nothing")
+    inverse = save(tmp_path / "inverse.mrc", -a)
+    (warning,) = compare_maps(half, inverse).warnings
+    assert "nothing in common" in warning
 
 
 def test_where_no_phase_was_randomised_there_is_no_resolution_for_it(tmp_path):

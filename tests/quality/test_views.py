@@ -74,6 +74,12 @@ def test_thon_rings_tell_a_wrong_pixel_size_and_defocus():
     assert wrong_defocus.scale == pytest.approx(np.sqrt(12000 / 16000), abs=0.011)
 
 
+def test_without_defocus_there_are_no_thon_rings_to_fit():
+    noisy, _ = micrograph((256, 256))
+    spectrum = power(np.fft.rfft2(noisy), noisy.shape, SPACING)
+    assert fit_thon_rings(frequencies(noisy.shape, SPACING), spectrum, OPTICS, CTFParameters(0.0, 0.0)) is None
+
+
 def test_noise_has_no_thon_rings():
     for seed in range(20):
         noise = np.random.default_rng(seed).standard_normal((512, 512))

@@ -48,6 +48,20 @@ def test_one_bad_micrograph_costs_itself_alone(
     assert list(refusals[0].refused) == ["micrographs/bad_DW.mrc"]
 
 
+def test_pixels_that_end_before_the_resolution_are_told_of(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
+) -> None:
+    told: list[Preparation] = []
+    for resolution in (1.0, tiny.recipe.max_resolution):
+        config = tiny.model_copy(update={"recipe": tiny.recipe.model_copy(update={"max_resolution": resolution})})
+        out, table = tmp_path / f"{resolution}", write_table({"good": halves(1)})
+        train(table, out, config, suffixes=("DW", "EVN", "ODD"), prepared=told.append)
+    (note,) = told[0].notes
+    assert "1 of 1 micrographs end at" in note
+    assert "short of 1 Å" in note
+    assert told[1].notes == []
+
+
 @pytest.mark.parametrize("device", ["tpu", "cuda:99"])
 def test_what_stops_a_training_is_found_before_the_patches_are_made(
     device: str, tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
