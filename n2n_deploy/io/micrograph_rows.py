@@ -91,7 +91,7 @@ class RowReader:
         if name in _NO_VALUE:
             self._refuse(row, f"{NAME} is {name or 'empty'}")
         elif "@" in name:
-            self._refuse(row, f"{name} is a section of a stack; give micrographs, each in a file of its own")
+            self._refuse(row, "is a section of a stack; give micrographs, each in a file of its own")
         even, odd = self._halves(row, path)
         return Micrograph(name, path, optics, self._ctf(row), even, odd, row)
 
@@ -139,8 +139,9 @@ class RowReader:
         return math.nan
 
     def _refuse(self, row: int, reason: str) -> None:
-        line = self._document.line_number(self._table, row)
-        self.problems.setdefault(row, f"{self._document.path}: line {line}: {reason}")
+        line, name = self._document.line_number(self._table, row), self._columns[NAME][row]
+        where = f"line {line}, {name}" if name else f"line {line}"
+        self.problems.setdefault(row, f"{self._document.path}: {where}: {reason}")
 
 
 def _number(text: str) -> float:

@@ -208,7 +208,7 @@ def test_without_defocus_and_phase_plate_nothing_was_fitted(star: Star) -> None:
     path = star(*((fit, zeros) for fit in fits))
     refused = read_micrographs(path).problems
     assert list(refused) == [1]  # the others have a phase plate, and may be in focus
-    assert "line 30: its defocus is 0" in refused[1]
+    assert "line 30, Movies/b_DW.mrc: its defocus is 0" in refused[1]
     assert read_micrographs(path, need_ctf=False).problems == {}
 
 
@@ -217,9 +217,9 @@ def test_a_bad_row_costs_that_row(star: Star) -> None:
     table = read_micrographs(path)
     assert len(table) == 3
     assert table.micrographs[0].ctf is table.micrographs[1].ctf is None
-    assert "line 29: rlnDefocusV is nan, not a number" in table.problems[0]
-    assert "line 30: rlnDefocusAngle is failed, not a number" in table.problems[1]
-    assert "line 31: 000001@c.mrcs is a section of a stack" in table.problems[2]
+    assert "line 29, Movies/a_DW.mrc: rlnDefocusV is nan, not a number" in table.problems[0]
+    assert "line 30, Movies/b_DW.mrc: rlnDefocusAngle is failed, not a number" in table.problems[1]
+    assert "line 31, 000001@c.mrcs: is a section of a stack" in table.problems[2]
     # Without phase flipping nobody needs the CTF.
     assert sorted(read_micrographs(path, need_ctf=False).problems) == [2]
 
