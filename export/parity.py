@@ -22,8 +22,9 @@ TOLERANCE: dict[Precision, Deviation] = {
     "fp16": Deviation(max=1e-1, rms=1e-2),
     "bf16": Deviation(max=8e-1, rms=8e-2),
 }
-"""An order of magnitude above what networks of all presets show, below what could be seen in a micrograph; bfloat16
-keeps 8 bits of a number where float16 keeps 11."""
+"""An order of magnitude above what networks of all presets show, below what could be seen in a micrograph. bfloat16,
+which keeps 8 bits of a number where float16 keeps 11, gave an rms of 0.01 to 0.015 in trained networks, and up to 0.05
+in random ones."""
 
 _HALF = float(np.finfo(np.float16).max)
 _HEADROOM = 8.0

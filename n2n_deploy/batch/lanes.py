@@ -22,6 +22,9 @@ Waiting = Callable[[str | None], AbstractContextManager[None]]
 
 Within another one it has the time-out for itself; `waiting(None)` is work that is watched otherwise or not at all."""
 
+LANE = "lane"
+"""Name of their threads."""
+
 _DONE = object()
 
 
@@ -158,7 +161,7 @@ class _Lane(threading.Thread, Generic[Item, Result]):
     """One thread. It is a daemon: a process must be able to end although a file system hangs."""
 
     def __init__(self, crew: _Crew[Item, Result], seat: int) -> None:
-        super().__init__(name="lane", daemon=True)
+        super().__init__(name=LANE, daemon=True)
         self.seat = seat
         self.item: object = _DONE
         self.reason: str | None = None

@@ -71,21 +71,26 @@ class OnnxRuntimeSession(Closing):
         try:
             session = self._loaded(batch.shape)
             (output,) = session.run(None, {session.get_inputs()[0].name: batch})
+        except OutOfMemoryError as error:
+            raise self._too_large(batch.shape) from error
         except N2NError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             if is_memory_error(error):
-                need = self.memory((batch.shape[-2], batch.shape[-1])) * batch.shape[0]
-                raise OutOfMemoryError(
-                    f"no memory for {batch.shape[-2]}×{batch.shape[-1]} pixels at once ({need / 1e9:.1f} GB); "
-                    "allow less memory, so that they run in tiles, or free some"
-                ) from error
+                raise self._too_large(batch.shape) from error
             raise BundleError(f"ONNX Runtime cannot run the model on {batch.shape}: {first_line(error)}") from error
         return np.asarray(output, dtype=np.float32)
 
     def memory(self, shape: tuple[int, int]) -> int:
         """Peak bytes that `run` needs beyond its input for one image (height, width); an upper bound."""
         return int(_ARENA * self._bytes_per_pixel * shape[0] * shape[1]) + _FIXED
+
+    def _too_large(self, shape: tuple[int, ...]) -> OutOfMemoryError:
+        need = shape[0] * self.memory((shape[-2], shape[-1]))
+        return OutOfMemoryError(
+            f"no memory for {shape[-2]}×{shape[-1]} pixels at once ({need / 1e9:.1f} GB); "
+            "allow less memory, so that they run in tiles, or free some"
+        )
 
     def close(self) -> None:
         """Free the network and all its memory."""
@@ -132,7 +137,7 @@ def load(runtime: ModuleType, model: bytes, options: Any, **providers: Any) -> A
     """Open an ONNX Runtime session, which keeps its warnings to itself.
 
     Raises:
-        MemoryError: there is not enough memory.
+        OutOfMemoryError: there is not enough memory.
         BundleError: the model cannot be loaded.
     """
     options.log_severity_level = 3
@@ -140,15 +145,16 @@ def load(runtime: ModuleType, model: bytes, options: Any, **providers: Any) -> A
         return runtime.InferenceSession(model, options, **providers)
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         if is_memory_error(error):
-            raise MemoryError(first_line(error)) from error
+            raise OutOfMemoryError(f"no memory to load the model ({first_line(error)}); free some") from error
         raise BundleError(f"ONNX Runtime cannot load the model: {first_line(error)}; export it again") from error
 
 
 def is_memory_error(error: Exception) -> bool:
     """Whether an exception of ONNX Runtime says that memory is short."""
-    return isinstance(error, MemoryError) or re.search("allocat|bad_alloc", str(error), re.IGNORECASE) is not None
+    return isinstance(error, MemoryError) or re.search(r"\balloc|bad_alloc", str(error), re.IGNORECASE) is not None
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The line of a message that says what is wrong: the first, or after OpenVINO's list of places the last."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if "Exception from " in lines[0] else lines[0]

@@ -1,6 +1,7 @@
 """`OpenVinoSession`: the network on the CPU through OpenVINO, as a plugin of ONNX Runtime."""
 
 import json
+import threading
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,8 @@ _ARENA = 1.15
 _FIXED = 96 * 2**20
 
 _FIRST_SHAPE = (1, 1, 64, 64)
+
+_registering = threading.Lock()
 
 
 class OpenVinoSession(OnnxRuntimeSession):
@@ -84,9 +87,19 @@ def find_plugin() -> str:
     return str(_processor(import_onnxruntime()).ep_metadata["version"])
 
 
-@cache
 def _processor(runtime: ModuleType) -> Any:
     """The processor as ONNX Runtime's plugin for OpenVINO knows it."""
+    with _registering:
+        _register(runtime)
+    for device in runtime.get_ep_devices():
+        if device.ep_name == PROVIDER and device.device.type == runtime.OrtHardwareDeviceType.CPU:
+            return device
+    raise HostError("OpenVINO, as a plugin of ONNX Runtime, does not know this processor: it knows Intel's alone")
+
+
+@cache
+def _register(runtime: ModuleType) -> None:
+    """Load the plugin into this process, which ONNX Runtime does once only."""
     try:
         import onnxruntime_ep_openvino as plugin
 
@@ -98,9 +111,6 @@ def _processor(runtime: ModuleType) -> Any:
         ) from error
     except Exception as error:  # ONNX Runtime's exceptions share no base of their own
         raise HostError(
-            f"ONNX Runtime {runtime.__version__} cannot load its OpenVINO plugin: {first_line(error)}"
+            f"ONNX Runtime {runtime.__version__} cannot load its OpenVINO plugin, which needs 1.23 or later: "
+            f"{first_line(error)}"
         ) from error
-    for device in runtime.get_ep_devices():
-        if device.ep_name == PROVIDER and device.device.type == runtime.OrtHardwareDeviceType.CPU:
-            return device
-    raise HostError("OpenVINO, as a plugin of ONNX Runtime, does not know this processor: it knows Intel's alone")

@@ -70,14 +70,18 @@ class Choice:
 
 def _open_openvino(bundle: Bundle, request: Request) -> tuple[Session, Precision]:
     precision = request.precision or ("bf16" if multiplies_bfloat16() else "fp32")
-    if not request.named and not (multiplies_bfloat16() and precision == "bf16"):
-        raise HostError(
-            "only in bf16 on a processor with AMX is it much faster than ONNX Runtime's own kernels, which need less "
-            "memory; --engine openvino forces it"
-        )
+    if not request.named and not multiplies_bfloat16():
+        raise HostError("this processor has no AMX, without which it gains little; --engine openvino forces it")
+    if not request.named and precision == "fp32":
+        raise HostError("in fp32 it gains little, and needs more memory; --engine openvino forces it")
+    check_tolerance(bundle, precision)
+    return OpenVinoSession(bundle.onnx("fp32"), request.threads, precision), precision
+
+
+def check_tolerance(bundle: Bundle, precision: Precision) -> None:
+    """Raise HostError where a bundle, made before a precision was known, does not say how exact it must be."""
     if precision not in bundle.manifest.tolerance:
         raise HostError(f"the bundle states no tolerance for {precision}; export it again")
-    return OpenVinoSession(bundle.onnx("fp32"), request.threads, precision), precision
 
 
 def _open_cpu(bundle: Bundle, request: Request) -> tuple[Session, Precision]:
@@ -155,9 +159,12 @@ def choose_session(
             continue
         try:
             found = verify(bundle, session, used)
-        except N2NError:
+        except N2NError as error:
             session.close()
-            raise
+            if request.named or candidate.gpu or used == "fp32":
+                raise
+            why_not[candidate.name] = str(error)  # the CPU has fp32 to offer
+            continue
         return Choice(session, used, found, why_not)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in why_not.items())
     raise HostError(f"no engine works on device {device} here: {reasons}")
@@ -219,7 +226,7 @@ def verify(bundle: Bundle, session: Session, precision: Precision = "fp32") -> D
         raise BundleError(
             f"{bundle.path}: {session.name} gives other results here than PyTorch gave at export: they differ by "
             f"up to {found.max:.2g} (rms {found.rms:.2g}) standard deviations, {tolerance.max:.2g} "
-            f"(rms {tolerance.rms:.2g}) are allowed; try another device, or export the model again"
+            f"(rms {tolerance.rms:.2g}) are allowed; try another --engine or --device, or export the model again"
         )
     return found
 

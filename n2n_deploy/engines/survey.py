@@ -10,9 +10,10 @@ from n2n_deploy.engine_facts import Flavour
 from n2n_deploy.engines.builder import tensorrt_module
 from n2n_deploy.engines.gpu_sessions import check_gpu, find_gpu, shipped
 from n2n_deploy.engines.gpus import driver
+from n2n_deploy.engines.onnxruntime import import_onnxruntime
 from n2n_deploy.engines.onnxruntime_cuda import import_runtime
 from n2n_deploy.engines.openvino import find_plugin
-from n2n_deploy.engines.select import ENGINES
+from n2n_deploy.engines.select import ENGINES, check_tolerance
 from n2n_deploy.engines.tensorrt import import_cupy
 from n2n_deploy.errors import HostError
 from n2n_deploy.processor import multiplies_bfloat16
@@ -91,7 +92,7 @@ def prospects(bundle: Bundle | None = None) -> list[Prospect]:
         "rtx": lambda: _tensorrt("rtx", bundle),
         "tensorrt-lean": lambda: _lean(bundle),
         "onnxruntime-cuda": _onnxruntime_cuda,
-        "openvino": _openvino,
+        "openvino": lambda: _openvino(bundle),
         "onnxruntime-cpu": _onnxruntime_cpu,
     }
     found = []
@@ -139,7 +140,7 @@ def _onnxruntime_cuda() -> str:
     return f"runs the ONNX model in fp16 with ONNX Runtime {import_runtime().__version__} on the GPU"
 
 
-def _openvino() -> str:
+def _openvino(bundle: Bundle | None) -> str:
     fast = multiplies_bfloat16()
     use = (
         "this processor has AMX, with which it is several times faster than ONNX Runtime's own kernels"
@@ -150,14 +151,12 @@ def _openvino() -> str:
         version = find_plugin()
     except HostError as error:
         raise HostError(f"{error} ({use})") from error
+    if bundle is not None:
+        check_tolerance(bundle, "bf16" if fast else "fp32")
     if fast:
         return f"runs the ONNX model in bf16 with OpenVINO, plugin {version}, on the CPU ({use})"
     return f"with --engine openvino runs the ONNX model in fp32 with OpenVINO, plugin {version}, on the CPU ({use})"
 
 
 def _onnxruntime_cpu() -> str:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise HostError(f"ONNX Runtime is not usable ({error}); pip install 'n2n-deploy[cpu]' brings it") from error
-    return f"runs the ONNX model in fp32 with ONNX Runtime {onnxruntime.__version__} on the CPU"
+    return f"runs the ONNX model in fp32 with ONNX Runtime {import_onnxruntime().__version__} on the CPU"
