@@ -34,6 +34,7 @@ from n2n_deploy.memory import available_memory
 _PER_THREAD = 2
 """Jobs handed out for each thread of the workers: one in hand, and one to begin while the answer is on its way."""
 
+_SBATCH_SECONDS = 120
 _LOOK_SECONDS = 1.0
 
 _RETRIES = 2
@@ -272,8 +273,15 @@ def _try_submission(script: str) -> None:
 
     Raises:
         RuntimeError: it would be refused.
+        TimeoutError: SLURM does not answer.
     """
-    done = subprocess.run(["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False)
+    command = ["sbatch", "--test-only"]
+    try:
+        done = subprocess.run(
+            command, input=script, capture_output=True, text=True, check=False, timeout=_SBATCH_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{' '.join(command)} did not answer within {_SBATCH_SECONDS} s") from error
     if done.returncode:
         raise RuntimeError(
             f"{done.stderr.strip()} (its options come from jobqueue.slurm in ~/.config/dask/jobqueue.yaml)"
