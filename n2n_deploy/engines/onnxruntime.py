@@ -118,8 +118,11 @@ class OnnxRuntimeSession(Closing):
         return load(runtime, self._model, options, providers=["CPUExecutionProvider"])
 
 
-def import_onnxruntime() -> ModuleType:
+def import_onnxruntime(extra: str = "cpu") -> ModuleType:
     """Import ONNX Runtime.
+
+    Args:
+        extra: of this package, which brings it.
 
     Raises:
         HostError: it is not installed, or does not load.
@@ -128,7 +131,7 @@ def import_onnxruntime() -> ModuleType:
         import onnxruntime
     except ImportError as error:
         raise HostError(
-            f"ONNX Runtime cannot be imported ({first_line(error)}); pip install 'n2n-deploy[cpu]' brings it"
+            f"ONNX Runtime cannot be imported ({first_line(error)}); pip install 'n2n-deploy[{extra}]' brings it"
         ) from error
     return onnxruntime  # type: ignore[no-any-return]
 

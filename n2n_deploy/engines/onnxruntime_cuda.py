@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy
 
-from n2n_deploy.engines.onnxruntime import BYTES_PER_PIXEL
+from n2n_deploy.engines.onnxruntime import BYTES_PER_PIXEL, import_onnxruntime
 from n2n_deploy.engines.session import Array, Closing
 from n2n_deploy.engines.tensorrt import import_cupy
 from n2n_deploy.errors import BundleError, HostError, OutOfMemoryError
@@ -103,12 +103,7 @@ def import_runtime() -> ModuleType:
     Raises:
         HostError: it is not installed, or built without CUDA.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise HostError(
-            f"ONNX Runtime is not usable here ({error}); pip install 'n2n-deploy[gpu]' brings it"
-        ) from error
+    onnxruntime = import_onnxruntime("gpu")
     if hasattr(onnxruntime, "preload_dlls"):
         # CUDA and cuDNN as pip installs them are on no search path. What it lacks it prints to standard output, which
         # is for results; it is told below.
@@ -119,7 +114,7 @@ def import_runtime() -> ModuleType:
             f"ONNX Runtime {onnxruntime.__version__} here is built without CUDA; pip uninstall onnxruntime, then "
             "pip install 'n2n-deploy[gpu]'"
         )
-    return onnxruntime  # type: ignore[no-any-return]
+    return onnxruntime
 
 
 def _open(runtime: ModuleType, model: bytes, device: int, stream: int) -> Any:

@@ -145,7 +145,7 @@ def _openvino(bundle: Bundle | None) -> str:
     use = (
         "this processor has AMX, with which it is several times faster than ONNX Runtime's own kernels"
         if fast
-        else ("without AMX, which this processor lacks, it is hardly faster than ONNX Runtime's own kernels")
+        else "without AMX, which this processor lacks, it is hardly faster than ONNX Runtime's own kernels"
     )
     try:
         version = find_plugin()
