@@ -18,7 +18,7 @@ test: $(STAMP) lint
 GPU_PYTHON := .venv-gpu/bin/python
 GPU_PIP := env -u PIP_EXTRA_INDEX_URL -u PIP_FIND_LINKS $(GPU_PYTHON) -m pip
 gpu-test: $(STAMP)
-	@$(BIN)/python -c 'import sys; from n2n_deploy.engines.gpus import driver; problem = driver().problem; print(f"SKIPPED: {problem}" if problem else driver()); sys.exit(77 if problem else 0)'
+	@$(BIN)/python -c 'import sys; from n2n_deploy.device.gpus import driver; problem = driver().problem; print(f"SKIPPED: {problem}" if problem else driver()); sys.exit(77 if problem else 0)'
 	test -x $(GPU_PYTHON) || $(PYTHON) -m venv .venv-gpu
 	grep -v -E '^(nvidia|cuda)-' constraints.txt >.venv-gpu/constraints.txt # torch pins the CUDA it was built with
 	$(GPU_PIP) install --quiet --constraint .venv-gpu/constraints.txt --editable '.[gpu,rtx,train,export,report,sign,dev]'

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from n2n_deploy import __version__
-from n2n_deploy.memory import available_memory
+from n2n_deploy.device.memory import available_memory
 
 PACKAGES = ("numpy", "scipy", "mrcfile", "onnxruntime", "onnx", "torch", "cupy-cuda13x", "tensorrt", "tensorrt-rtx")
 

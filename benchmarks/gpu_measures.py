@@ -21,8 +21,8 @@ def machine() -> dict[str, Any]:
     import cupy
 
     import n2n_deploy
-    from n2n_deploy.engines.gpus import driver
-    from n2n_deploy.engines.survey import libraries
+    from n2n_deploy.device.gpus import driver
+    from n2n_deploy.engines.diagnose import libraries
 
     return {
         "gpus": [f"{gpu.name}, {gpu.memory / 1e9:.0f} GB" for gpu in driver().gpus],

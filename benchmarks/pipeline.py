@@ -70,8 +70,8 @@ def make_micrograph(path: Path) -> None:
 
 def make_bundle(path: Path, preset: str) -> Path:
     """Export a network of this preset with random weights."""
+    from n2n_deploy.core.recipe import Recipe
     from n2n_deploy.export import export_bundle
-    from n2n_deploy.recipe import Recipe
     from n2n_deploy.train.checkpoint import save_model
     from n2n_deploy.train.config import TrainConfig
     from n2n_deploy.train.model import build
@@ -87,10 +87,10 @@ def run_case(bundle: Path, folder: Path, memory: str, engine: str, repeats: int)
     from n2n_deploy.batch.options import DenoiseOptions
     from n2n_deploy.batch.plan import Job, Status
     from n2n_deploy.batch.work import denoise_one
-    from n2n_deploy.denoiser import Denoiser
+    from n2n_deploy.denoiser.denoiser import Denoiser
+    from n2n_deploy.device.memory import parse_bytes
     from n2n_deploy.imaging.ctf import CTFParameters, Optics
     from n2n_deploy.io.records import Micrograph
-    from n2n_deploy.memory import parse_bytes
 
     optics = Optics(PIXEL_SIZE, 300.0, 2.7, 0.1)
     micrograph = Micrograph("mic.mrc", folder / "mic.mrc", optics, CTFParameters(12000.0, 11500.0, 30.0))

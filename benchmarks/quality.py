@@ -39,12 +39,12 @@ from benchmarks.quality_methods import (
 from benchmarks.quality_picks import available, best, pick, true_positions, write_denoised
 from benchmarks.quality_tables import Result, error, markdown, measure, numbers, write_rings
 from n2n_deploy import data
+from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.demonstration import TRAINING_SHARE, write_pair
-from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable, read_micrographs
-from n2n_deploy.recipe import Recipe
 from n2n_deploy.simulate import simulate
 
 LOWPASSES = (8.0, 10.0, 12.0, 15.0, 20.0, 30.0, 40.0)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.quality_methods import Case, Method
 from benchmarks.quality_tables import Result, true_errors
-from n2n_deploy.quality.figures import resolution_axis
+from n2n_deploy.report.figures import resolution_axis
 
 SIDE = 160
 """Network pixels of the part of the micrograph that is shown."""

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from n2n_deploy.denoiser import Denoiser
-from n2n_deploy.imaging.arrays import irfft2, rfft2
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.denoiser.denoiser import Denoiser
+from n2n_deploy.device.arrays import irfft2, rfft2
 from n2n_deploy.imaging.filters import soft_lowpass
 from n2n_deploy.imaging.preprocess import Prepared, preprocess
 from n2n_deploy.imaging.rings import ring_index, ring_sums
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.quality.wiener import SMOOTHING, WienerFilter, fit_wiener
-from n2n_deploy.recipe import Recipe
+from n2n_deploy.statistics.wiener import SMOOTHING, WienerFilter, fit_wiener
 
 Image = NDArray[np.float32]
 IMAGES = ("even", "odd", "whole")

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality_methods import Case, Method
-from n2n_deploy.quality.estimates import Covariances, covariances, mean_covariances, ring_covariances
-from n2n_deploy.quality.evaluate import MicrographEvaluation, SetEvaluation, summarise
-from n2n_deploy.quality.figures import write_csv
-from n2n_deploy.quality.halves import Halves
-from n2n_deploy.quality.truth import true_moments, true_ring_moments
+from n2n_deploy.evaluation.evaluate import MicrographEvaluation, SetEvaluation, summarise
+from n2n_deploy.evaluation.halves import Halves
+from n2n_deploy.evaluation.truth import true_moments, true_ring_moments
+from n2n_deploy.report.figures import write_csv
+from n2n_deploy.statistics.estimates import Covariances, covariances, mean_covariances, ring_covariances
 
 BINS = 40
 """Fourier rings of the figure and of `rings.csv`."""

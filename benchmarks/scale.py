@@ -35,10 +35,10 @@ from n2n_deploy.batch.plan import Job, Status
 from n2n_deploy.batch.run import Progress, run_task
 from n2n_deploy.batch.task import Task
 from n2n_deploy.batch.work import Outcome
-from n2n_deploy.bundle import Bundle, write_bundle
+from n2n_deploy.bundle.archive import Bundle, write_bundle
+from n2n_deploy.bundle.manifest import Deviation, Manifest
+from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.io.mrc import write_mrc
-from n2n_deploy.manifest import Deviation, Manifest
-from n2n_deploy.recipe import Recipe
 
 SIDE, PIXEL_SIZE = 64, 4.0
 PER_FOLDER = 1000

@@ -33,8 +33,8 @@ STAGES = ("read", "H2D", "preprocess", "network", "restore", "D2H", "write")
 
 def main() -> None:
     """Measure every case, print a line each, and write JSON and a picture."""
-    from n2n_deploy.engines.gpus import driver
-    from n2n_deploy.errors import N2NError
+    from n2n_deploy.core.errors import N2NError
+    from n2n_deploy.device.gpus import driver
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -97,9 +97,9 @@ def measure(
     """One network, camera, resolution and precision: stages alone, then whole micrographs with 1 to 8 lanes."""
     import cupy
 
-    from n2n_deploy.bundle import Bundle
-    from n2n_deploy.denoiser import Denoiser
-    from n2n_deploy.engines.profiles import plan_profiles
+    from n2n_deploy.bundle.archive import Bundle
+    from n2n_deploy.denoiser.denoiser import Denoiser
+    from n2n_deploy.engines.tensorrt.profiles import plan_profiles
     from n2n_deploy.export.tensorrt_engine import compile_bundle
     from n2n_deploy.imaging.fourier import network_shape
 
@@ -174,8 +174,8 @@ def end_to_end(
     Memory that grows shows with `--micrographs 10000`. `used`, samples of how busy the GPU is, is left with those of
     the time that counts.
     """
+    from n2n_deploy.device.memory import process_memory
     from n2n_deploy.io.mrc import read_mrc, write_mrc
-    from n2n_deploy.memory import process_memory
 
     optics, ctf = optics_of(source)
     waiting = iter(range(count + lanes))
@@ -235,9 +235,9 @@ def network_flops(preset: str, size: tuple[int, int], side: int = 256) -> float:
 
 def make_bundle(path: Path, preset: str, resolution: float) -> Any:
     """Export a network of this preset with random weights, once: speed does not depend on them."""
-    from n2n_deploy.bundle import Bundle
+    from n2n_deploy.bundle.archive import Bundle
+    from n2n_deploy.core.recipe import Recipe
     from n2n_deploy.export import export_bundle
-    from n2n_deploy.recipe import Recipe
     from n2n_deploy.train.checkpoint import save_model
     from n2n_deploy.train.config import TrainConfig
     from n2n_deploy.train.model import build

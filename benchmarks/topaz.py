@@ -56,7 +56,7 @@ def main() -> None:
 
 def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Both programs in turns: ours once as a warm-up, then each `repeats` times."""
-    from n2n_deploy.denoiser import Denoiser
+    from n2n_deploy.denoiser.denoiser import Denoiser
     from n2n_deploy.imaging.ctf import CTFParameters, Optics
 
     y, x = np.mgrid[0 : options.side, 0 : options.side] / options.side

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from benchmarks.common import Timing, describe, warn_if_busy, write_json
-from n2n_deploy.processor import multiplies_bfloat16
-from n2n_deploy.recipe import Recipe
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.device.processor import multiplies_bfloat16
 from n2n_deploy.train import TrainConfig
 from n2n_deploy.train.fit import Progress, find_device, fit
 from n2n_deploy.train.loader import make_batch

@@ -6,11 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from n2n_deploy.bundle import GOLDEN, segment_member, write_bundle
+from n2n_deploy.bundle.archive import GOLDEN, segment_member, write_bundle
+from n2n_deploy.bundle.manifest import Manifest, ParityResult
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.parity import TOLERANCE, check_parity, golden_vectors
 from n2n_deploy.export.segments import split
-from n2n_deploy.manifest import Manifest, ParityResult
 from n2n_deploy.train.checkpoint import load_model
 from n2n_deploy.train.receptive_field import receptive_field
 

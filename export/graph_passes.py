@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from n2n_deploy.errors import BundleError
+from n2n_deploy.core.errors import BundleError
 
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 

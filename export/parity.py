@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import nn
 
-from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
+from n2n_deploy.bundle.manifest import Deviation, ParityResult, Precision
+from n2n_deploy.core.errors import BundleError
+from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.select import deviation
-from n2n_deploy.errors import BundleError
-from n2n_deploy.manifest import Deviation, ParityResult, Precision
 
 SHAPES = ((1, 1, 64, 64), (1, 1, 72, 136), (2, 1, 96, 48))
 """Square, not square, and a batch of two; the golden vectors take the last."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from n2n_deploy.engines.segments import METADATA
+from n2n_deploy.engines.onnxruntime.segments import METADATA
 
 _HALO = 6
 _FLOAT = 4

@@ -7,12 +7,12 @@ from typing import Any
 
 import onnx
 
-from n2n_deploy.bundle import Bundle, extend_bundle
-from n2n_deploy.engine_facts import EngineFacts, Flavour, Profile
-from n2n_deploy.engines.builder import BuildOptions, build_engine
+from n2n_deploy.bundle.archive import Bundle, extend_bundle
+from n2n_deploy.bundle.engine_facts import EngineFacts, Flavour, Profile
+from n2n_deploy.bundle.manifest import Deviation, Precision
+from n2n_deploy.engines.tensorrt.build import BuildOptions, build_engine
 from n2n_deploy.export.parity import TOLERANCE
 from n2n_deploy.export.tensorrt_graph import check_limits, to_bfloat16
-from n2n_deploy.manifest import Deviation, Precision
 
 
 @dataclass(frozen=True)

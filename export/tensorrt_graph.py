@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
-from n2n_deploy.engine_facts import Flavour, Profile
-from n2n_deploy.errors import UsageError
+from n2n_deploy.bundle.engine_facts import Flavour, Profile
+from n2n_deploy.core.errors import UsageError
 from n2n_deploy.export.graph_passes import in_type
 from n2n_deploy.imaging.fourier import MULTIPLE
 

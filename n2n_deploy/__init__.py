@@ -3,18 +3,15 @@
 `denoise` takes a table of micrographs, `Denoiser` one micrograph as an array.
 """
 
-from importlib.metadata import version
-
-__version__: str = version("n2n-deploy")
-
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.run import denoise
-from n2n_deploy.bundle import Bundle
-from n2n_deploy.denoiser import Denoiser
-from n2n_deploy.errors import BundleError, DataError, HostError, N2NError, UsageError
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.errors import BundleError, DataError, HostError, N2NError, UsageError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.core.version import __version__
+from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
-from n2n_deploy.recipe import Recipe
 
 __all__ = [
     "Bundle",

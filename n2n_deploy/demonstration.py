@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from n2n_deploy import data
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
 from n2n_deploy.batch.run import denoise
-from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.mrc import read_mrc, write_mrc
-from n2n_deploy.quality.estimates import Estimates, estimate
-from n2n_deploy.quality.wiener import fit_wiener
-from n2n_deploy.recipe import Recipe
+from n2n_deploy.statistics.estimates import Estimates, estimate
+from n2n_deploy.statistics.wiener import fit_wiener
 
 TRAINING_SHARE = 0.8
 RECIPE = Recipe(max_resolution=8.0, patch_size=96)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from n2n_deploy.errors import DataError
-from n2n_deploy.io.atomic import atomic_write
-from n2n_deploy.recipe import Recipe
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.model import Network, build, plain_weights
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from n2n_deploy.recipe import Recipe
+from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.train.model import PRESETS
 
 Schedule = Literal["paper", "linear", "cosine"]

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.files.atomic import atomic_write
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from n2n_deploy.errors import DataError, HostError
+from n2n_deploy.core.errors import DataError, HostError
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.loader import Batches, augment, split
 from n2n_deploy.train.model import channels_last

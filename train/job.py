@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from n2n_deploy.errors import DataError
-from n2n_deploy.io.atomic import make_writable_folder
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.files.atomic import make_writable_folder
 from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.fit import Progress, find_device, fit

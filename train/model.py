@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-from n2n_deploy.errors import UsageError
+from n2n_deploy.core.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.recipe import Recipe
 
 COARSE = 20.0
 """Å per pixel at which halves are compared: beyond 40 Å nearly all micrographs have a strong signal."""

@@ -19,10 +19,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_deploy.errors import DataError
-from n2n_deploy.io.atomic import atomic_write, make_writable_folder, remove_stale_temporaries
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.files.atomic import atomic_write, make_writable_folder, remove_stale_temporaries
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.pairs import prepare_pair
 
 STORE_FORMAT = 1

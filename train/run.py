@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from n2n_deploy.errors import N2NError, UsageError
-from n2n_deploy.processor import multiplies_bfloat16
+from n2n_deploy.core.errors import N2NError, UsageError
+from n2n_deploy.device.processor import multiplies_bfloat16
 from n2n_deploy.train.checkpoint import load_state, save_model, save_state
 from n2n_deploy.train.config import RESUMABLE, TrainConfig
 from n2n_deploy.train.curves import Row, draw_curves, draw_validation, tensorboard_writer, write_csv

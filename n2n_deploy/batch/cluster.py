@@ -26,10 +26,10 @@ from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report import EntryKeeper
 from n2n_deploy.batch.work import Outcome, attempt, done_alone, failed, open_denoiser
-from n2n_deploy.bundle import Bundle
-from n2n_deploy.engines.gpus import gpus
-from n2n_deploy.errors import BundleError, HostError, UsageError
-from n2n_deploy.memory import available_memory
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.errors import BundleError, HostError, UsageError
+from n2n_deploy.device.gpus import gpus
+from n2n_deploy.device.memory import available_memory
 
 _PER_THREAD = 2
 """Jobs handed out for each thread of the workers: one in hand, and one to begin while the answer is on its way."""

@@ -11,13 +11,13 @@ import numpy as np
 from n2n_deploy.batch.plan import Job, Plan, Status
 from n2n_deploy.batch.task import Task
 from n2n_deploy.batch.work import open_denoiser
-from n2n_deploy.denoiser import Denoiser
-from n2n_deploy.engines.memory_plan import MemoryPlan
+from n2n_deploy.core.errors import N2NError
+from n2n_deploy.denoiser.denoiser import Denoiser
+from n2n_deploy.denoiser.memory_plan import MemoryPlan
+from n2n_deploy.device.memory import available_memory
 from n2n_deploy.engines.tiling import count_tiles
-from n2n_deploy.errors import N2NError
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.io.mrc import read_mrc
-from n2n_deploy.memory import available_memory
 
 _CALIBRATION_PIXELS = 512
 """Side of the calibration image at the network's resolution."""

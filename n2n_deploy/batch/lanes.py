@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Generic, TypeVar
 
-from n2n_deploy.errors import HostError
+from n2n_deploy.core.errors import HostError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -12,13 +12,13 @@ from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report import EntryKeeper
 from n2n_deploy.batch.work import Outcome, attempt, done_alone, failed, open_denoiser
-from n2n_deploy.bundle import Bundle
-from n2n_deploy.denoiser import Denoiser
-from n2n_deploy.engines.gpus import gpus
-from n2n_deploy.engines.openvino import OpenVinoSession
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.denoiser.denoiser import Denoiser
+from n2n_deploy.device.arrays import fft_workers, set_fft_workers
+from n2n_deploy.device.gpus import gpus
+from n2n_deploy.device.processor import multiplies_bfloat16
+from n2n_deploy.engines.openvino.run import OpenVinoSession
 from n2n_deploy.engines.session import Closing
-from n2n_deploy.imaging.arrays import fft_workers, set_fft_workers
-from n2n_deploy.processor import multiplies_bfloat16
 
 
 class Workers(Protocol):
@@ -81,7 +81,7 @@ class LocalWorkers(Closing):
         if first.session.array_module == "cupy":
             # What is left for the host's cores, such as pictures for the report, all lanes do at once.
             set_fft_workers(1)  # until this is closed
-        for engine, reason in first.why_not.items():
+        for engine, reason in first.rejected_engines.items():
             if self._could_run(engine) and first.session.array_module == "numpy":
                 self._say(f"{self.session} is used, and not {engine}: {reason}")
         return self

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from n2n_deploy.batch.lanes import Waiting, in_lane, no_answer
-from n2n_deploy.errors import HostError
+from n2n_deploy.core.errors import HostError
 
 NAME = "log.jsonl"
 

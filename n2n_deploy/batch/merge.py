@@ -8,11 +8,11 @@ from typing import Any
 
 from n2n_deploy.batch.log import merge_logs
 from n2n_deploy.batch.merge_report import merge_reports
-from n2n_deploy.batch.mirror import BASE, SUMMARY, Mirror
+from n2n_deploy.batch.outputs import BASE, SUMMARY, OutputLayout
 from n2n_deploy.batch.tables import DENOISED, FAILED, located, locked, names_in, write_merged
 from n2n_deploy.batch.task import SHARDS
-from n2n_deploy.errors import DataError, UsageError
-from n2n_deploy.io.atomic import atomic_write, make_writable_folder, remove_stale_temporaries
+from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.files.atomic import atomic_write, make_writable_folder, remove_stale_temporaries
 from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
 from n2n_deploy.io.star_join import append_table
 
@@ -34,9 +34,9 @@ class Part:
     summary: dict[str, Any]
 
     @property
-    def mirror(self) -> Mirror:
+    def mirror(self) -> OutputLayout:
         """Where its outputs went."""
-        return Mirror(self.output, self.summary[BASE])
+        return OutputLayout(self.output, self.summary[BASE])
 
 
 @dataclass(frozen=True)

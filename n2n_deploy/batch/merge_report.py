@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from n2n_deploy.batch.mirror import Mirror
+from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.report import FINISHED, REPORT
-from n2n_deploy.quality.entries import MicrographEntry, RunInfo
-from n2n_deploy.quality.report import read_report, write_report
-from n2n_deploy.quality.run_info import command_line, missing_libraries
+from n2n_deploy.report.entries import MicrographEntry, RunInfo
+from n2n_deploy.report.page import read_report, write_report
+from n2n_deploy.report.run_info import command_line, missing_libraries
 
 _ATTEMPTED = ("failed", "refused")
 
 
-def merge_reports(parts: Sequence[tuple[Path, Mirror]], target: Path, summary: Mapping[str, Any]) -> Path | str | None:
+def merge_reports(
+    parts: Sequence[tuple[Path, OutputLayout]], target: Path, summary: Mapping[str, Any]
+) -> Path | str | None:
     """Write `report.html` about all micrographs that the parts' reports tell of.
 
     Args:
@@ -65,8 +67,8 @@ class _Joined:
     What later runs over the folder wrote there holds copies of the parts' rows, too, which must not win over these.
     """
 
-    parts: Sequence[tuple[Path, Mirror]]
-    later: Sequence[tuple[Path, Mirror]]
+    parts: Sequence[tuple[Path, OutputLayout]]
+    later: Sequence[tuple[Path, OutputLayout]]
 
     def __iter__(self) -> Iterator[MicrographEntry]:
         best: dict[Path, tuple[int, Path]] = {}

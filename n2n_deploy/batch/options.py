@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from n2n_deploy.engines.gpus import gpus
-from n2n_deploy.errors import UsageError
+from n2n_deploy.bundle.manifest import Precision
+from n2n_deploy.core.errors import UsageError
+from n2n_deploy.device.gpus import gpus
 from n2n_deploy.imaging.restore import Merge
-from n2n_deploy.manifest import Precision
 
 _OUTPUT = {"merge_resolution", "merge_width", "flip_back", "lowpass", "augment", "average_halves", "dtype", "precision"}
 

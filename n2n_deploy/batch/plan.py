@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-import n2n_deploy
 from n2n_deploy.batch.lanes import Waiting, in_lane, run_lanes
-from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
-from n2n_deploy.errors import DataError, HostError, N2NError, UsageError
+from n2n_deploy.batch.outputs import OutputLayout
+from n2n_deploy.core.errors import DataError, HostError, N2NError, UsageError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.core.version import __version__
+from n2n_deploy.device.memory import size_text
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.io.mrc import read_header
 from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.memory import size_text
-from n2n_deploy.recipe import Recipe
 
 _HEADER_THREADS = 16
 """Reading a header waits on the file system, not the processor; a network file system answers several at once."""
@@ -103,7 +103,7 @@ class Plan:
 def make_plan(
     micrographs: Sequence[Micrograph],
     problems: Mapping[int, str],
-    mirror: Mirror,
+    mirror: OutputLayout,
     model_hash: str,
     recipe: Recipe,
     options: DenoiseOptions,
@@ -258,7 +258,7 @@ def provenance_label(
     """
     work = (_shared_work(model_hash, options, recipe), micrograph.optics, micrograph.ctf, *stamps)
     job_hash = hashlib.sha256(repr(work).encode()).hexdigest()[:16]
-    return f"n2n-deploy {n2n_deploy.__version__} denoised: model {model_hash} work {job_hash}"
+    return f"n2n-deploy {__version__} denoised: model {model_hash} work {job_hash}"
 
 
 @functools.lru_cache(4)

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from n2n_deploy.batch.lanes import Waiting
-from n2n_deploy.batch.mirror import Mirror
+from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Job, Plan, Status
-from n2n_deploy.denoised import Denoised
-from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import to_numpy
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.denoiser.denoised import Denoised
+from n2n_deploy.device.arrays import to_numpy
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.quality.entries import Flag, MicrographEntry, RunInfo
-from n2n_deploy.quality.entry_store import EntryStore
-from n2n_deploy.quality.report import read_report, write_report
+from n2n_deploy.report.entries import Flag, MicrographEntry, RunInfo
+from n2n_deploy.report.entry_store import EntryStore
+from n2n_deploy.report.page import read_report, write_report
 
 REPORT = "report.html"
 FOLDER = ".report"
@@ -43,7 +43,7 @@ class EntryKeeper:
         Raises:
             HostError: the folder cannot be written to or has no room.
         """
-        from n2n_deploy.quality.views import view
+        from n2n_deploy.report.views import view
 
         micrograph = job.micrograph
         views = view(
@@ -73,7 +73,7 @@ def write_batch_report(
     folder: Path,
     info: RunInfo,
     plan: Plan,
-    mirror: Mirror,
+    mirror: OutputLayout,
     failures: Mapping[str, str],
     denoised: frozenset[str],
     waiting: Waiting,
@@ -112,11 +112,11 @@ def _now(entry: MicrographEntry, output: Path) -> MicrographEntry | None:
 
 def _measured(entry: MicrographEntry, result: Denoised, micrograph: Micrograph) -> MicrographEntry:
     """Add what the halves say, as `evaluate` measures it, where they are two."""
-    from n2n_deploy.quality.common_noise import at_ctf_zeros
-    from n2n_deploy.quality.estimates import covariances, ring_covariances
-    from n2n_deploy.quality.evaluation_views import with_estimates
-    from n2n_deploy.quality.flags import IDENTICAL_HALVES, no_signal
-    from n2n_deploy.quality.halves import IDENTICAL
+    from n2n_deploy.evaluation.halves import IDENTICAL
+    from n2n_deploy.evaluation.views import with_estimates
+    from n2n_deploy.report.flags import IDENTICAL_HALVES, no_signal
+    from n2n_deploy.statistics.estimates import covariances, ring_covariances
+    from n2n_deploy.statistics.shared_noise import at_ctf_zeros
 
     m1, m2, d1, d2 = map(to_numpy, result.halves)
     image = covariances(m1, m2, d1, d2)
@@ -145,7 +145,7 @@ class _Entries:
 
     earlier: Path
     plan: Plan
-    mirror: Mirror
+    mirror: OutputLayout
     failures: Mapping[str, str]
     denoised: frozenset[str]
     waiting: Waiting

@@ -10,12 +10,12 @@ from typing import Any, Self
 
 from n2n_deploy.batch.lanes import Waiting, unwatched
 from n2n_deploy.batch.log import Log
-from n2n_deploy.batch.mirror import SUMMARY, Mirror
+from n2n_deploy.batch.outputs import SUMMARY, OutputLayout
 from n2n_deploy.batch.plan import Job, Plan, Status, is_finished
 from n2n_deploy.batch.summary import Summary
 from n2n_deploy.batch.tables import DENOISED, FAILED, located, locked, names_in, write_merged
 from n2n_deploy.batch.work import Outcome
-from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable
 
@@ -35,7 +35,7 @@ class Results:
         HostError: the log cannot be written, or does not answer.
     """
 
-    def __init__(self, mirror: Mirror, folder: Path, *, phase_flipped: bool, timeout: float) -> None:
+    def __init__(self, mirror: OutputLayout, folder: Path, *, phase_flipped: bool, timeout: float) -> None:
         self._mirror = mirror
         self._folder = folder
         self._phase_flipped = phase_flipped

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import n2n_deploy
 from n2n_deploy.batch.lanes import Waiting, in_lane
 from n2n_deploy.batch.local import LocalWorkers, Workers
-from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.options import DenoiseOptions
+from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Plan, Status
 from n2n_deploy.batch.report import EntryKeeper, write_batch_report
 from n2n_deploy.batch.results import Report, Results
@@ -21,11 +20,12 @@ from n2n_deploy.batch.signals import Stopping, stop_on_signal
 from n2n_deploy.batch.summary import Summary
 from n2n_deploy.batch.task import Shard, Source, Task
 from n2n_deploy.batch.work import Outcome
-from n2n_deploy.bundle import Bundle
-from n2n_deploy.errors import HostError
-from n2n_deploy.io.atomic import make_writable_folder, remove_stale_temporaries
-from n2n_deploy.quality.run_info import missing_libraries, run_info
-from n2n_deploy.quality.thumbnails import picture_limit
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.version import __version__
+from n2n_deploy.files.atomic import make_writable_folder, remove_stale_temporaries
+from n2n_deploy.report.run_info import missing_libraries, run_info
+from n2n_deploy.report.thumbnails import picture_limit
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,14 @@ def run_task(
         return write_account(task, plan, mirror, results, session, time.perf_counter() - start)
 
 
-def open_results(task: Task, mirror: Mirror) -> Results:
+def open_results(task: Task, mirror: OutputLayout) -> Results:
     """What collects a task's outcomes."""
     return Results(mirror, task.folder, phase_flipped=task.phase_flipped, timeout=task.options.timeout)
 
 
-def write_account(task: Task, plan: Plan, mirror: Mirror, results: Results, session: str, seconds: float) -> Summary:
+def write_account(
+    task: Task, plan: Plan, mirror: OutputLayout, results: Results, session: str, seconds: float
+) -> Summary:
     """Write tables, report and summary.
 
     Raises:
@@ -180,7 +182,7 @@ def too_many(summary: Summary, options: DenoiseOptions, stopping: Stopping) -> N
         stopping.event.set()
 
 
-def reporter(task: Task, plan: Plan, mirror: Mirror, session: str) -> Report | None:
+def reporter(task: Task, plan: Plan, mirror: OutputLayout, session: str) -> Report | None:
     """What writes the report of a plan; None where none was asked for."""
     if not task.options.report:
         return None
@@ -199,7 +201,7 @@ def reporter(task: Task, plan: Plan, mirror: Mirror, session: str) -> Report | N
 def describe_run(task: Task, session: str) -> dict[str, Any]:
     """Model, versions, hardware and options of a run, for its summary."""
     return {
-        "version": n2n_deploy.__version__,
+        "version": __version__,
         "model": {
             "hash": task.bundle.short_hash,
             "preset": task.bundle.manifest.preset,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from n2n_deploy.batch.mirror import BASE
+from n2n_deploy.batch.outputs import BASE
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Summary:
         seconds: wall time of the run.
         stage_seconds: time by stage, summed over the micrographs of all lanes.
         megapixels: raw pixels denoised in this run, in millions.
-        base: folder that absolute names of inputs lost; see `Mirror`.
+        base: folder that absolute names of inputs lost; see `OutputLayout`.
         run: model, versions, hardware and the effective options.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
 from n2n_deploy.io.star_join import append_table
 

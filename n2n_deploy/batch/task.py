@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from n2n_deploy.batch.lanes import Waiting, in_lane
-from n2n_deploy.batch.mirror import Mirror
 from n2n_deploy.batch.options import DenoiseOptions
+from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Plan, look_at_headers, make_plan
-from n2n_deploy.bundle import Bundle
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.errors import DataError, N2NError, UsageError
 from n2n_deploy.engines.select import candidates
-from n2n_deploy.errors import DataError, N2NError, UsageError
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable, read_micrographs
@@ -139,20 +139,20 @@ class Task:
 
         return in_lane(read, self.options.timeout)
 
-    def mirror(self, table: MicrographTable) -> Mirror:
+    def mirror(self, table: MicrographTable) -> OutputLayout:
         """Where the outputs go; the same for every shard of a table.
 
         Raises:
             HostError: the file system does not answer.
         """
 
-        def look(waiting: Waiting) -> Mirror:
+        def look(waiting: Waiting) -> OutputLayout:
             with waiting(f"looking at {self.output}"):
-                return Mirror.open(self.output, [micrograph.name for micrograph in table.micrographs])
+                return OutputLayout.open(self.output, [micrograph.name for micrograph in table.micrographs])
 
         return in_lane(look, self.options.timeout)
 
-    def plan(self, micrographs: Sequence[Micrograph], table: MicrographTable, mirror: Mirror) -> Plan:
+    def plan(self, micrographs: Sequence[Micrograph], table: MicrographTable, mirror: OutputLayout) -> Plan:
         """Look at the headers of some of a table's micrographs, or of all.
 
         Raises:

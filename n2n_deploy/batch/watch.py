@@ -10,14 +10,14 @@ from pathlib import Path
 
 from n2n_deploy.batch.lanes import Waiting, in_lane
 from n2n_deploy.batch.local import Workers
-from n2n_deploy.batch.mirror import Mirror
+from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Job, Plan, Status
 from n2n_deploy.batch.results import Results
 from n2n_deploy.batch.run import Progress, do_jobs, make_folder, open_results, open_workers, write_account
 from n2n_deploy.batch.signals import Stopping, stop_on_signal
 from n2n_deploy.batch.summary import Summary
 from n2n_deploy.batch.task import Task
-from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.io.micrograph_files import find_files, is_table
 from n2n_deploy.io.micrograph_names import HalfNames
 from n2n_deploy.io.records import Micrograph
@@ -167,7 +167,7 @@ class _State:
     cluster: str | None
     say: Callable[[str], None] | None
     results: Results | None = None
-    mirror: Mirror | None = None
+    mirror: OutputLayout | None = None
     workers: Workers | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
     next_write: float = 0.0

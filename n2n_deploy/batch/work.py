@@ -9,9 +9,9 @@ from n2n_deploy.batch.lanes import Waiting, unwatched
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report import EntryKeeper
-from n2n_deploy.bundle import Bundle
-from n2n_deploy.denoiser import Denoiser
-from n2n_deploy.errors import HostError, N2NError
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.errors import HostError, N2NError
+from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.io.mrc import read_mrc, write_mrc
 
 _PIXEL_SIZE_TOLERANCE = 0.01

@@ -32,7 +32,7 @@ def angles_command(
     beside it stands arccos of the quaternions' inner product, as the paper prints it, which is half of it.
     """
     del config
-    from n2n_deploy.quality.angles import compare
+    from n2n_deploy.refinement.angles import compare
 
     distances = compare(first, second, symmetry)
     if output is not None:

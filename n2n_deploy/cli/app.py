@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-import n2n_deploy
 from n2n_deploy.cli.common import err
-from n2n_deploy.errors import HostError, N2NError
+from n2n_deploy.core.errors import HostError, N2NError
+from n2n_deploy.core.version import __version__
 
 COMMANDS = {
     "simulate": "n2n_deploy.cli.simulate",
@@ -72,7 +72,7 @@ def _paragraphs(text: str) -> str:
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"n2n-deploy {n2n_deploy.__version__}")
+        typer.echo(f"n2n-deploy {__version__}")
         raise typer.Exit
 
 

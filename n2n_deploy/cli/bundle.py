@@ -20,7 +20,7 @@ from n2n_deploy.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from n2n_deploy.bundle import Bundle
+    from n2n_deploy.bundle.archive import Bundle
 
 BundleArgument = Annotated[Path, typer.Argument(help="The bundle, MODEL.n2n.", show_default=False)]
 
@@ -31,7 +31,7 @@ def inspect_command(bundle: BundleArgument, config: ConfigOption = None, as_json
     Checks the manifest; [bold]n2n-deploy verify[/] checks every byte and runs the network.
     """
     del config
-    from n2n_deploy.bundle import Bundle
+    from n2n_deploy.bundle.archive import Bundle
 
     opened = Bundle.open(bundle)
     if as_json:
@@ -57,7 +57,7 @@ def verify_command(
     The outputs must be those that PyTorch gave at export, to the tolerance in the manifest.
     """
     del config
-    from n2n_deploy.bundle import Bundle
+    from n2n_deploy.bundle.archive import Bundle
     from n2n_deploy.engines.select import choose_session
 
     opened = Bundle.open(bundle)
@@ -77,11 +77,11 @@ def verify_command(
                 "precision": choice.precision,
                 "deviation": choice.deviation.model_dump(),
                 "tolerance": tolerance.model_dump(),
-                "why_not": choice.why_not,
+                "rejected_engines": choice.rejected_engines,
             }
         )
         return
-    for name, reason in choice.why_not.items():
+    for name, reason in choice.rejected_engines.items():
         out.print(f"[yellow]{name} is passed over:[/] {escape(reason)}", soft_wrap=True)
     out.print(f"[green]intact:[/] all {len(opened.manifest.members)} members of {escape(str(bundle))}")
     out.print(

@@ -10,8 +10,8 @@ import tomli_w
 import typer
 from rich.console import Console
 
-from n2n_deploy.errors import UsageError
-from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.core.errors import UsageError
+from n2n_deploy.files.atomic import atomic_write
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

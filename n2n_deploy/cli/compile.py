@@ -8,13 +8,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, parse_precision, print_json
-from n2n_deploy.errors import UsageError
+from n2n_deploy.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from n2n_deploy.engine_facts import Flavour
+    from n2n_deploy.bundle.engine_facts import Flavour
+    from n2n_deploy.bundle.manifest import Precision
+    from n2n_deploy.core.recipe import Recipe
     from n2n_deploy.export.tensorrt_engine import Compiled
-    from n2n_deploy.manifest import Precision
-    from n2n_deploy.recipe import Recipe
 
 _SHAPES, _BUILD = "What goes through the network", "How it is built"
 
@@ -124,9 +124,9 @@ def compile_command(
     flavour = _flavour(target)
     precisions = _precisions(precision)
 
-    from n2n_deploy.bundle import Bundle
-    from n2n_deploy.engine_facts import RTX_CAPABILITIES
-    from n2n_deploy.engines.profiles import plan_profiles
+    from n2n_deploy.bundle.archive import Bundle
+    from n2n_deploy.bundle.engine_facts import RTX_CAPABILITIES
+    from n2n_deploy.engines.tensorrt.profiles import plan_profiles
     from n2n_deploy.export.tensorrt_engine import compile_bundle
 
     if compute_capability and flavour == "tensorrt":

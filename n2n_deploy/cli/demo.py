@@ -8,7 +8,7 @@ from rich.table import Table
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
 from n2n_deploy.cli.progress import training_progress
-from n2n_deploy.memory import keep_freed_memory
+from n2n_deploy.device.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from n2n_deploy.demonstration import Demonstration
@@ -31,7 +31,7 @@ def demo_command(
     """
     del config
     from n2n_deploy.demonstration import run_demonstration
-    from n2n_deploy.io.atomic import make_writable_folder
+    from n2n_deploy.files.atomic import make_writable_folder
 
     make_writable_folder(output)
     keep_freed_memory()

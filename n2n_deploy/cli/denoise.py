@@ -20,7 +20,7 @@ from n2n_deploy.cli.common import (
 )
 from n2n_deploy.cli.denoise_output import Bar, print_dry_run, print_summary
 from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, SuffixesOption, parse_suffixes
-from n2n_deploy.errors import UsageError
+from n2n_deploy.core.errors import UsageError
 
 _PIXELS, _FILES, _MACHINE, _RUN = "What is written", "Files", "Machine", "Run"
 
@@ -209,8 +209,8 @@ def denoise_command(
     from n2n_deploy.batch.run import run_task
     from n2n_deploy.batch.task import Shard, Task
     from n2n_deploy.batch.watch import watch
-    from n2n_deploy.engines.gpus import parse_gpus
-    from n2n_deploy.memory import parse_bytes
+    from n2n_deploy.device.gpus import parse_gpus
+    from n2n_deploy.device.memory import parse_bytes
 
     options = parse_options(
         merge_resolution=merge,

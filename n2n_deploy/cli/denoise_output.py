@@ -10,7 +10,7 @@ from rich.table import Table
 
 from n2n_deploy.cli.common import err, out, print_json
 from n2n_deploy.cli.progress import LateProgress
-from n2n_deploy.memory import size_text
+from n2n_deploy.device.memory import size_text
 
 if TYPE_CHECKING:
     from n2n_deploy.batch.summary import Summary

@@ -23,18 +23,18 @@ def doctor_command(
     Ends with 0 if at least one engine works on this machine, otherwise with 3.
     """
     del config
-    import n2n_deploy
-    from n2n_deploy.bundle import Bundle
-    from n2n_deploy.engines.cache import cache_folder
-    from n2n_deploy.engines.gpus import driver
-    from n2n_deploy.engines.survey import DRIVER_REMEDY, libraries, prospects
-    from n2n_deploy.memory import available_memory
-    from n2n_deploy.trust import TRUSTED_KEYS
+    from n2n_deploy.bundle.archive import Bundle
+    from n2n_deploy.bundle.trust import TRUSTED_KEYS
+    from n2n_deploy.core.version import __version__
+    from n2n_deploy.device.gpus import driver
+    from n2n_deploy.device.memory import available_memory
+    from n2n_deploy.engines.diagnose import DRIVER_REMEDY, libraries, prospects
+    from n2n_deploy.engines.tensorrt.cache import cache_folder
 
     bundle = Bundle.open(model) if model else None
     found = driver()
     report: dict[str, Any] = {
-        "n2n_deploy": n2n_deploy.__version__,
+        "n2n_deploy": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "cpus": len(os.sched_getaffinity(0)),

@@ -26,7 +26,7 @@ from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, Suffixes
 from n2n_deploy.cli.progress import LateProgress
 
 if TYPE_CHECKING:
-    from n2n_deploy.quality.evaluation_run import EvaluationRun
+    from n2n_deploy.evaluation.run import EvaluationRun
 
 _MACHINE = "Machine"
 
@@ -81,8 +81,8 @@ def evaluate_command(
     rings), rings/ (those of each micrograph), ssnr.png, recovered_signal_fraction.png and [bold]report.html[/].
     """
     del config
-    from n2n_deploy.memory import parse_bytes
-    from n2n_deploy.quality.evaluation_run import run_evaluation
+    from n2n_deploy.device.memory import parse_bytes
+    from n2n_deploy.evaluation.run import run_evaluation
 
     with LateProgress(console=err, disable=as_json) as bar:
         task = bar.add_task("evaluating", total=None)

@@ -26,7 +26,7 @@ def export_command(
     one that differs is refused, and nothing is written. The nodes need no PyTorch.
     """
     del config
-    from n2n_deploy.bundle import Bundle
+    from n2n_deploy.bundle.archive import Bundle
     from n2n_deploy.cli.bundle import print_summary, summary
     from n2n_deploy.export import export_bundle
 

@@ -32,7 +32,7 @@ def fsc_command(
     With a mask, the correlation that the mask itself brings is measured by phase randomisation and taken off.
     """
     del config
-    from n2n_deploy.quality.map_comparison import compare_maps
+    from n2n_deploy.refinement.map_comparison import compare_maps
 
     comparison = compare_maps(first, second, mask=mask, model=model, pixel_size=pixel_size)
     for warning in comparison.warnings:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from n2n_deploy.errors import UsageError
+from n2n_deploy.core.errors import UsageError
 
 _FILES = "Files"
 

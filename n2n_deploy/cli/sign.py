@@ -20,7 +20,7 @@ def keygen_command(
     folder it lies in, with --trusted-keys or $N2N_DEPLOY_TRUSTED_KEYS.
     """
     del config
-    from n2n_deploy.trust import fingerprint, generate_key, load_trusted
+    from n2n_deploy.bundle.trust import fingerprint, generate_key, load_trusted
 
     public = generate_key(key)
     (loaded,) = load_trusted(public)
@@ -41,8 +41,8 @@ def sign_command(
     Every member is checked first. Sign last: exporting or compiling again drops the signature.
     """
     del config
-    from n2n_deploy.bundle import Bundle
-    from n2n_deploy.trust import check_trusted, sign_bundle
+    from n2n_deploy.bundle.archive import Bundle
+    from n2n_deploy.bundle.trust import check_trusted, sign_bundle
 
     signed = sign_bundle(Bundle.open(model), key)
     public = key.with_name(key.name + ".pub")

@@ -8,7 +8,7 @@ import typer
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
 from n2n_deploy.cli.progress import LateProgress
-from n2n_deploy.errors import UsageError
+from n2n_deploy.core.errors import UsageError
 
 _MICROSCOPE = "Microscope"
 

@@ -10,8 +10,8 @@ from rich.markup import escape
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
 from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, SuffixesOption, parse_suffixes
 from n2n_deploy.cli.progress import training_progress
-from n2n_deploy.errors import UsageError
-from n2n_deploy.memory import keep_freed_memory
+from n2n_deploy.core.errors import UsageError
+from n2n_deploy.device.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from n2n_deploy.train import Checkpoint, Preparation, TrainConfig

@@ -4,9 +4,9 @@ A network trained on flipped and turned patches is equivariant only roughly; its
 its signal does not, so the average is nearer the truth. It costs eight passes.
 """
 
+from n2n_deploy.device.arrays import array_module
 from n2n_deploy.engines.session import Array, Session
 from n2n_deploy.engines.tiling import run_tiled
-from n2n_deploy.imaging.arrays import array_module
 
 VIEWS = 8
 

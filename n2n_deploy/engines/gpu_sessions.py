@@ -4,17 +4,17 @@ import hashlib
 import importlib
 from types import ModuleType
 
-from n2n_deploy.bundle import Bundle
-from n2n_deploy.engine_facts import RTX_CAPABILITIES, EngineFacts, Flavour, Profile
-from n2n_deploy.engines.builder import BuildOptions, build_engine, tensorrt_module
-from n2n_deploy.engines.cache import EngineCache, EngineKey
-from n2n_deploy.engines.gpus import GPU, driver
-from n2n_deploy.engines.onnxruntime_cuda import OnnxRuntimeCudaSession
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.bundle.engine_facts import RTX_CAPABILITIES, EngineFacts, Flavour, Profile
+from n2n_deploy.bundle.manifest import Precision
+from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.device.gpus import GPU, driver
+from n2n_deploy.engines.onnxruntime.run_cuda import OnnxRuntimeCudaSession
 from n2n_deploy.engines.session import Session
-from n2n_deploy.engines.tensorrt import TensorRTSession, import_cupy
-from n2n_deploy.errors import HostError, UsageError
+from n2n_deploy.engines.tensorrt.build import BuildOptions, build_engine, tensorrt_module
+from n2n_deploy.engines.tensorrt.cache import EngineCache, EngineKey
+from n2n_deploy.engines.tensorrt.run import TensorRTSession, import_cupy
 from n2n_deploy.imaging.fourier import SMALLEST
-from n2n_deploy.manifest import Precision
 
 PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
 """In the order of preference on a GPU."""

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from n2n_deploy.bundle import Bundle
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.bundle.manifest import Deviation, Precision
+from n2n_deploy.bundle.trust import check_trusted
+from n2n_deploy.core.errors import BundleError, HostError, N2NError, UsageError
+from n2n_deploy.device.processor import multiplies_bfloat16
 from n2n_deploy.engines.gpu_sessions import find_gpu, open_lean, open_onnxruntime_cuda, open_tensorrt
-from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
-from n2n_deploy.engines.openvino import OpenVinoSession
-from n2n_deploy.engines.segments import SegmentedSession
+from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
+from n2n_deploy.engines.onnxruntime.segments import SegmentedSession
+from n2n_deploy.engines.openvino.run import OpenVinoSession
 from n2n_deploy.engines.session import Array, Session
-from n2n_deploy.errors import BundleError, HostError, N2NError, UsageError
-from n2n_deploy.manifest import Deviation, Precision
-from n2n_deploy.processor import multiplies_bfloat16
-from n2n_deploy.trust import check_trusted
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class Choice:
         session: open, proved on the golden vectors.
         precision: in which it computes.
         deviation: how far its golden outputs lie from PyTorch's.
-        why_not: why each better engine was passed over; engine name → reason.
+        rejected_engines: why each better engine was passed over; engine name → reason.
     """
 
     session: Session
     precision: Precision
     deviation: Deviation
-    why_not: dict[str, str]
+    rejected_engines: dict[str, str]
 
 
 def _open_openvino(bundle: Bundle, request: Request) -> tuple[Session, Precision]:
@@ -147,15 +147,15 @@ def choose_session(
     chosen = candidates(device, engine)
     request = Request(threads, int(device.partition(":")[2] or 0), precision, engine is not None)
     check_trusted(bundle, trusted_keys)
-    why_not: dict[str, str] = {}
+    rejected_engines: dict[str, str] = {}
     for candidate in chosen:
         if candidate.gpu and (problem := _gpu_problem(request.gpu)) is not None:
-            why_not["GPU"] = problem
+            rejected_engines["GPU"] = problem
             continue
         try:
             session, used = candidate.open(bundle, request)
         except HostError as error:
-            why_not[candidate.name] = str(error)
+            rejected_engines[candidate.name] = str(error)
             continue
         try:
             found = verify(bundle, session, used)
@@ -163,10 +163,10 @@ def choose_session(
             session.close()
             if request.named or candidate.gpu or used == "fp32":
                 raise
-            why_not[candidate.name] = str(error)  # the CPU has fp32 to offer
+            rejected_engines[candidate.name] = str(error)  # the CPU has fp32 to offer
             continue
-        return Choice(session, used, found, why_not)
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in why_not.items())
+        return Choice(session, used, found, rejected_engines)
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected_engines.items())
     raise HostError(f"no engine works on device {device} here: {reasons}")
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from n2n_deploy.core.errors import HostError, UsageError
 from n2n_deploy.engines.session import Array, Session
-from n2n_deploy.errors import HostError, UsageError
 from n2n_deploy.imaging.fourier import MULTIPLE
 
 

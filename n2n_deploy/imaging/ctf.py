@@ -6,8 +6,8 @@ from types import ModuleType
 
 import numpy
 
-from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import Array, array_module, from_row_blocks, map_row_blocks
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.device.arrays import Array, array_module, from_row_blocks, map_row_blocks
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from types import ModuleType
 
 import numpy
 
-from n2n_deploy.imaging.arrays import Array, array_module, from_row_blocks, grid_cache, map_row_blocks
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.device.arrays import Array, array_module, from_row_blocks, grid_cache, map_row_blocks
 from n2n_deploy.imaging.fourier import nyquist
-from n2n_deploy.recipe import Recipe
 
 HIGHPASS_ORDER = 4
 LOWPASS_ORDER = 16

@@ -5,8 +5,8 @@ from types import ModuleType
 
 import numpy
 
-from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import (
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.device.arrays import (
     Array,
     array_module,
     fft,

@@ -13,11 +13,11 @@ from types import ModuleType
 
 import numpy
 
-from n2n_deploy.imaging.arrays import Array, array_module
+from n2n_deploy.device.arrays import Array, array_module
 
 
 @contextmanager
-def levelled(spectrum: Array, shape: tuple[int, int], pixel_size: float, highpass: float) -> Iterator[None]:
+def subtract_ramp(spectrum: Array, shape: tuple[int, int], pixel_size: float, highpass: float) -> Iterator[None]:
     """Take the plane out of a spectrum that fits its slow components best, for as long as the context lasts.
 
     Args:

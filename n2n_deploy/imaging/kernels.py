@@ -13,10 +13,10 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from n2n_deploy.imaging.arrays import Array
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.device.arrays import Array
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, aberration_terms
 from n2n_deploy.imaging.fourier import grid_spacing, nyquist
-from n2n_deploy.recipe import Recipe
 
 OPTIONS = ("--std=c++17",)
 """For NVRTC, whose division and square root are precise by default, as the agreement with NumPy needs."""

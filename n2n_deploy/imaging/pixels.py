@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy
 
-from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import Array, array_module, map_row_blocks, moments
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.device.arrays import Array, array_module, map_row_blocks, moments
 
 MAX_BAD_FRACTION = 0.01
 """Beyond this share of pixels to replace, an image is refused."""

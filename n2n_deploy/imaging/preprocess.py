@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.device.arrays import BLOCK, Array, array_module, fft_workers, irfft2, standard_deviation
 from n2n_deploy.imaging import kernels
-from n2n_deploy.imaging.arrays import BLOCK, Array, array_module, fft_workers, irfft2, standard_deviation
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, flip_phases
 from n2n_deploy.imaging.filters import apply_filter, bandpass
 from n2n_deploy.imaging.fourier import (
@@ -18,9 +19,8 @@ from n2n_deploy.imaging.fourier import (
     partial_rfft2,
     resize_spectrum,
 )
-from n2n_deploy.imaging.gradient import levelled
+from n2n_deploy.imaging.gradient import subtract_ramp
 from n2n_deploy.imaging.pixels import PixelReport, repair_pixels
-from n2n_deploy.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +90,7 @@ def preprocess(
     columns = shape[1] // 2 + 1 if keep_spectrum else common_columns(shape, size)
     raw = partial_rfft2(image, pixels.mean, columns)
     flip = (optics, ctf) if recipe.phase_flip and ctf is not None else None
-    with levelled(raw, shape, pixel_size, recipe.highpass):
+    with subtract_ramp(raw, shape, pixel_size, recipe.highpass):
         if array_module(image) is numpy:
             cropped = resize_spectrum(raw, shape, size)
             apply_filter(cropped, bandpass(size, spacing, recipe))

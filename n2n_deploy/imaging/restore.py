@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy
 
-from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.device.arrays import Array, array_module, rfft2
 from n2n_deploy.imaging import kernels
-from n2n_deploy.imaging.arrays import Array, array_module, rfft2
 from n2n_deploy.imaging.ctf import flip_phases
 from n2n_deploy.imaging.filters import apply_filter, soft_lowpass
 from n2n_deploy.imaging.fourier import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from n2n_deploy.imaging.arrays import Array, array_module, grid_cache
+from n2n_deploy.device.arrays import Array, array_module, grid_cache
 
 
 def ring_count(shape: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.star_document import StarDocument, quoted
 
 _PATHS = ("micrograph_blob/path", "micrograph_blob_non_dw/path")

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from n2n_deploy.errors import DataError, N2NError
+from n2n_deploy.core.errors import DataError, N2NError
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.micrograph_names import Folders, HalfNames
 from n2n_deploy.io.mrc_header import MRCHeader

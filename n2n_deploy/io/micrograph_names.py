@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from n2n_deploy.errors import UsageError
+from n2n_deploy.core.errors import UsageError
 
 _ENDINGS = (".gz", ".bz2")
 _FIELDS = "{folder}, {stem}, {name} and {ending}"

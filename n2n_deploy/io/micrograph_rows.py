@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from n2n_deploy.errors import DataError, N2NError
+from n2n_deploy.core.errors import DataError, N2NError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.io.micrograph_files import Headers
 from n2n_deploy.io.micrograph_names import Folders, HalfNames

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from n2n_deploy.errors import DataError, HostError, N2NError
-from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.core.errors import DataError, HostError, N2NError
+from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader, parse_header
 from n2n_deploy.io.mrc_output import Statistics, as_stored, compose_header
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
 
 HEADER_BYTES: int = HEADER_DTYPE.itemsize
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from mrcfile.dtypes import HEADER_DTYPE
 
-from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.io.mrc_header import MRCHeader, label_bytes
 
 Statistics = tuple[float, float, float, float]

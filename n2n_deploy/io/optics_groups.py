@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.star_document import StarDocument, StarTable
 

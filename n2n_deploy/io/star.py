@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from n2n_deploy.errors import UsageError
+from n2n_deploy.core.errors import UsageError
 from n2n_deploy.io.cryosparc import is_cryosparc, read_cryosparc
 from n2n_deploy.io.micrograph_files import Headers, describe_files, find_files, is_table, make_table
 from n2n_deploy.io.micrograph_names import Folders, HalfNames

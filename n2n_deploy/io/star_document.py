@@ -11,8 +11,8 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
-from n2n_deploy.errors import DataError
-from n2n_deploy.io.atomic import atomic_write
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.files.atomic import atomic_write
 
 NAME = "rlnMicrographName"
 _PARTICLE_LABELS = ("rlnImageName", "rlnCoordinateX")

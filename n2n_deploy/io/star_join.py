@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.optics_groups import GROUP
 from n2n_deploy.io.star_document import StarDocument, StarTable, micrograph_table
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from n2n_deploy.core.errors import UsageError
 from n2n_deploy.data import Atoms, proteasome
-from n2n_deploy.errors import UsageError
+from n2n_deploy.files.atomic import atomic_write, make_writable_folder
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
-from n2n_deploy.io.atomic import atomic_write, make_writable_folder
 from n2n_deploy.io.mrc import write_mrc
 from n2n_deploy.simulate.exposure import Exposure, expected_electrons, margin_pixels
 from n2n_deploy.simulate.specimen import Particles, default_number, in_frame, place, radius

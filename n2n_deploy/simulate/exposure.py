@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
 from n2n_deploy.data import Atoms
-from n2n_deploy.imaging.arrays import irfft2
+from n2n_deploy.device.arrays import irfft2
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.imaging.fourier import frequencies
 from n2n_deploy.simulate.specimen import Particles, phase_spectrum

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from n2n_deploy.core.errors import UsageError
 from n2n_deploy.data import Atoms
-from n2n_deploy.errors import UsageError
-from n2n_deploy.imaging.arrays import grid_cache, rfft2
+from n2n_deploy.device.arrays import grid_cache, rfft2
 from n2n_deploy.imaging.fourier import frequencies
 from n2n_deploy.simulate.potential import contrast_factor, phase_per_scattering
 

@@ -11,10 +11,10 @@ import starfile
 from n2n_deploy import CTFParameters, DataError, DenoiseOptions, Denoiser, Optics, UsageError, denoise
 from n2n_deploy.batch.plan import Job, Status
 from n2n_deploy.batch.report import EntryKeeper
+from n2n_deploy.device.arrays import fft_workers, set_fft_workers
 from n2n_deploy.engines.session import Array
-from n2n_deploy.imaging.arrays import fft_workers, set_fft_workers
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.quality.entry_store import EntryStore
+from n2n_deploy.report.entry_store import EntryStore
 
 from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited
 

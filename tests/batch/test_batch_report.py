@@ -19,10 +19,10 @@ from n2n_deploy import DataError, DenoiseOptions, denoise
 from n2n_deploy.batch.merge import merge_results
 from n2n_deploy.batch.task import Shard
 from n2n_deploy.imaging.ctf import Optics
-from n2n_deploy.quality.entries import MicrographEntry, RunInfo
-from n2n_deploy.quality.entry_store import EntryStore
-from n2n_deploy.quality.report import write_report
-from n2n_deploy.quality.views import view
+from n2n_deploy.report.entries import MicrographEntry, RunInfo
+from n2n_deploy.report.entry_store import EntryStore
+from n2n_deploy.report.page import write_report
+from n2n_deploy.report.views import view
 
 from .conftest import MakeBundle, MakeTable
 

@@ -8,8 +8,8 @@ import pytest
 from n2n_deploy.batch import cluster
 from n2n_deploy.batch.options import DenoiseOptions, parse_options
 from n2n_deploy.cli import main
-from n2n_deploy.engines.gpus import GPU, driver, parse_gpus
-from n2n_deploy.errors import UsageError
+from n2n_deploy.core.errors import UsageError
+from n2n_deploy.device.gpus import GPU, driver, parse_gpus
 
 from .conftest import MakeBundle, MakeTable
 
@@ -89,7 +89,7 @@ def test_without_a_gpu_nothing_takes_its_place(run: Any, tmp_path: Path, options
 
 def test_a_bundle_that_no_trusted_key_signed_is_refused(run: Any, tmp_path: Path) -> None:
     pytest.importorskip("cryptography", reason="cryptography is not installed (extra sign)")
-    from n2n_deploy.trust import generate_key
+    from n2n_deploy.bundle.trust import generate_key
 
     public = generate_key(tmp_path / "facility.key")
     code, said = run("--trusted-keys", str(public))

@@ -13,7 +13,7 @@ import pytest
 
 from n2n_deploy import DenoiseOptions, Denoiser, Optics, denoise
 from n2n_deploy.batch import work
-from n2n_deploy.errors import HostError
+from n2n_deploy.core.errors import HostError
 
 from .conftest import MakeBundle, MakeTable, after, band_limited, listed, start
 

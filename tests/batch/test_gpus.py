@@ -16,10 +16,10 @@ from n2n_deploy import denoise
 from n2n_deploy.batch import local
 from n2n_deploy.batch.lanes import Waiting, run_lanes, seat
 from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.bundle import Bundle
-from n2n_deploy.denoised import Denoised
-from n2n_deploy.denoiser import Denoiser
-from n2n_deploy.errors import HostError
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.errors import HostError
+from n2n_deploy.denoiser.denoised import Denoised
+from n2n_deploy.denoiser.denoiser import Denoiser
 
 from .conftest import MakeBundle, MakeTable, band_limited
 
@@ -109,8 +109,8 @@ def test_less_memory_than_asked_lanes_need_is_said_and_kept_to(
     bundle = identity_bundle()
     with Counting(Bundle.open(bundle), 1) as probe:
         least = probe.plan({((192, 232), 2.0): 1}).host - probe._supply.process
-    monkeypatch.setattr("n2n_deploy.engines.place.process_memory", lambda: 10**9)
-    monkeypatch.setattr("n2n_deploy.engines.place.available_memory", lambda: int(1.3 * least / 0.8))
+    monkeypatch.setattr("n2n_deploy.denoiser.place.process_memory", lambda: 10**9)
+    monkeypatch.setattr("n2n_deploy.denoiser.place.available_memory", lambda: int(1.3 * least / 0.8))
     said: list[str] = []
     options = DenoiseOptions(lanes=8, report=False)
     summary = denoise(table(12), bundle, tmp_path / "out", options=options, say=said.append)

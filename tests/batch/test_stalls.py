@@ -9,7 +9,7 @@ import pytest
 
 from n2n_deploy import DenoiseOptions, denoise
 from n2n_deploy.batch.lanes import Waiting, run_lanes
-from n2n_deploy.errors import HostError
+from n2n_deploy.core.errors import HostError
 
 from .conftest import MakeBundle, MakeTable, after, answer, listed, start
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import starfile
 
-from n2n_deploy import DataError, DenoiseOptions, UsageError, denoiser
+from n2n_deploy import DataError, DenoiseOptions, UsageError
 from n2n_deploy.batch.task import Task
 from n2n_deploy.batch.watch import watch
+from n2n_deploy.denoiser import denoiser
 
 from .conftest import STAR, MakeBundle, MakeTable, band_limited
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from n2n_deploy.bundle import Bundle
+from n2n_deploy.bundle.archive import Bundle
 
 from .conftest import Run
 

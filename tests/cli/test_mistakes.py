@@ -103,7 +103,7 @@ def test_an_error_of_the_system_that_nothing_foresaw_is_one_line_too(
     def broken(*_: object) -> None:
         raise OSError(5, "Input/output error", "/data/disk")
 
-    monkeypatch.setattr("n2n_deploy.bundle.Bundle.open", broken)
+    monkeypatch.setattr("n2n_deploy.bundle.archive.Bundle.open", broken)
     code, _, error = run("inspect", there / "model.n2n")
     assert code == 3
     assert error.startswith("error: /data/disk: Input/output error")

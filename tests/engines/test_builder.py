@@ -9,8 +9,11 @@ from typing import Any
 import onnx
 import pytest
 
-from n2n_deploy.engine_facts import EngineFacts, header_capabilities, header_version
-from n2n_deploy.engines.builder import (
+from n2n_deploy.bundle.engine_facts import EngineFacts, header_capabilities, header_version
+from n2n_deploy.bundle.manifest import Precision
+from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.device.gpus import driver
+from n2n_deploy.engines.tensorrt.build import (
     BuildOptions,
     _configure,
     _read_engine,
@@ -18,10 +21,7 @@ from n2n_deploy.engines.builder import (
     make_logger,
     tensorrt_module,
 )
-from n2n_deploy.engines.gpus import driver
-from n2n_deploy.engines.profiles import plan_profiles
-from n2n_deploy.errors import HostError, UsageError
-from n2n_deploy.manifest import Precision
+from n2n_deploy.engines.tensorrt.profiles import plan_profiles
 from n2n_deploy.train.model import PRESETS
 
 Graphs = Callable[[str, Precision], onnx.ModelProto]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from n2n_deploy.engines.cache import EngineCache, EngineKey, cache_folder
-from n2n_deploy.engines.profiles import plan_profiles
-from n2n_deploy.errors import HostError, UsageError
+from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.engines.tensorrt.cache import EngineCache, EngineKey, cache_folder
+from n2n_deploy.engines.tensorrt.profiles import plan_profiles
 
 KEY = EngineKey("ab" * 32, "rtx", "1.7.1.116", "NVIDIA RTX A6000 8.6", "fp16", plan_profiles([(512, 512)]))
 FORK = multiprocessing.get_context("fork")

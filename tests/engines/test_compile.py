@@ -7,7 +7,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from n2n_deploy.bundle import SIGNATURE, Bundle, extend_bundle
+from n2n_deploy.bundle.archive import SIGNATURE, Bundle, extend_bundle
 from n2n_deploy.cli import main
 from n2n_deploy.imaging.fourier import network_shape
 

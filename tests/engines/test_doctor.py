@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from n2n_deploy.bundle import Bundle
+from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.cli import main
-from n2n_deploy.engines.gpus import driver
+from n2n_deploy.device.gpus import driver
+from n2n_deploy.engines.diagnose import libraries, prospects
 from n2n_deploy.engines.select import ENGINES, choose_session
-from n2n_deploy.engines.survey import libraries, prospects
 
 
 def doctor(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:

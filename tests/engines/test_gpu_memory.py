@@ -12,13 +12,13 @@ import pytest
 import standin_cupy
 
 from n2n_deploy import Denoiser
-from n2n_deploy.bundle import Bundle
-from n2n_deploy.engines.place import plan_bytes
-from n2n_deploy.errors import HostError
-from n2n_deploy.imaging import arrays
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.denoiser.place import plan_bytes
+from n2n_deploy.device import arrays
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
-from n2n_deploy.recipe import Recipe
 
 SHAPE, OPTICS, CTF = (1200, 1024), Optics(1.0, 300.0, 2.7, 0.1), CTFParameters(15000.0, 14000.0, 20.0)
 

@@ -12,16 +12,16 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
-from n2n_deploy.errors import BundleError, HostError, UsageError
-from n2n_deploy.manifest import Precision
+from n2n_deploy.bundle.manifest import Precision
+from n2n_deploy.core.errors import BundleError, HostError, UsageError
+from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 
 Graph = Callable[[str, Precision], onnx.ModelProto]
 
 MEASURE = """
 import re, sys, numpy, psutil
 sys.modules["onnx"] = sys.modules["torch"] = None
-from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
+from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 with OnnxRuntimeSession(open(sys.argv[1], "rb").read(), threads=1) as session:
     for text in sys.argv[2:]:
         shape = tuple(map(int, text.split("x")))

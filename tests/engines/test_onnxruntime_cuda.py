@@ -8,8 +8,8 @@ import onnx
 import pytest
 from standin_streams import Stream
 
-from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
-from n2n_deploy.engines.onnxruntime_cuda import OnnxRuntimeCudaSession
+from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
+from n2n_deploy.engines.onnxruntime.run_cuda import OnnxRuntimeCudaSession
 
 
 @pytest.mark.parametrize("early", [False, True])

@@ -14,14 +14,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from n2n_deploy.bundle import Bundle, extend_bundle
-from n2n_deploy.engines import openvino
-from n2n_deploy.engines.openvino import OpenVinoSession
+from n2n_deploy.bundle.archive import Bundle, extend_bundle
+from n2n_deploy.bundle.manifest import Precision
+from n2n_deploy.core.errors import BundleError, HostError, UsageError
+from n2n_deploy.device.processor import multiplies_bfloat16
+from n2n_deploy.engines.openvino import run as openvino
+from n2n_deploy.engines.openvino.run import OpenVinoSession
 from n2n_deploy.engines.select import choose_session, deviation
-from n2n_deploy.errors import BundleError, HostError, UsageError
 from n2n_deploy.io.mrc import write_mrc
-from n2n_deploy.manifest import Precision
-from n2n_deploy.processor import multiplies_bfloat16
 
 Graph = Callable[[str, Precision], onnx.ModelProto]
 
@@ -30,7 +30,7 @@ SHAPES = ((1, 1, 64, 72), (2, 1, 40, 56), (1, 1, 136, 64), (1, 1, 64, 72))
 MEASURE = """
 import re, sys, numpy
 sys.modules["onnx"] = sys.modules["torch"] = None
-from n2n_deploy.engines.openvino import OpenVinoSession
+from n2n_deploy.engines.openvino.run import OpenVinoSession
 
 def kilobytes(name):
     return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
@@ -46,8 +46,8 @@ print(1024 * (kilobytes("VmRSS") - resident))
 
 SHORT = """
 import resource, sys, numpy
-from n2n_deploy.engines.openvino import OpenVinoSession
-from n2n_deploy.errors import OutOfMemoryError
+from n2n_deploy.engines.openvino.run import OpenVinoSession
+from n2n_deploy.core.errors import OutOfMemoryError
 
 session = OpenVinoSession(open(sys.argv[1], "rb").read(), threads=2)
 small, large = (numpy.ones((1, 1, side, side), numpy.float32) for side in (64, 1536))
@@ -65,7 +65,7 @@ assert (session.run(small) == before).all()
 SIDE_BY_SIDE = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from n2n_deploy.engines.openvino import OpenVinoSession
+from n2n_deploy.engines.openvino.run import OpenVinoSession
 
 model = sys.stdin.buffer.read()
 with ThreadPoolExecutor(8) as pool:
@@ -210,7 +210,7 @@ def test_where_bfloat16_is_too_coarse_the_network_runs_in_fp32(bundle: Bundle, m
     choice = choose_session(strict, "cpu", threads=2)
     choice.session.close()
     assert (choice.session.name, choice.precision) == ("onnxruntime-cpu", "fp32")
-    assert "gives other results here" in choice.why_not["openvino"]
+    assert "gives other results here" in choice.rejected_engines["openvino"]
     with pytest.raises(BundleError, match="gives other results here .* try another --engine"):
         choose_session(strict, "cpu", engine="openvino", precision="bf16")
 
@@ -249,7 +249,7 @@ def test_a_bundle_from_before_it_runs_as_before(bundle: Bundle, monkeypatch: pyt
     choice = choose_session(extend_bundle(bundle, {}, facts={"tolerance": stated}), "cpu", threads=2)
     choice.session.close()
     assert choice.session.name == "onnxruntime-cpu"
-    assert "no tolerance for bf16; export it again" in choice.why_not["openvino"]
+    assert "no tolerance for bf16; export it again" in choice.rejected_engines["openvino"]
 
 
 def test_the_processor_is_known_by_its_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +258,7 @@ def test_the_processor_is_known_by_its_flags(tmp_path: Path, monkeypatch: pytest
     listing = tmp_path / "cpuinfo"
     for flags, expected in ((sapphire_rapids, True), (zen_4, False)):
         listing.write_text(f"processor\t: 0\nmodel name\t: one\nflags\t\t: {flags}\nbugs\t\t:\n\n" * 2)
-        monkeypatch.setattr("n2n_deploy.processor._CPUINFO", listing)
+        monkeypatch.setattr("n2n_deploy.device.processor._CPUINFO", listing)
         assert multiplies_bfloat16.__wrapped__() == expected
-    monkeypatch.setattr("n2n_deploy.processor._CPUINFO", tmp_path / "none")
+    monkeypatch.setattr("n2n_deploy.device.processor._CPUINFO", tmp_path / "none")
     assert not multiplies_bfloat16.__wrapped__()

@@ -3,9 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from n2n_deploy.engine_facts import EngineFacts, Profile
-from n2n_deploy.engines.profiles import MOST_PROFILES, choose_profile, plan_profiles
-from n2n_deploy.errors import UsageError
+from n2n_deploy.bundle.engine_facts import EngineFacts, Profile
+from n2n_deploy.core.errors import UsageError
+from n2n_deploy.engines.tensorrt.profiles import MOST_PROFILES, choose_profile, plan_profiles
 
 
 def test_a_profile_for_each_shape_the_most_frequent_first() -> None:

@@ -10,17 +10,17 @@ import numpy as np
 import onnx
 import pytest
 
-from n2n_deploy.engines.segments import SegmentedSession
-from n2n_deploy.errors import BundleError, HostError, UsageError
+from n2n_deploy.bundle.manifest import Precision
+from n2n_deploy.core.errors import BundleError, HostError, UsageError
+from n2n_deploy.engines.onnxruntime.segments import SegmentedSession
 from n2n_deploy.export.segments import split
-from n2n_deploy.manifest import Precision
 
 Graph = Callable[[str, Precision], onnx.ModelProto]
 
 MEASURE = """
 import pickle, re, sys
 import numpy as np
-from n2n_deploy.engines.segments import SegmentedSession
+from n2n_deploy.engines.onnxruntime.segments import SegmentedSession
 
 def kilobytes(name):
     return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1])

@@ -10,11 +10,11 @@ import onnx
 import pytest
 import torch
 
-from n2n_deploy.bundle import Bundle, write_bundle
+from n2n_deploy.bundle.archive import Bundle, write_bundle
+from n2n_deploy.bundle.manifest import Deviation, Manifest, Precision
+from n2n_deploy.core.errors import BundleError, HostError, UsageError
+from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.engines.select import choose_session, deviation, open_session, verify
-from n2n_deploy.errors import BundleError, HostError, UsageError
-from n2n_deploy.manifest import Deviation, Manifest, Precision
-from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.model import build
 
 Graph = Callable[[str, Precision], onnx.ModelProto]

@@ -12,14 +12,14 @@ from standin_gpu import install_cupy
 from standin_streams import Stream
 from standin_tensorrt import BYTES_PER_PIXEL, RuntimeCache, tensorrt_library
 
-from n2n_deploy.engine_facts import EngineFacts
-from n2n_deploy.engines import tensorrt
-from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
-from n2n_deploy.engines.profiles import plan_profiles
-from n2n_deploy.engines.tensorrt import BEYOND, TensorRTSession
+from n2n_deploy.bundle.engine_facts import EngineFacts
+from n2n_deploy.bundle.manifest import Precision
+from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
+from n2n_deploy.engines.tensorrt import run as tensorrt
+from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+from n2n_deploy.engines.tensorrt.run import BEYOND, TensorRTSession
 from n2n_deploy.engines.tiling import plan_tiles
-from n2n_deploy.errors import HostError, UsageError
-from n2n_deploy.manifest import Precision
 
 Graphs = Callable[[str, Precision], onnx.ModelProto]
 

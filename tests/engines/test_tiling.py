@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
+from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.tiling import count_tiles, plan_tiles, run_tiled, windows
-from n2n_deploy.errors import HostError, UsageError
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.train.model import Network, initialise
 from n2n_deploy.train.receptive_field import receptive_field

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from n2n_deploy.recipe import Recipe
+from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.train.checkpoint import save_model
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.model import Network, add_weight_norm, build

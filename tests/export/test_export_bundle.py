@@ -10,20 +10,20 @@ import onnx
 import pytest
 import torch
 
-from n2n_deploy.bundle import Bundle
-from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.errors import BundleError, DataError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.tiling import run_tiled
-from n2n_deploy.errors import BundleError, DataError
 from n2n_deploy.export import export_bundle, parity
 from n2n_deploy.export.onnx_graph import to_onnx
-from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.checkpoint import load_model
 
 ON_A_NODE = """
 import sys
 for name in ("torch", "onnx", "onnxscript", "h5py"):
     sys.modules[name] = None
-from n2n_deploy.bundle import Bundle
+from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.engines.select import open_session
 with open_session(Bundle.open(sys.argv[1]), "cpu", threads=1) as session:
     print(session.name)

@@ -11,7 +11,7 @@ import torch
 from onnx import ModelProto, TensorProto, numpy_helper, shape_inference
 from torch import nn
 
-from n2n_deploy.errors import BundleError
+from n2n_deploy.core.errors import BundleError
 from n2n_deploy.export.graph_passes import to_half
 from n2n_deploy.export.liveness import peak_bytes_per_pixel
 from n2n_deploy.export.onnx_graph import to_onnx

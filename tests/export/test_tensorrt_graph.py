@@ -6,8 +6,8 @@ import pytest
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from n2n_deploy.engines.profiles import plan_profiles
-from n2n_deploy.errors import UsageError
+from n2n_deploy.core.errors import UsageError
+from n2n_deploy.engines.tensorrt.profiles import plan_profiles
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.tensorrt_graph import check_limits, largest_tensor, to_bfloat16
 from n2n_deploy.train.model import build

@@ -15,16 +15,16 @@ import pytest
 import torch
 from standin_gpu import standin_gpu
 
-from n2n_deploy.bundle import GOLDEN, Bundle, write_bundle
-from n2n_deploy.engines.gpus import driver
-from n2n_deploy.engines.profiles import plan_profiles
-from n2n_deploy.errors import HostError
+from n2n_deploy.bundle.archive import GOLDEN, Bundle, write_bundle
+from n2n_deploy.bundle.manifest import Manifest
+from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.device.gpus import driver
+from n2n_deploy.engines.tensorrt.profiles import plan_profiles
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.parity import TOLERANCE, golden_vectors
 from n2n_deploy.export.tensorrt_engine import compile_bundle
 from n2n_deploy.export.tensorrt_graph import to_bfloat16
-from n2n_deploy.manifest import Manifest
-from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.model import build
 from n2n_deploy.train.receptive_field import receptive_field
 

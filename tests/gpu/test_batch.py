@@ -10,9 +10,9 @@ import pytest
 
 from n2n_deploy import Denoiser, denoise
 from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.bundle import Bundle
-from n2n_deploy.engines.gpus import gpus
-from n2n_deploy.errors import DataError, HostError
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.errors import DataError, HostError
+from n2n_deploy.device.gpus import gpus
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
 from n2n_deploy.simulate import simulate

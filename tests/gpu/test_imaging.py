@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from n2n_deploy.imaging.arrays import GridCache, array_module, irfft2, rfft2, to_numpy
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.device.arrays import GridCache, array_module, irfft2, rfft2, to_numpy
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf, ctf_sign, flip_phases
 from n2n_deploy.imaging.filters import bandpass, soft_lowpass
 from n2n_deploy.imaging.fourier import (
@@ -19,14 +20,13 @@ from n2n_deploy.imaging.fourier import (
     resize_occupied,
     resize_spectrum,
 )
-from n2n_deploy.imaging.gradient import levelled
+from n2n_deploy.imaging.gradient import subtract_ramp
 from n2n_deploy.imaging.pixels import repair_pixels
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.imaging.restore import Merge, restore
 from n2n_deploy.imaging.rings import hermitian_weights, ring_index, ring_means, ring_sizes, ring_sums
-from n2n_deploy.quality.estimates import estimate, per_ring
-from n2n_deploy.quality.wiener import fit_wiener
-from n2n_deploy.recipe import Recipe
+from n2n_deploy.statistics.estimates import estimate, per_ring
+from n2n_deploy.statistics.wiener import fit_wiener
 
 pytestmark = pytest.mark.usefixtures("stream")
 
@@ -101,7 +101,7 @@ def test_phases_are_flipped_alike(cupy: ModuleType, shape: tuple[int, int]) -> N
 def test_an_ice_gradient_is_taken_away(cupy: ModuleType, shape: tuple[int, int]) -> None:
     spectrum = rfft2(micrograph(shape) + np.linspace(0, 20, shape[1], dtype=np.float32))
     there = cupy.asarray(spectrum)
-    with levelled(spectrum, shape, 1.1, 200.0), levelled(there, shape, 1.1, 200.0):
+    with subtract_ramp(spectrum, shape, 1.1, 200.0), subtract_ramp(there, shape, 1.1, 200.0):
         close(there, spectrum, 1e-6)
 
 

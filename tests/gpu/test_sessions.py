@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from n2n_deploy.bundle import Bundle
-from n2n_deploy.engines.gpus import gpus
-from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.bundle.manifest import Precision
+from n2n_deploy.core.errors import HostError
+from n2n_deploy.device.gpus import gpus
+from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.select import ENGINES, choose_session, deviation
 from n2n_deploy.engines.session import Session
 from n2n_deploy.engines.tiling import run_tiled
-from n2n_deploy.errors import HostError
-from n2n_deploy.manifest import Precision
 
 LEAN = "tensorrt-lean"
 GPU_ENGINES = [engine.name for engine in ENGINES if engine.gpu and engine.name != LEAN]

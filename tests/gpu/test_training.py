@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from n2n_deploy.recipe import Recipe
+from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.train import TrainConfig
 from n2n_deploy.train.checkpoint import load_model
 from n2n_deploy.train.fit import Progress, fit

@@ -8,7 +8,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf, ctf_sign, flip_phases, wavelength
 
 SETTINGS = [

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.signal
 
+from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.imaging.filters import HIGHPASS_ORDER, LOWPASS_ORDER, bandpass, soft_lowpass
 from n2n_deploy.imaging.fourier import frequencies
-from n2n_deploy.recipe import Recipe
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (401, 333)])

@@ -8,8 +8,8 @@ import pytest
 import scipy.fft
 from numpy.typing import NDArray
 
-from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import irfft2, rfft2
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.device.arrays import irfft2, rfft2
 from n2n_deploy.imaging.fourier import (
     common_columns,
     effective_resolution,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
-from n2n_deploy.imaging.gradient import levelled
+from n2n_deploy.imaging.gradient import subtract_ramp
 from n2n_deploy.imaging.preprocess import preprocess
-from n2n_deploy.recipe import Recipe
 
 OPTICS = Optics(1.2, 300.0, 2.7, 0.1)
 CTF = CTFParameters(14000.0, 12500.0, 25.0, 10.0)
@@ -30,7 +30,7 @@ def band_limited(shape: tuple[int, int]) -> np.ndarray:
 def test_a_plane_leaves_nothing(shape: tuple[int, int], count: int | None) -> None:
     spectrum = np.fft.rfft2(slope(shape, 0.02, -0.03))[:, :count]
     before = spectrum.copy()
-    with levelled(spectrum, shape, 1.2, 200.0):
+    with subtract_ramp(spectrum, shape, 1.2, 200.0):
         assert np.abs(spectrum).max() < 1e-9 * np.abs(before).max()
     assert np.array_equal(spectrum, before)
 
@@ -59,5 +59,5 @@ def test_the_edges_of_a_thickening_ice_look_like_its_middle() -> None:
 def test_a_frame_shorter_than_the_high_pass_is_left_alone() -> None:
     spectrum = np.fft.rfft2(slope((64, 64), 1.0, 1.0))
     before = spectrum.copy()
-    with levelled(spectrum, (64, 64), 1.2, 200.0):
+    with subtract_ramp(spectrum, (64, 64), 1.2, 200.0):
         assert np.array_equal(spectrum, before)

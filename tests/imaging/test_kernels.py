@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from standin_kernels import compile_kernels
 
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.device.arrays import irfft2, rfft2
 from n2n_deploy.imaging import kernels
-from n2n_deploy.imaging.arrays import irfft2, rfft2
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.imaging.fourier import network_shape, nyquist, partial_irfft2, partial_rfft2
-from n2n_deploy.imaging.gradient import levelled
+from n2n_deploy.imaging.gradient import subtract_ramp
 from n2n_deploy.imaging.preprocess import Prepared, preprocess
 from n2n_deploy.imaging.restore import EDGE, Merge, restore
-from n2n_deploy.recipe import Recipe
 
 Array = NDArray[Any]
 
@@ -74,7 +74,7 @@ def test_crop_is_preprocessing(
         raw = partial_rfft2(image, prepared.mean, columns)
         out = np.empty((size[0], size[1] // 2 + 1), dtype=np.complex64)
         given = (how, CTF) if flip else None
-        with levelled(raw, shape, pixel_size, recipe.highpass):
+        with subtract_ramp(raw, shape, pixel_size, recipe.highpass):
             call(library.crop, raw, out, kernels.crop_parameters(shape, columns, pixel_size, size, recipe, given))
         small = irfft2(out, size)
         assert np.abs(small / prepared.std - prepared.image).max() < 3e-5

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from n2n_deploy.errors import DataError
-from n2n_deploy.imaging.arrays import fft_workers, grid_cache, set_fft_workers
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.device.arrays import fft_workers, grid_cache, set_fft_workers
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.imaging.preprocess import Prepared, preprocess, working_memory
 from n2n_deploy.imaging.restore import Merge, restore
-from n2n_deploy.recipe import Recipe
 
 Image = NDArray[Any]
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.imaging.preprocess import Prepared, preprocess
 from n2n_deploy.imaging.restore import Merge, restore
-from n2n_deploy.recipe import Recipe
 
 Image = NDArray[Any]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import starfile
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.star import read_micrographs
 
 CTF = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import starfile
 
-from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.io.star import read_micrographs
 
 

@@ -10,7 +10,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.mrc import read_header, read_mrc
 
 

@@ -9,7 +9,7 @@ import mrcfile
 import numpy as np
 import pytest
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.mrc import read_mrc, write_mrc
 from n2n_deploy.io.mrc_output import statistics
 

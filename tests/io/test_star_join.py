@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import starfile
 
-from n2n_deploy.errors import DataError
+from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.star_document import StarDocument
 from n2n_deploy.io.star_join import append_table
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import starfile
 
-from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.io.star import read_micrographs
 

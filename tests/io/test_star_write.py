@@ -8,7 +8,7 @@ import pandas
 import pytest
 import starfile
 
-from n2n_deploy.errors import DataError, UsageError
+from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.io.star import MicrographTable, read_micrographs
 from n2n_deploy.io.star_document import StarDocument
 

@@ -1,4 +1,4 @@
-"""The house of CONTRIBUTING.md: a room imports only from its own floor and those below."""
+"""The floors of the house, as CONTRIBUTING.md tells them: a room imports only from rooms on strictly lower floors."""
 
 import ast
 import re
@@ -7,22 +7,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "n2n_deploy"
+FACE = "the public face"
+"""What `import n2n_deploy` alone means inside the package: all rooms at once, which no room may import."""
 
 
 def floors() -> dict[str, int]:
-    """Room → floor, read from the table in CONTRIBUTING.md."""
-    found = {}
-    for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines():
-        if row := re.match(r"\| (\d) \| ([^|]*) \|", line):
-            for place in re.findall(r"`([^`]+)`", row[2]):
-                found[place.removeprefix("n2n_deploy").strip("/.").removesuffix(".py")] = int(row[1])
+    """Floor of each room: the first column of CONTRIBUTING's table, and the room that its second begins with."""
+    found: dict[str, int] = {}
+    rows = re.findall(r"^\| (\d+) \| ([^|]*)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    for floor, places in rows:
+        for place in re.findall(r"`(?:n2n_deploy/)?(\w+)(?:\.py|/)`", places):
+            assert place not in found, f"CONTRIBUTING.md names {place} twice"
+            found[place] = int(floor)
     return found
 
 
 def rooms() -> dict[str, list[Path]]:
-    """Room → its files, as git's folders have them."""
-    found = {name: sorted((ROOT / name).glob("*.py")) for name in ("train", "export")}
-    for path in (ROOT / "n2n_deploy").iterdir():
+    """Python files by room. A room is a folder of the package or a module beside them; the top-level two belong."""
+    found = {name: sorted((ROOT / name).rglob("*.py")) for name in ("train", "export")}
+    for path in (ROOT / PACKAGE).iterdir():
         if path.is_dir() and not path.is_symlink() and path.name != "__pycache__":
             found[path.name] = sorted(path.rglob("*.py"))
         elif path.suffix == ".py" and not path.name.startswith("__"):
@@ -30,16 +34,37 @@ def rooms() -> dict[str, list[Path]]:
     return found
 
 
-def imported(path: Path) -> set[str]:
-    """The rooms that a file imports from, at its top or within functions."""
-    names = [node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
-    return {name.split(".")[1] for name in names if name.startswith("n2n_deploy.")}
+def imported(code: str) -> set[str]:
+    """The rooms that a module imports from, at its top or within functions, in whichever form."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
+            module = node.module or ""
+            names += [f"{module}.{alias.name}" for alias in node.names] if module == PACKAGE else [module]
+    parts = [name.split(".") for name in names if name.split(".")[0] == PACKAGE]
+    return {part[1] if len(part) > 1 else FACE for part in parts}
+
+
+def test_every_form_of_import_is_seen() -> None:
+    code = (
+        "import n2n_deploy\nimport n2n_deploy.io.mrc\nfrom n2n_deploy import data\n"
+        "def f():\n    from n2n_deploy.core.errors import DataError\n"
+    )
+    assert imported(code) == {FACE, "io", "data", "core"}
+
+
+def test_every_room_has_one_floor() -> None:
+    assert floors().keys() == rooms().keys()
 
 
 @pytest.mark.parametrize("room", sorted(rooms()))
-def test_nothing_runs_back_up(room: str) -> None:
+def test_imports_come_from_lower_floors_only(room: str) -> None:
     floor = floors()
-    assert room in floor, f"CONTRIBUTING.md gives {room} no floor"
     for path in rooms()[room]:
-        for other in imported(path):
-            assert floor[other] <= floor[room], f"{path.relative_to(ROOT)} imports from {other}"
+        for other in imported(path.read_text()) - {room}:
+            where = f"{path.relative_to(ROOT)} imports {other}"
+            assert other in floor, f"{where}, which is not a room"
+            assert floor[other] < floor[room], f"{where}: floor {floor[other]} from floor {floor[room]}"

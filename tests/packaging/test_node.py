@@ -50,8 +50,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle exported here, where PyTorch is."""
     import torch
 
+    from n2n_deploy.core.recipe import Recipe
     from n2n_deploy.export import export_bundle
-    from n2n_deploy.recipe import Recipe
     from n2n_deploy.train.checkpoint import save_model
     from n2n_deploy.train.config import TrainConfig
     from n2n_deploy.train.model import build

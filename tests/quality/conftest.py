@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from n2n_deploy.bundle import write_bundle
-from n2n_deploy.denoiser import Denoiser
+from n2n_deploy.bundle.archive import write_bundle
+from n2n_deploy.bundle.manifest import Deviation, Manifest
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.denoiser.denoiser import Denoiser
+from n2n_deploy.evaluation.evaluate import MicrographEvaluation, evaluate
 from n2n_deploy.io.star import read_micrographs
-from n2n_deploy.manifest import Deviation, Manifest
-from n2n_deploy.quality.evaluate import MicrographEvaluation, evaluate
-from n2n_deploy.recipe import Recipe
 
 from .browser import open_browser
 

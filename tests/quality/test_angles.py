@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from n2n_deploy.errors import DataError, N2NError, UsageError
-from n2n_deploy.quality.angles import compare, rotation_distance
-from n2n_deploy.quality.orientations import euler_to_rotation
-from n2n_deploy.quality.symmetry import point_group
+from n2n_deploy.core.errors import DataError, N2NError, UsageError
+from n2n_deploy.refinement.angles import compare, rotation_distance
+from n2n_deploy.refinement.orientations import euler_to_rotation
+from n2n_deploy.refinement.symmetry import point_group
 
 GROUPS = {"C1": 1, "C2": 2, "C7": 7, "D1": 2, "D2": 4, "D7": 14, "T": 12, "O": 24}
 GROUPS |= dict.fromkeys(("I", "I1", "I2", "I3", "I4"), 60)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from n2n_deploy import data
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.imaging.fourier import frequencies
-from n2n_deploy.quality.common_noise import CommonNoise, at_ctf_zeros, beyond_signal
+from n2n_deploy.statistics.shared_noise import CommonNoise, at_ctf_zeros, beyond_signal
 
 OPTICS = Optics(1.0, 300.0, 2.7, 0.1)
 CTF = CTFParameters(12000.0, 11500.0, 30.0)

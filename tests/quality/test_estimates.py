@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from n2n_deploy.errors import DataError
-from n2n_deploy.quality import estimates as s3
-from n2n_deploy.quality.wiener import fit_wiener
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.statistics import estimates as s3
+from n2n_deploy.statistics.wiener import fit_wiener
 
 SHAPE = (600, 511)
 SPACING = (1.2, 1.2)

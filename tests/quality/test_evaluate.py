@@ -13,10 +13,10 @@ from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 from n2n_deploy.cli.app import build
-from n2n_deploy.errors import DataError, HostError, UsageError
-from n2n_deploy.quality import evaluation_run
-from n2n_deploy.quality.evaluate import QUANTITIES, summarise
-from n2n_deploy.quality.evaluation_run import EvaluationRun, run_evaluation
+from n2n_deploy.core.errors import DataError, HostError, UsageError
+from n2n_deploy.evaluation import run as evaluation_run
+from n2n_deploy.evaluation.evaluate import QUANTITIES, summarise
+from n2n_deploy.evaluation.run import EvaluationRun, run_evaluation
 from n2n_deploy.simulate import simulate
 
 from .conftest import Function, MakeModel, measured, write_convolution

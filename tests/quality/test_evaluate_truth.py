@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from n2n_deploy.quality.evaluate import QUANTITIES, summarise
+from n2n_deploy.evaluation.evaluate import QUANTITIES, summarise
 from n2n_deploy.simulate import simulate
 
 from .conftest import Image, MakeModel, measured

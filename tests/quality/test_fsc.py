@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from n2n_deploy.errors import DataError, UsageError
-from n2n_deploy.quality.fsc import HALF_MAPS, crossing, shell_correlation
-from n2n_deploy.quality.map_comparison import compare_maps
+from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.refinement.fsc import HALF_MAPS, crossing, shell_correlation
+from n2n_deploy.refinement.map_comparison import compare_maps
 
 PIXEL_SIZE = 1.7
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from n2n_deploy.quality.intervals import jackknife
+from n2n_deploy.statistics.intervals import jackknife
 
 
 def test_of_a_mean_it_is_student_s_interval() -> None:

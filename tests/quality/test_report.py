@@ -9,9 +9,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
-from n2n_deploy.quality.entries import Curves, Flag, MicrographEntry, RunInfo
-from n2n_deploy.quality.report import write_report
-from n2n_deploy.quality.views import view
+from n2n_deploy.report.entries import Curves, Flag, MicrographEntry, RunInfo
+from n2n_deploy.report.page import write_report
+from n2n_deploy.report.views import view
 
 from .browser import all_of, choose, names, one, shown, wait
 

@@ -8,11 +8,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, zoom
 
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
-from n2n_deploy.quality.entries import Curves, Flag, MicrographEntry
-from n2n_deploy.quality.flags import EMPTY, FLAT, NOTHING, OUTLIER, RINGS, empty_area, outlier_flags
-from n2n_deploy.quality.spectra import ctf_zeros, fit_thon_rings, frequencies, power
-from n2n_deploy.quality.thumbnails import picture_limit
-from n2n_deploy.quality.views import view
+from n2n_deploy.report.entries import Curves, Flag, MicrographEntry
+from n2n_deploy.report.flags import EMPTY, FLAT, NOTHING, OUTLIER, RINGS, empty_area, outlier_flags
+from n2n_deploy.report.thumbnails import picture_limit
+from n2n_deploy.report.views import view
+from n2n_deploy.statistics.spectra import ctf_zeros, fit_thon_rings, frequencies, power
 
 OPTICS = Optics(0.66, 300.0, 2.7, 0.1)
 SPACING = (2.25, 2.25)

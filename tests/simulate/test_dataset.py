@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 from n2n_deploy.cli.simulate import simulate_command
+from n2n_deploy.core.errors import UsageError
 from n2n_deploy.data import proteasome
-from n2n_deploy.errors import UsageError
 from n2n_deploy.simulate import simulate
 
 

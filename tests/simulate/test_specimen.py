@@ -11,8 +11,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
+from n2n_deploy.core.errors import UsageError
 from n2n_deploy.data import Atoms, proteasome
-from n2n_deploy.errors import UsageError
 from n2n_deploy.simulate import potential
 from n2n_deploy.simulate.specimen import Particles, in_frame, phase_spectrum, place
 

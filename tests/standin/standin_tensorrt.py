@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from standin_streams import STREAMS
 
-from n2n_deploy.engine_facts import Profile
-from n2n_deploy.engines.onnxruntime import OnnxRuntimeSession
+from n2n_deploy.bundle.engine_facts import Profile
+from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 
 BYTES_PER_PIXEL = 10
 

@@ -1,0 +1,114 @@
+"""`Manifest`: what a bundle says of itself — its maker, its use, its tolerances, its members' hashes."""
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from n2n_deploy.bundle.engine_facts import EngineFacts
+from n2n_deploy.core.errors import BundleError
+from n2n_deploy.core.version import __version__
+
+FORMAT = 1
+"""Version of the bundle's layout. It grows when an old reader would go wrong, not with each new field."""
+
+REQUIRES = "0.1.0"
+"""The first n2n-deploy that reads `FORMAT`; a reader that is too old tells its user to update to it."""
+
+Precision = Literal["fp32", "fp16", "bf16"]
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    """Frozen; fields that a later version added are kept, so that rewriting a bundle loses none of them."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Member(_Part):
+    """Size in bytes and SHA-256 of one member of the zip."""
+
+    size: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+
+
+class Deviation(_Part):
+    """How far two outputs lie apart, in standard deviations of the reference: worst pixel and rms."""
+
+    max: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    rms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    def within(self, tolerance: "Deviation") -> bool:
+        """Whether neither figure is above that of `tolerance`."""
+        return self.max <= tolerance.max and self.rms <= tolerance.rms
+
+
+class ParityResult(_Part):
+    """ONNX Runtime against PyTorch, measured at export on one input shape (n, 1, height, width)."""
+
+    precision: Precision
+    shape: tuple[int, int, int, int]
+    deviation: Deviation
+
+
+class Manifest(_Part):
+    """The bundle's `manifest.json`.
+
+    Attributes:
+        format: version of the layout.
+        requires: the first n2n-deploy that reads this format.
+        package_version: the n2n-deploy that wrote the bundle.
+        created: when, UTC.
+        preset: the network's preset.
+        halo: network pixels, a multiple of 8; tiles that see this much beyond themselves on every side are exact.
+        tolerance: per precision, how far the golden outputs may lie from PyTorch's on any machine.
+        parity: how far they lay at export.
+        training: what the checkpoint tells of its training (steps, losses, …), for people.
+        engines: compiled engines: key → facts; each is the member that `engine_member` names.
+        members: name → size and hash of every member but the manifest itself and its signature.
+    """
+
+    format: Annotated[int, Field(ge=1)] = FORMAT
+    requires: str = REQUIRES
+    package_version: str = __version__
+    created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    preset: str
+    halo: Annotated[int, Field(ge=0, le=4096, multiple_of=8)]
+    tolerance: dict[Precision, Deviation]
+    parity: tuple[ParityResult, ...] = ()
+    training: dict[str, JsonValue] = Field(default_factory=dict)
+    engines: dict[str, EngineFacts] = Field(default_factory=dict)
+    members: dict[str, Member] = Field(default_factory=dict)
+
+    def engine_member(self, key: str) -> str:
+        """Name of the member that holds an engine."""
+        return f"engines/{key}.engine"
+
+    def to_json(self) -> bytes:
+        """The bytes of `manifest.json`."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+
+def parse_manifest(content: bytes, name: str) -> Manifest:
+    """Read `manifest.json` of the bundle called `name`.
+
+    Raises:
+        BundleError: the format is newer than this package reads, or a field is missing or wrong.
+    """
+    try:
+        fields = json.loads(content)
+        version = fields["format"]
+        if isinstance(version, int) and version > FORMAT:
+            raise BundleError(
+                f"{name}: made by a newer n2n-deploy (bundle format {version}; version {__version__} "
+                f"here reads up to {FORMAT}); update to n2n-deploy ≥ {fields.get('requires', 'that version')}"
+            )
+        return Manifest.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{name}: manifest.json: {where}: {first['msg']}; export the model again") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{name}: manifest.json is no manifest of a bundle ({error}); export it again") from error

@@ -1,0 +1,1 @@
+"""Plain values and exceptions that every room may name."""

@@ -1,0 +1,1 @@
+"""One micrograph as an array in, the denoised micrograph out."""

@@ -1,0 +1,1 @@
+"""Where arrays live, and what this machine has: processor, GPUs, memory."""

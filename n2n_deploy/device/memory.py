@@ -1,0 +1,69 @@
+"""How much memory this process has, may still take, and is told to take."""
+
+import ctypes
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from n2n_deploy.core.errors import UsageError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_CGROUP = Path("/sys/fs/cgroup")
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+
+
+def size_text(count: float) -> str:
+    """Bytes for people, in the units that `parse_bytes` reads: "3.20 GB", "74 MB"."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size such as "3GB", "500M" or "1.5 GB" (decimal units, as disks and RELION count them).
+
+    Raises:
+        UsageError: it is no size, or not above zero.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
+    if not match or float(match[1]) <= 0:
+        raise UsageError(f"memory {text!r} is no size; write for example 3GB or 500MB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def process_memory() -> int:
+    """Bytes this process holds in memory now."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def available_memory() -> int:
+    """Bytes this process could still take without swapping: of the machine, or of its cgroup if that has less."""
+    available = int(psutil.virtual_memory().available)
+    limit = _cgroup_bytes("memory.max")
+    used = _cgroup_bytes("memory.current")
+    if limit is not None and used is not None:
+        available = min(available, max(limit - used, 0))
+    return available
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees for what it will take next; for a training, whose steps are all alike.
+
+    As it is, glibc gives large blocks back to the system at once, and each step gets them anew, page by page. Other C
+    libraries are left alone.
+    """
+    with suppress(AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, 2**30)
+        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _cgroup_bytes(name: str) -> int | None:
+    """A figure of this process's own cgroup (version 2), None where there is none or no limit."""
+    try:
+        own = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2].lstrip("/")
+        text = (_CGROUP / own / name).read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,139 @@
+"""`OnnxRuntimeCudaSession`: the network on a GPU through ONNX Runtime, without a copy to the host."""
+
+import contextlib
+import io
+import re
+import threading
+from types import ModuleType
+from typing import Any
+
+import numpy
+
+from n2n_deploy.core.errors import BundleError, HostError, OutOfMemoryError
+from n2n_deploy.engines.onnxruntime.run import BYTES_PER_PIXEL, import_onnxruntime
+from n2n_deploy.engines.session import Array, Closing
+from n2n_deploy.engines.tensorrt.run import import_cupy
+
+PROVIDER = "CUDAExecutionProvider"
+
+_ARENA = 2.0  # of the live tensors: convolution work areas, and blocks that do not fit each other
+_FIXED = 256 * 2**20
+
+
+class OnnxRuntimeCudaSession(Closing):
+    """A network on one GPU; see `Session`. It runs one batch at a time, on a stream of its own.
+
+    Args:
+        model: bytes of an ONNX model as `n2n-deploy export` makes it.
+        device: index of the GPU.
+
+    Raises:
+        HostError: ONNX Runtime with CUDA, or CuPy, is missing or does not start here.
+        BundleError: the model cannot be loaded.
+    """
+
+    name = "onnxruntime-cuda"
+    array_module = "cupy"
+
+    def __init__(self, model: bytes, *, device: int = 0) -> None:
+        self.device = device
+        self._lock = threading.Lock()
+        runtime = import_runtime()
+        self._cupy = import_cupy()
+        with self._cupy.cuda.Device(device):
+            self._stream = self._cupy.cuda.Stream(non_blocking=True)
+        self._session = _open(runtime, model, device, self._stream.ptr)
+        self._quiet = runtime.RunOptions()
+        # Events order the streams, so the host need not wait.
+        self._quiet.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
+        try:
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self._bytes_per_pixel = float(metadata[BYTES_PER_PIXEL])
+        except (KeyError, ValueError) as error:
+            raise BundleError(f"the ONNX model does not state its {BYTES_PER_PIXEL}; export it again") from error
+
+    def run(self, batch: Array) -> Array:
+        """Denoise (n, 1, height, width) float32 on this GPU; same shape back, ready on the current stream.
+
+        Raises:
+            HostError: the session is closed, or the GPU has not enough memory.
+        """
+        if self._session is None:
+            raise HostError("the session is closed; open another")
+        cupy = self._cupy
+        with self._lock, cupy.cuda.Device(self.device):
+            current = cupy.cuda.get_current_stream()
+            batch = cupy.ascontiguousarray(batch, dtype=cupy.float32)
+            result = cupy.empty_like(batch)
+            binding = self._session.io_binding()
+            for bind, name, array in (
+                (binding.bind_input, self._input, batch),
+                (binding.bind_output, self._output, result),
+            ):
+                bind(name, "cuda", self.device, numpy.float32, array.shape, array.data.ptr)
+            self._stream.wait_event(current.record())
+            try:
+                self._session.run_with_iobinding(binding, self._quiet)
+            except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+                kind = OutOfMemoryError if re.search("memory|alloc", str(error), re.IGNORECASE) else HostError
+                # ONNX Runtime cannot use what CuPy keeps for later; the next try, in smaller tiles, shall find it free.
+                cupy.get_default_memory_pool().free_all_blocks()
+                raise kind(
+                    f"{self.name} cannot run {batch.shape[2]}×{batch.shape[3]} pixels here "
+                    f"({str(error).splitlines()[0]}); allow less memory, so that they run in tiles"
+                ) from error
+            current.wait_event(self._stream.record())
+            return result
+
+    def memory(self, shape: tuple[int, int]) -> int:
+        """GPU bytes that `run` needs beyond its input for one image (height, width); an estimate from the graph."""
+        return int(_ARENA * self._bytes_per_pixel * shape[0] * shape[1]) + _FIXED
+
+    def close(self) -> None:
+        """Wait for the GPU, and free the network and its memory."""
+        if self._session is not None:
+            self._stream.synchronize()
+            self._session = None
+
+
+def import_runtime() -> ModuleType:
+    """Import ONNX Runtime with its CUDA provider.
+
+    Raises:
+        HostError: it is not installed, or built without CUDA.
+    """
+    onnxruntime = import_onnxruntime("gpu")
+    if hasattr(onnxruntime, "preload_dlls"):
+        # CUDA and cuDNN as pip installs them are on no search path. What it lacks it prints to standard output, which
+        # is for results; it is told below.
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
+    if PROVIDER not in onnxruntime.get_available_providers():
+        raise HostError(
+            f"ONNX Runtime {onnxruntime.__version__} here is built without CUDA; pip uninstall onnxruntime, then "
+            "pip install 'n2n-deploy[gpu]'"
+        )
+    return onnxruntime
+
+
+def _open(runtime: ModuleType, model: bytes, device: int, stream: int) -> Any:
+    """Load the model onto the GPU, and make sure that it is there."""
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    provider = {
+        "device_id": str(device),
+        "user_compute_stream": str(stream),
+        "arena_extend_strategy": "kSameAsRequested",
+        # A search for the fastest kernels would take its time, and memory of its own, for each new shape.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": "0",
+    }
+    try:
+        session = runtime.InferenceSession(model, options, providers=[(PROVIDER, provider)])
+    except Exception as error:  # as above
+        raise BundleError(f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}") from error
+    # ONNX Runtime goes to the CPU without a word where CUDA or cuDNN does not load.
+    if session.get_providers()[:1] != [PROVIDER]:
+        raise HostError("ONNX Runtime cannot start CUDA here (CUDA or cuDNN does not load); see n2n-deploy doctor")
+    return session

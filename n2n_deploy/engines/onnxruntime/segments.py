@@ -1,0 +1,199 @@
+"""`SegmentedSession`: the network on the CPU, segment after segment in tiles that fit the caches.
+
+`n2n-deploy export` cuts the network into a chain of small models (see `n2n_deploy.export.segments`). Each runs over
+the whole image tile by tile, many tiles at once, one thread each, before the next begins. A tile sees a few pixels
+beyond itself, clamped to the image, so the result equals the whole image's; between segments only narrow feature maps
+are kept.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n_deploy.core.errors import BundleError, HostError, OutOfMemoryError, UsageError
+from n2n_deploy.engines.onnxruntime.run import first_line, import_onnxruntime, is_memory_error
+from n2n_deploy.engines.session import Closing
+
+METADATA = "n2n_segment"
+"""Key of a segment's facts, as JSON, in its model's metadata."""
+
+TILE_BYTES = 16 * 2**20
+"""Inputs and output of a tile's most demanding node. Larger tiles leave the caches, smaller ones are mostly halo."""
+
+_SMALLEST_TILE = 8
+_ARENA = 3.0  # what ONNX Runtime holds for a tile, in units of TILE_BYTES a thread; up to 2 was seen
+_FIXED = 64 * 2**20
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A segment's model, loaded, and its facts; see `n2n_deploy.export.segments.split`."""
+
+    run: Any
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+    channels: dict[str, int]
+    level: int
+    halo: int
+    tile: int
+
+
+class SegmentedSession(Closing):
+    """A network on the CPU, in cache-sized tiles; see `Session`.
+
+    Args:
+        models: bytes of the segments' ONNX models, in order.
+        threads: tiles computed at once, by default one for each core that this process may use.
+        tile_bytes: size of a tile, see `TILE_BYTES`.
+
+    Raises:
+        HostError: ONNX Runtime is not installed.
+        BundleError: a model cannot be loaded, or is no segment.
+    """
+
+    name = "onnxruntime-cpu"
+    array_module = "numpy"
+
+    def __init__(self, models: Sequence[bytes], threads: int | None = None, tile_bytes: int = TILE_BYTES) -> None:
+        if threads is not None and threads < 1:
+            raise UsageError(f"{threads} threads cannot run a network; give 1 or more")
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self._tile_bytes = tile_bytes
+        self._segments = [_load(model, tile_bytes) for model in models]
+        last_reader = {name: index for index, segment in enumerate(self._segments) for name in segment.inputs}
+        self._finished = [
+            [name for name, last in last_reader.items() if last == index] for index in range(len(self._segments))
+        ]
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="segments")
+
+    def run(self, batch: Array) -> Array:
+        """Denoise (n, 1, height, width) float32, sides multiples of 8; same shape back.
+
+        Raises:
+            OutOfMemoryError: there is not enough memory.
+            HostError: the session is closed.
+            BundleError: ONNX Runtime cannot run the model on this shape.
+        """
+        if not self._segments:
+            raise HostError("the session is closed; open another")
+        try:
+            return np.concatenate([self._image(image[None]) for image in batch])
+        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+            if is_memory_error(error):
+                need = self.memory((batch.shape[-2], batch.shape[-1]))
+                raise OutOfMemoryError(
+                    f"no memory for an image of {batch.shape[-2]}×{batch.shape[-1]} ({need / 1e9:.1f} GB)"
+                ) from error
+            raise BundleError(f"ONNX Runtime cannot run the model on {batch.shape}: {first_line(error)}") from error
+
+    def memory(self, shape: tuple[int, int]) -> int:
+        """Peak bytes that `run` needs beyond its input for one image (height, width); an upper bound."""
+        alive: dict[str, int] = {}
+        peak = 0
+        for index, segment in enumerate(self._segments):
+            for name, level in segment.outputs.items():
+                alive[name] = 4 * segment.channels[name] * (shape[0] >> level) * (shape[1] >> level)
+            peak = max(peak, sum(alive.values()))
+            for name in self._finished[index]:
+                alive.pop(name, None)
+        working = _ARENA * self.threads * self._tile_bytes
+        return int(peak + working) + _FIXED
+
+    def close(self) -> None:
+        """Free the network; the memory that tiles were computed in stays with the process, for the next session."""
+        self._segments = []
+        self._pool.shutdown()
+
+    def _image(self, image: Array) -> Array:
+        """One image (1, 1, height, width) through all segments."""
+        tensors = {next(iter(self._segments[0].inputs)): image}
+        for index, segment in enumerate(self._segments):
+            tensors |= self._through(segment, tensors)
+            for name in self._finished[index]:
+                del tensors[name]
+        (output,) = tensors.values()
+        return output
+
+    def _through(self, segment: _Segment, tensors: dict[str, Array]) -> dict[str, Array]:
+        """All tiles of a segment."""
+        name, level = next(iter(segment.inputs.items()))
+        cells = tuple(length >> (segment.level - level) for length in tensors[name].shape[-2:])
+        results = {
+            name: np.empty(
+                (1, segment.channels[name], *(length << (segment.level - level) for length in cells)), np.float32
+            )
+            for name, level in segment.outputs.items()
+        }
+
+        def compute(tile: tuple[tuple[int, int], tuple[int, int]]) -> None:
+            window = [
+                (max(first - segment.halo, 0), min(last + segment.halo, length))
+                for (first, last), length in zip(tile, cells, strict=True)
+            ]
+            inside = [(first - start, last - start) for (first, last), (start, _) in zip(tile, window, strict=True)]
+            feeds = {
+                name: np.ascontiguousarray(tensors[name][_pixels(window, segment.level - level)])
+                for name, level in segment.inputs.items()
+            }
+            outputs = segment.run.run(list(segment.outputs), feeds)
+            for (name, level), output in zip(segment.outputs.items(), outputs, strict=True):
+                scale = segment.level - level
+                results[name][_pixels(tile, scale)] = output[_pixels(inside, scale)]
+
+        tiles = [(y, x) for y in _cut(cells[0], segment.tile) for x in _cut(cells[1], segment.tile)]
+        for _ in self._pool.map(compute, tiles):
+            pass
+        return results
+
+
+def _pixels(cells: Sequence[tuple[int, int]], scale: int) -> tuple[Any, ...]:
+    """Index of the pixels of a block of cells in a tensor with 2^scale pixels a cell."""
+    return (..., *(slice(first << scale, last << scale) for first, last in cells))
+
+
+def _cut(length: int, tile: int) -> list[tuple[int, int]]:
+    """An axis in the fewest near-equal pieces of at most `tile` cells."""
+    count = -(-length // tile)
+    return [(length * index // count, length * (index + 1) // count) for index in range(count)]
+
+
+@functools.cache
+def _share_arena() -> None:
+    """One arena for all segments of this process: only one segment of a network works at a time."""
+    import onnxruntime
+
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(memory, None)
+
+
+def _load(model: bytes, tile_bytes: int) -> _Segment:
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    # Tiles are what runs in parallel: threads inside an operator would only wait for each other.
+    options.intra_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+        inputs = {value.name: facts["levels"][value.name] for value in session.get_inputs()}
+        outputs = {value.name: facts["levels"][value.name] for value in session.get_outputs()}
+        channels = {value.name: value.shape[1] for value in (*session.get_inputs(), *session.get_outputs())}
+        side = int((tile_bytes / facts["bytes_per_cell"]) ** 0.5) - 2 * facts["halo"]
+        return _Segment(session, inputs, outputs, channels, facts["level"], facts["halo"], max(side, _SMALLEST_TILE))
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        message = f"a segment of the network cannot be loaded: {first_line(error)}; export the model again"
+        raise BundleError(message) from error

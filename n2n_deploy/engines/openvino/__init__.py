@@ -1,0 +1,1 @@
+"""OpenVINO, through ONNX Runtime's plugin."""

@@ -1,0 +1,271 @@
+"""Build a TensorRT engine from an ONNX graph: one builder over the module `tensorrt` or `tensorrt_rtx`.
+
+It needs no library but that module, so that a node can build what its bundle does not carry. Precision is
+that of the graph: networks are strongly typed, as TensorRT 11 knows no other.
+"""
+
+import importlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from n2n_deploy.bundle.engine_facts import (
+    RTX_CAPABILITIES,
+    EngineFacts,
+    Flavour,
+    Hardware,
+    Profile,
+    header_capabilities,
+    header_version,
+)
+from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.device.gpus import gpus
+from n2n_deploy.files.atomic import atomic_write
+
+MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
+OLDEST: dict[Flavour, tuple[int, int]] = {"tensorrt": (10, 12), "rtx": (1, 0)}
+_NO_DRIVER = "needs the NVIDIA driver, which is not here"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What to build.
+
+    Attributes:
+        flavour: TensorRT builds for the GPU it runs on; TensorRT for RTX for any, without one.
+        precision: of the graph, for the record.
+        profiles: shapes that the engine takes.
+        compute_capabilities: of the GPUs to build for, TensorRT for RTX only.
+        portable: TensorRT only: run on every GPU from Ampere on, and with later versions of TensorRT.
+        timing_cache: file that keeps the timings of kernels from one build to the next; TensorRT only.
+        optimization_level: 0 to 5, how long TensorRT may search; None for its default.
+    """
+
+    flavour: Flavour
+    precision: Literal["fp32", "fp16", "bf16"]
+    profiles: tuple[Profile, ...]
+    compute_capabilities: tuple[str, ...] = ()
+    portable: bool = False
+    timing_cache: Path | None = None
+    optimization_level: int | None = None
+
+
+def tensorrt_module(flavour: Flavour) -> ModuleType:
+    """Import the library of a flavour.
+
+    Raises:
+        HostError: it is not installed, cannot be loaded, or is too old.
+    """
+    name = MODULES[flavour]
+    try:
+        module = importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        raise HostError(
+            f"the library {name} is not usable here ({error}); pip install 'n2n-deploy[{flavour}]' brings it"
+        ) from error
+    version = tuple(int(part) for part in module.__version__.split(".")[:2])
+    if version < OLDEST[flavour]:
+        oldest = ".".join(map(str, OLDEST[flavour]))
+        raise HostError(f"{name} {module.__version__} is too old: {oldest} or later is needed; update it")
+    return module
+
+
+def make_logger(trt: ModuleType) -> Any:
+    """Return a logger for a TensorRT library: it prints nothing and keeps errors in its list `errors`."""
+
+    class Logger(trt.ILogger):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity == trt.ILogger.Severity.ERROR or severity == trt.ILogger.Severity.INTERNAL_ERROR:
+                self.errors.append(message)
+
+    return Logger()
+
+
+def build_engine(graph: bytes, options: BuildOptions) -> tuple[bytes, EngineFacts]:
+    """Build an engine.
+
+    Args:
+        graph: an ONNX model with one input, (n, 1, h, w) float32.
+        options: what to build.
+
+    Returns:
+        The serialised engine, and what it was found to be.
+
+    Raises:
+        HostError: the library is missing, or finds no GPU where it needs one.
+        UsageError: the library refuses the graph, a profile or a compute capability.
+    """
+    trt = tensorrt_module(options.flavour)
+    logger = make_logger(trt)
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:
+        raise HostError(
+            f"{trt.__name__} {trt.__version__} builds for the GPU of this machine and finds none: compile on "
+            f"the node that will use the engine, or with --target rtx ({_last(logger)})"
+        ) from error
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(graph):
+        errors = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
+        raise UsageError(f"{trt.__name__} {trt.__version__} refuses the graph: {errors}; export it again")
+    config = _configure(trt, builder, network, options)
+    cache = _timing_cache(config, options)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise UsageError(
+            f"{trt.__name__} {trt.__version__} cannot build the {options.precision} engine: {_last(logger)}"
+        )
+    if cache is not None and options.timing_cache is not None:
+        with atomic_write(options.timing_cache) as file:
+            file.write(bytes(cache.serialize()))
+    engine = bytes(plan)
+    return engine, _facts(trt, logger, engine, network, options)
+
+
+def _configure(trt: ModuleType, builder: Any, network: Any, options: BuildOptions) -> Any:
+    """Set profiles, targets and flags."""
+    config = builder.create_builder_config()
+    for wanted in options.profiles:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(network.get_input(0).name, wanted.minimum, wanted.optimum, wanted.maximum)
+        if config.add_optimization_profile(profile) < 0:
+            raise UsageError(f"{trt.__name__} refuses the profile {wanted.minimum} to {wanted.maximum}")
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.precision == "fp32":
+        # TF32 would round every product to 10 bits: fp32 is chosen for what it says.
+        config.clear_flag(trt.BuilderFlag.TF32)
+    if options.flavour == "rtx":
+        _target_capabilities(trt, config, options.compute_capabilities)
+    elif options.portable:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    return config
+
+
+def _target_capabilities(trt: ModuleType, config: Any, capabilities: Iterable[str]) -> None:
+    """Name the GPUs that an engine of TensorRT for RTX is to run on."""
+    members = trt.ComputeCapability.__members__
+    wanted = list(capabilities) or ["8.0", "8.6", "8.9", "12.0"]
+    for capability in wanted:
+        if "SM" + capability.replace(".", "") not in members:
+            known = ", ".join(name for name in RTX_CAPABILITIES if "SM" + name.replace(".", "") in members)
+            raise UsageError(
+                f"TensorRT for RTX {trt.__version__} builds for compute capabilities {known}, not "
+                f"{capability}; for other GPUs, such as the H100 (9.0), use --target tensorrt on the node"
+            )
+    config.num_compute_capabilities = len(wanted)
+    for index, capability in enumerate(wanted):
+        config.set_compute_capability(members["SM" + capability.replace(".", "")], index)
+
+
+def _timing_cache(config: Any, options: BuildOptions) -> Any:
+    """Attach the timing cache, if any; TensorRT for RTX chooses kernels at run time and has none."""
+    if options.timing_cache is None or options.flavour == "rtx":
+        return None
+    old = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
+    cache = config.create_timing_cache(old)
+    if not config.set_timing_cache(cache, False):
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
+
+
+def _facts(trt: ModuleType, logger: Any, engine: bytes, network: Any, options: BuildOptions) -> EngineFacts:
+    """Read back what was built: from the engine's header, and with a driver from the engine itself."""
+    read: dict[str, Any] = {}
+    if (version := header_version(engine)) is not None:
+        read["tensorrt_version"] = version
+    if (capabilities := header_capabilities(engine)) is not None:
+        read["compute_capabilities"] = capabilities
+    # Without a driver the library prints to standard error and gives nothing: it is asked only with one.
+    devices = gpus()
+    loaded = None
+    if devices:
+        runtime = trt.Runtime(logger)
+        if options.flavour == "tensorrt" and options.portable:
+            runtime.engine_host_code_allowed = True  # it carries its own lean runtime, just built here
+        loaded = runtime.deserialize_cuda_engine(engine)
+    if loaded is not None:
+        read |= _read_engine(trt, loaded, options.flavour)
+    given: dict[str, Any] = {
+        "tensorrt_version": trt.__version__,
+        "compute_capabilities": options.compute_capabilities or tuple(gpu.capability for gpu in devices[:1]),
+        "hardware": _hardware(options),
+        "version_compatible": options.portable and options.flavour == "tensorrt",
+        "profiles": options.profiles,
+        "layers": _layer_types(network),
+        "activation_bytes": None,
+    }
+    if loaded is not None:
+        reason = "the library has no call that tells"
+    else:
+        reason = f"the engine does not load on this GPU ({_last(logger)})" if devices else _NO_DRIVER
+    return EngineFacts(
+        flavour=options.flavour,
+        precision=options.precision,
+        **(given | read),
+        read_back=tuple(sorted(read)),
+        not_read_back={name: reason for name in given if name not in read},
+    )
+
+
+def _hardware(options: BuildOptions) -> Hardware:
+    if options.flavour == "rtx":
+        return "listed"
+    return "ampere_plus" if options.portable else "none"
+
+
+def _read_engine(trt: ModuleType, engine: Any, flavour: Flavour) -> dict[str, Any]:
+    """Ask a deserialised engine what it is."""
+    name = engine.get_tensor_name(0)
+    found: dict[str, Any] = {
+        "profiles": tuple(
+            Profile(minimum=low, optimum=best, maximum=high)
+            for index in range(engine.num_optimization_profiles)
+            for low, best, high in [map(tuple, engine.get_tensor_profile_shape(name, index))]
+        ),
+        "activation_bytes": int(engine.device_memory_size_v2),
+    }
+    if flavour == "tensorrt":
+        found["hardware"] = engine.hardware_compatibility_level.name.lower()
+    if types := _output_types(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)):
+        found["layers"] = types
+    return found
+
+
+def _output_types(information: str) -> dict[str, int]:
+    """Layers of an engine per type of their outputs, from what the inspector says; none where it says nothing of use.
+
+    Some releases write text that is no JSON, or only the layers' names.
+    """
+    try:
+        layers = json.loads(information)["Layers"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    outputs = [output for layer in layers if isinstance(layer, dict) for output in layer.get("Outputs", [])]
+    return dict(Counter(output["Format/Datatype"] for output in outputs if "Format/Datatype" in output))
+
+
+def _layer_types(network: Any) -> dict[str, int]:
+    """Layers of the typed network per type of their first output, as TensorRT is bound to compute them."""
+    types = Counter(
+        network.get_layer(index).get_output(0).dtype.name.lower()
+        for index in range(network.num_layers)
+        if network.get_layer(index).num_outputs and network.get_layer(index).get_output(0) is not None
+    )
+    return {name: count for name, count in types.items() if not name.startswith("int")}
+
+
+def _last(logger: Any) -> str:
+    return " ".join(logger.errors[-1].split()) if logger.errors else "it gives no reason"

@@ -1,0 +1,241 @@
+"""A whole evaluation: from a table of micrographs and a bundle to a folder with numbers, figures and a report."""
+
+import importlib.util
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.bundle.manifest import Precision
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.denoiser.denoiser import Denoiser
+from n2n_deploy.engines.session import Session
+from n2n_deploy.evaluation.evaluate import Evaluation, MicrographEvaluation, SetEvaluation, evaluate
+from n2n_deploy.evaluation.halves import Halves
+from n2n_deploy.evaluation.tables import (
+    as_json,
+    clear,
+    refuse_batch,
+    write_json,
+    write_micrograph_rings,
+    write_tables,
+)
+from n2n_deploy.evaluation.views import entry_of, write_figures
+from n2n_deploy.files.atomic import make_writable_folder
+from n2n_deploy.imaging.fourier import network_shape
+from n2n_deploy.io.mrc import read_headers
+from n2n_deploy.io.mrc_header import MRCHeader
+from n2n_deploy.io.star import MicrographTable, read_micrographs
+from n2n_deploy.report.entries import MicrographEntry
+from n2n_deploy.report.entry_store import EntryStore
+from n2n_deploy.report.page import write_report
+from n2n_deploy.report.run_info import missing_libraries, run_info
+from n2n_deploy.report.thumbnails import picture_limit
+from n2n_deploy.statistics.intervals import LEVEL
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationRun:
+    """What a run found and wrote.
+
+    Attributes:
+        result: each micrograph, and what failed.
+        whole: the set; None where nothing could be measured.
+        document: what `evaluation.json` holds.
+        report: `report.html`, or why there is none.
+    """
+
+    result: Evaluation
+    whole: SetEvaluation | None
+    document: dict[str, Any]
+    report: Path | str
+
+    @property
+    def exit_code(self) -> int:
+        """0 where every micrograph was measured, otherwise 1."""
+        return 1 if self.result.failures else 0
+
+
+def run_evaluation(
+    micrographs: Path | str | Sequence[Path | str],
+    bundle: Bundle | Path | str,
+    output: Path | str,
+    *,
+    truth: Path | None = None,
+    augment: bool = False,
+    device: str = "auto",
+    memory: int | None = None,
+    threads: int | None = None,
+    lanes: int = 2,
+    engine: str | None = None,
+    precision: Precision | None = None,
+    trusted_keys: Path | None = None,
+    project: Path | str | None = None,
+    suffixes: tuple[str, str, str] | None = None,
+    even_template: str | None = None,
+    odd_template: str | None = None,
+    session: Session | None = None,
+    progress: Callable[[int, str | None, str | None], None] = lambda _total, _name, _error: None,
+) -> EvaluationRun:
+    """Denoise the halves of every micrograph of a table and say how good that is.
+
+    Writes `evaluation.json`, `evaluation.csv` (micrographs), `rings.csv` (Fourier rings of the set), `rings/` (those of
+    each micrograph), `ssnr.png`, `recovered_signal_fraction.png` and `report.html`.
+
+    Args:
+        micrographs: a STAR file, or MRC files or globs where the model does not flip phases.
+        bundle: the model.
+        output: the folder to write to.
+        truth: folder of noiseless images of simulated micrographs, to compare the estimates with.
+        augment: average the network over eight views.
+        device: "auto", "cpu", "gpu" or "cuda:N".
+        memory: bytes that the process may use.
+        threads: CPU threads of the network.
+        lanes: micrographs in hand at once.
+        engine: name of the one engine to use; by default the best that works.
+        precision: of the network; by default the engine's.
+        trusted_keys: file or folder of public keys, one of which must have signed the bundle.
+        project: folder that the table's relative paths start at.
+        suffixes: (whole, even, odd), where the table does not name the halves.
+        even_template: of the even half's name.
+        odd_template: of the odd half's.
+        session: an open session to use in place of the bundle's network.
+        progress: called with how many micrographs there are, at first alone, then with the name of each that is
+            done and the reason where it failed.
+
+    Raises:
+        DataError: the table cannot be read or names no halves.
+        BundleError: the model is damaged or does not work here.
+        UsageError: the folder holds a batch of denoised micrographs.
+        HostError: the folder cannot be written to, no session works here, or the memory does not suffice.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+    output = Path(output)
+    table = read_micrographs(
+        micrographs,
+        project=project,
+        suffixes=suffixes,
+        even_template=even_template,
+        odd_template=odd_template,
+        need_ctf=bundle.recipe.phase_flip,
+        need_halves=True,
+    )
+    refuse_batch(output)
+    make_writable_folder(output)
+    missing = [*missing_libraries(), *(() if importlib.util.find_spec("matplotlib") else ("matplotlib",))]
+    store, limit = EntryStore(output / ".report"), picture_limit(len(table))
+
+    def keep(done: MicrographEvaluation, halves: Halves) -> None:
+        micrograph = done.micrograph
+        write_micrograph_rings(output / "rings" / f"{micrograph.row + 1:05d}_{micrograph.path.stem}.csv", done)
+        if not missing:
+            store.put(micrograph.name, bundle.short_hash, entry_of(done, halves, limit))
+
+    with Denoiser(
+        bundle,
+        device=device,
+        memory=memory,
+        threads=threads,
+        augment=augment,
+        lanes=lanes,
+        engine=engine,
+        precision=precision,
+        trusted_keys=trusted_keys,
+        session=session,
+    ) as denoiser:
+        used = denoiser.session.name
+        if sizes := _sizes(table, bundle.recipe):
+            denoiser.plan(sizes, halves=True)
+        clear(output)
+        progress(len(table), None, None)
+        result = evaluate(
+            table,
+            denoiser,
+            truth=truth,
+            lanes=denoiser.lanes,
+            keep=keep,
+            progress=lambda name, error: progress(len(table), name, error),
+        )
+    whole = result.whole()
+    options = {
+        "augment": augment,
+        "truth": truth and str(truth),
+        "project": project and str(project),
+        "suffixes": suffixes and ",".join(suffixes),
+        "even": even_template,
+        "odd": odd_template,
+        "device": device,
+        "engine": engine,
+        "precision": precision,
+        "memory": memory,
+        "threads": threads,
+        "lanes": lanes,
+    }
+    done, hours = len(result.done), result.seconds / 3600
+    speed = {"wall time": f"{result.seconds:.1f} s", "micrographs per hour": round(done / hours) if hours else None}
+    info = run_info("", bundle, used, options, throughput=speed)
+    run = {"model": info.model, "recipe": info.recipe, "options": info.options, "versions": info.versions}
+    document = as_json(result, whole, {**run, "hardware": info.hardware})
+    write_json(output / "evaluation.json", document)
+    write_tables(output, result, whole)
+    if missing:
+        report: Path | str = f"not written: {' and '.join(missing)} not installed; pip install 'n2n-deploy[report]'"
+    else:
+        report = output / "report.html"
+        title = f"Evaluation of {bundle.path.name}"
+        figures = write_figures(output, result)
+        words = _words(whole)
+        for remark in result.remarks:
+            count, _, what = remark.partition(" micrographs ")
+            words[f"micrographs {what}"] = {"value": count}
+        info = run_info(title, bundle, used, options, throughput=speed, results=words, figures=figures)
+        write_report(report, info, _Entries(table, result, store, bundle.short_hash))
+    return EvaluationRun(result, whole, document, report)
+
+
+def _sizes(table: MicrographTable, recipe: Recipe) -> Counter[tuple[tuple[int, int], float]]:
+    """How many micrographs there are of each shape and pixel size; those that cannot be used say so later."""
+    found: Counter[tuple[tuple[int, int], float]] = Counter()
+    halves = [each for each in table.micrographs if each.row not in table.problems and each.even is not None]
+    for micrograph, header in zip(halves, read_headers([Path(str(each.even)) for each in halves]), strict=True):
+        if isinstance(header, MRCHeader):
+            shape, pixel_size = (header.shape[-2], header.shape[-1]), micrograph.optics.pixel_size
+            with suppress(DataError):
+                network_shape(shape, pixel_size, recipe.max_resolution)
+                found[shape, pixel_size] += 1
+    return found
+
+
+def _words(whole: SetEvaluation | None) -> dict[str, dict[str, str]]:
+    """The set's numbers for people."""
+    if whole is None:
+        return {}
+    words = {}
+    for name, interval in whole.image.items():
+        row = {"value": f"{interval.value:.3g}", f"{LEVEL:.0%} confidence": interval.words()}
+        if whole.truth is not None:
+            row["truth"] = f"{getattr(whole.truth, name):.3g}"
+        words[name.replace("_", " ")] = row
+    return words
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """The rows of the report, read from disk as they are asked for."""
+
+    table: MicrographTable
+    result: Evaluation
+    store: EntryStore
+    work: str
+
+    def __iter__(self) -> Iterator[MicrographEntry]:
+        for micrograph in self.table.micrographs:
+            if (reason := self.result.failures.get(micrograph.name)) is not None:
+                yield MicrographEntry(micrograph.name, "failed", reason)
+            else:
+                kept = self.store.get(micrograph.name, self.work)
+                yield kept or MicrographEntry(micrograph.name, "evaluated")

@@ -1,1 +1,0 @@
-"""What users need to trust a denoiser: estimates from halves, angles, FSC, the report."""

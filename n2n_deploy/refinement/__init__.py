@@ -1,0 +1,1 @@
+"""What comes after denoising: angular distances (S2.5) and Fourier shell correlation."""

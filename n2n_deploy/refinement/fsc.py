@@ -1,0 +1,202 @@
+"""Fourier shell (3-D) or ring (2-D) correlation of two maps, and where it falls through a threshold.
+
+Saxton & Baumeister 1982; the thresholds, 0.143 for two half maps and 0.5 for a map against a model, are those
+of Rosenthal & Henderson 2003. Figure S2 (A, B, E, F) of the paper's supplement shows these curves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.device.arrays import fft_workers
+from n2n_deploy.imaging.rings import ring_frequencies, ring_index, ring_means, ring_sums
+
+HALF_MAPS, MODEL = 0.143, 0.5
+"""Thresholds on the correlation: of two half maps, and of a map with a model."""
+
+_MASK_ROUNDING = 1e-6
+
+_RANDOMISE_BELOW = 0.8
+"""Phases are randomised beyond the first shell where the unmasked curve falls below this, as RELION does."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShellCorrelation:
+    """Two maps, compared shell by shell.
+
+    Attributes:
+        frequency: (shells,) 1/Å, from 0 to Nyquist.
+        correlation: (shells,) of the maps as given, or times the mask where there is one.
+        amplitude_a: (shells,) rotational average of the first map's Fourier amplitudes, |F|/voxels; times the mask
+            where there is one.
+        amplitude_b: (shells,) of the second map's.
+        unmasked: (shells,) without the mask; None where there is no mask.
+        randomised: (shells,) with the mask, after the phases beyond `randomised_from` were randomised: what
+            correlation the mask alone brings; None where there is no mask.
+        corrected: (shells,) `correlation` less what the mask brings; None where there is no mask.
+        randomised_from: 1/Å; None where there is no mask, or no shell was randomised.
+    """
+
+    frequency: np.ndarray
+    correlation: np.ndarray
+    amplitude_a: np.ndarray
+    amplitude_b: np.ndarray
+    unmasked: np.ndarray | None = None
+    randomised: np.ndarray | None = None
+    corrected: np.ndarray | None = None
+    randomised_from: float | None = None
+
+    @property
+    def best(self) -> np.ndarray:
+        """The curve to read a resolution from: corrected for the mask where there is one."""
+        return self.correlation if self.corrected is None else self.corrected
+
+    def resolution(self, threshold: float) -> float | None:
+        """Return the resolution (Å) where the best curve first falls below a threshold, if it does."""
+        frequency = crossing(self.frequency, self.best, threshold)
+        return None if frequency is None else 1 / frequency
+
+
+def shell_correlation(
+    a: np.ndarray,
+    b: np.ndarray,
+    pixel_size: float,
+    mask: np.ndarray | None = None,
+    seed: int = 0,
+    names: Sequence[str] = ("the first map", "the second map", "the mask"),
+) -> ShellCorrelation:
+    """Correlate two maps of the same box, shell by shell.
+
+    FSC(k) = Σ F_a conj(F_b) / √(Σ|F_a|² Σ|F_b|²) over shell k, which holds what rounds to k/extent, with the
+    extent of the shortest side. On a cubic box this is RELION's curve to rounding: as there, the sums run
+    over the stored half of the transform.
+
+    With a mask both maps are multiplied by it. The correlation that the mask alone brings, FSC_r, is measured
+    by randomising the phases (Chen et al. 2013) and taken off: (FSC - FSC_r)/(1 - FSC_r).
+
+    Args:
+        a: (ny, nx) or (nz, ny, nx), any sizes.
+        b: the same shape.
+        pixel_size: Å per pixel, the same along all axes.
+        mask: the same shape, values 0 to 1; None for none.
+        seed: of the randomised phases.
+        names: what messages call the maps and the mask.
+
+    Raises:
+        DataError: the shapes differ or have a side of 1, a value is not finite, a map is constant (under the mask),
+            or the mask is empty or reaches beyond 0 to 1.
+    """
+    _check(a, b, mask, names)
+    shape, spacing = a.shape, (pixel_size,) * a.ndim
+    fa, fb = _transform(a), _transform(b)
+    plain = _correlate(fa, fb, shape)
+    frequency = ring_frequencies(shape, spacing)
+    if mask is None:
+        return ShellCorrelation(frequency, plain, _amplitude(fa, shape), _amplitude(fb, shape))
+    below = np.flatnonzero(plain[1:] < _RANDOMISE_BELOW) + 1
+    start = int(below[0]) if len(below) else len(plain)
+    generator = np.random.default_rng(seed)
+    random_a, random_b = (_transform(_randomise(f, shape, start, generator) * mask) for f in (fa, fb))
+    fa, fb = _transform(a * mask), _transform(b * mask)
+    correlation, randomised = _correlate(fa, fb, shape), _correlate(random_a, random_b, shape)
+    corrected = correlation.copy()
+    # The mask blurs the phases that were kept into the first two shells of the others; RELION skips them too.
+    beyond = slice(start + 2, None)
+    corrected[beyond] = (correlation[beyond] - randomised[beyond]) / np.maximum(1 - randomised[beyond], 1e-6)
+    return ShellCorrelation(
+        frequency,
+        correlation,
+        _amplitude(fa, shape),
+        _amplitude(fb, shape),
+        unmasked=plain,
+        randomised=randomised,
+        corrected=corrected,
+        randomised_from=float(frequency[start]) if start < len(frequency) else None,
+    )
+
+
+def crossing(frequency: np.ndarray, curve: np.ndarray, threshold: float) -> float | None:
+    """Return the frequency where a curve first falls below a threshold, interpolated linearly.
+
+    The zero frequency is left out. A curve that starts below the threshold crosses it at its first frequency.
+
+    Args:
+        frequency: (shells,) 1/Å, rising from 0.
+        curve: (shells,).
+        threshold: the value to fall below.
+
+    Returns:
+        the frequency, or None where the curve stays above.
+    """
+    below = np.flatnonzero(curve[1:] < threshold) + 1
+    if not len(below):
+        return None
+    shell = int(below[0])
+    if shell == 1:
+        return float(frequency[1])
+    before, after = float(curve[shell - 1]), float(curve[shell])
+    part = (before - threshold) / (before - after)
+    return float(frequency[shell - 1] + part * (frequency[shell] - frequency[shell - 1]))
+
+
+def _check(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None, names: Sequence[str]) -> None:
+    """Refuse what cannot be correlated."""
+    if min(a.shape) < 2:
+        raise DataError(f"{names[0]}: its box is {_box(a)}; expected at least 2 pixels along each side")
+    given = [(name, array) for name, array in zip(names, (a, b, mask), strict=False) if array is not None]
+    for name, array in given:
+        if array.shape != a.shape:
+            raise DataError(
+                f"{name}: its box is {_box(array)} and that of {names[0]} is {_box(a)}; expected the same, so "
+                "crop, pad or rescale one"
+            )
+        if not np.isfinite(array.min()) or not np.isfinite(array.max()):
+            raise DataError(f"{name}: has values that are not finite (NaN or infinite); expected numbers")
+    if mask is not None:
+        low, high = float(mask.min()), float(mask.max())
+        if low < -_MASK_ROUNDING or high > 1 + _MASK_ROUNDING:
+            raise DataError(f"{names[2]}: a mask's values lie between 0 and 1, these between {low:g} and {high:g}")
+        if high <= 0:
+            raise DataError(f"{names[2]}: the mask is empty: it has no value above 0")
+    for name, array in given[:2]:
+        seen = array if mask is None else array[mask > 0]
+        if seen.min() == seen.max():
+            where = "everywhere" if mask is None else "under the mask"
+            raise DataError(f"{name}: is constant ({seen.flat[0]:g} {where}); it has no signal to correlate")
+
+
+def _box(array: np.ndarray) -> str:
+    return "x".join(str(n) for n in reversed(array.shape))
+
+
+def _transform(array: np.ndarray) -> np.ndarray:
+    spectrum: np.ndarray = scipy.fft.rfftn(array.astype(np.float32, copy=False), workers=fft_workers())
+    return spectrum
+
+
+def _correlate(a: np.ndarray, b: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    cross = ring_sums(a * np.conj(b), shape, stored_half=True)
+    power = ring_sums(_power(a), shape, stored_half=True) * ring_sums(_power(b), shape, stored_half=True)
+    curve: np.ndarray = np.divide(cross, np.sqrt(power), out=np.zeros_like(cross), where=power > 0)
+    return curve
+
+
+def _power(spectrum: np.ndarray) -> np.ndarray:
+    power: np.ndarray = spectrum.real**2 + spectrum.imag**2
+    return power
+
+
+def _amplitude(spectrum: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    average: np.ndarray = ring_means(np.abs(spectrum), shape) / np.prod(shape)
+    return average
+
+
+def _randomise(spectrum: np.ndarray, shape: tuple[int, ...], start: int, generator: np.random.Generator) -> np.ndarray:
+    """Return the map with the phases of shells from `start` on replaced by random ones, amplitudes kept."""
+    phases = generator.uniform(0, 2 * np.pi, spectrum.shape).astype(np.float32)
+    turned = np.where(ring_index(shape) < start, spectrum, np.abs(spectrum) * np.exp(1j * phases))
+    image: np.ndarray = scipy.fft.irfftn(turned.astype(np.complex64), s=shape, workers=fft_workers())
+    return image

@@ -1,0 +1,214 @@
+"""Two map files compared by Fourier shell correlation: reading them, and the table, figure and summary."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.files.atomic import atomic_write, make_writable_folder
+from n2n_deploy.io.mrc import read_mrc
+from n2n_deploy.io.mrc_header import MRCHeader
+from n2n_deploy.refinement.fsc import HALF_MAPS, MODEL, ShellCorrelation, shell_correlation
+from n2n_deploy.report.figures import BLUE, GREY, RED, figure, resolution_axis, write_csv
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SAME_PIXEL = 1e-3
+"""Relative difference up to which two pixel sizes are one: headers hold them as rounded cell lengths."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapComparison:
+    """Two maps and the curve between them.
+
+    Attributes:
+        first: the first map's file.
+        second: the second map's file, a half map or a model's map.
+        mask: the mask's file, if there was one.
+        pixel_size: Å per pixel.
+        shape: the box.
+        model: the second map was computed from a model, so 0.5 is the threshold to report.
+        shells: the curve.
+        warnings: what is odd in the files, a line each.
+    """
+
+    first: Path
+    second: Path
+    mask: Path | None
+    pixel_size: float
+    shape: tuple[int, ...]
+    model: bool
+    shells: ShellCorrelation
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def threshold(self) -> float:
+        """The threshold that the reported resolution is read at."""
+        return MODEL if self.model else HALF_MAPS
+
+    @property
+    def curve_name(self) -> str:
+        """What the curve is called: FRC of images, FSC of maps."""
+        return "FRC" if len(self.shape) == 2 else "FSC"
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a program may read. A crossing that never happens is null: better than Nyquist."""
+        shells = self.shells
+        return {
+            "curve": self.curve_name,
+            "against": "model" if self.model else "half map",
+            "box": list(reversed(self.shape)),
+            "pixel_size": self.pixel_size,
+            "nyquist_resolution": 1 / float(shells.frequency[-1]),
+            "masked": self.mask is not None,
+            "threshold": self.threshold,
+            "resolution": shells.resolution(self.threshold),
+            "resolution_at": {f"{level:g}": shells.resolution(level) for level in (HALF_MAPS, MODEL)},
+            "phases_randomised_from": None if not shells.randomised_from else 1 / shells.randomised_from,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write fsc.csv (one shell a row), fsc.json (the summary) and fsc.png (curves and amplitudes)."""
+        make_writable_folder(folder)
+        shells = self.shells
+        columns = {
+            "frequency_per_angstrom": shells.frequency,
+            "correlation": shells.correlation,
+            "unmasked": shells.unmasked,
+            "randomised": shells.randomised,
+            "corrected": shells.corrected,
+            "amplitude_first": shells.amplitude_a,
+            "amplitude_second": shells.amplitude_b,
+        }
+        kept = {name: values.tolist() for name, values in columns.items() if values is not None}
+        write_csv(folder / "fsc.csv", list(kept), zip(*kept.values(), strict=True))
+        with atomic_write(folder / "fsc.json") as stream:
+            stream.write(json.dumps(self.summary(), indent=2).encode() + b"\n")
+        with figure(folder / "fsc.png", panels=2) as (correlation, amplitudes):
+            self._draw_correlation(correlation)
+            self._draw_amplitudes(amplitudes)
+
+    def _draw_correlation(self, axes: "Axes") -> None:
+        shells = self.shells
+        if shells.unmasked is not None and shells.randomised is not None:
+            axes.plot(shells.frequency, shells.unmasked, color=GREY, linewidth=1, label="unmasked")
+            axes.plot(shells.frequency, shells.randomised, color=RED, linewidth=1, label="mask, phases random")
+        label = "corrected for the mask" if shells.corrected is not None else self.curve_name
+        axes.plot(shells.frequency, shells.best, color=BLUE, label=label)
+        resolution = shells.resolution(self.threshold)
+        axes.axhline(self.threshold, color=GREY, linestyle=(0, (4, 3)), linewidth=0.9)
+        if resolution is not None:
+            text, end = f"{resolution:.2f} Å at {self.threshold:g}", float(shells.frequency[-1])
+            side, shift = ("left", 6) if 1 / resolution < 0.6 * end else ("right", -6)
+            point = (1 / resolution, self.threshold)
+            axes.annotate(text, point, (shift, 8), textcoords="offset points", ha=side)
+            axes.plot([1 / resolution], [self.threshold], "o", color=BLUE, markersize=4)
+        axes.axhline(0, color="black", linewidth=0.7)
+        axes.set_ylim(min(-0.05, float(shells.best.min()) * 1.05), 1.02)
+        axes.set_ylabel(f"{self.curve_name} against the {'model' if self.model else 'other half'}")
+        resolution_axis(axes, float(shells.frequency[-1]))
+        if shells.unmasked is not None:
+            # Above the curves: within, no corner is free of all of them in every comparison.
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, columnspacing=1.2, handlelength=1.4)
+
+    def _draw_amplitudes(self, axes: "Axes") -> None:
+        shells = self.shells
+        lines = (
+            (shells.amplitude_a, BLUE, "-", self.first.name),
+            (shells.amplitude_b, RED, (0, (5, 2)), self.second.name),
+        )
+        for amplitude, colour, dashes, label in lines:
+            axes.plot(shells.frequency[1:], amplitude[1:], color=colour, linestyle=dashes, label=label)
+        axes.set_yscale("log")
+        axes.set_ylabel("Fourier amplitude, rotational average")
+        resolution_axis(axes, float(shells.frequency[-1]))
+        axes.legend()
+
+
+def compare_maps(
+    first: Path,
+    second: Path,
+    *,
+    mask: Path | None = None,
+    model: bool = False,
+    pixel_size: float | None = None,
+) -> MapComparison:
+    """Correlate two map or image files shell by shell.
+
+    Args:
+        first: an MRC file, a volume or an image.
+        second: another of the same box and pixel size.
+        mask: a third, with values 0 to 1.
+        model: the second is a model's map, so the 0.5 threshold is the one to report.
+        pixel_size: Å per pixel, in place of what the headers say.
+
+    Raises:
+        DataError: a file cannot be read, or boxes or pixel sizes differ, or a map or mask has no content.
+        UsageError: no header holds a pixel size and none was given.
+    """
+    if pixel_size is not None and not 0 < pixel_size < np.inf:
+        raise UsageError(f"--pixel-size {pixel_size:g}: expected Å per pixel, above 0")
+    maps = [_read(path) for path in (first, second, *([mask] if mask else []))]
+    if pixel_size is None:
+        pixel_size = _pixel_size(maps)
+    weights = maps[2].data if mask else None
+    names = [str(each.path) for each in maps]
+    shells = shell_correlation(maps[0].data, maps[1].data, pixel_size, weights, names=names)
+    warnings = [f"{each.path}: {warning}" for each in maps for warning in each.warnings]
+    if np.array_equal(maps[0].data, maps[1].data):
+        warnings.append(f"{first} and {second} are identical: their correlation says nothing")
+    comparison = MapComparison(first, second, mask, pixel_size, maps[0].data.shape, model, shells, tuple(warnings))
+    if shells.best[1] < comparison.threshold:
+        said = f"the first shell is below {comparison.threshold:g} already: the two have nothing in common"
+        return replace(comparison, warnings=(*warnings, said))
+    return comparison
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """A volume (nz, ny, nx), or an image (ny, nx) where there is one section, and what its header says."""
+
+    path: Path
+    data: np.ndarray
+    pixel_size: float | None
+    warnings: tuple[str, ...]
+
+
+def _read(path: Path) -> _Map:
+    if path.suffix == ".mrcs":
+        raise DataError(f"{path}: a stack of images; expected a map or one image, so take one out of it first")
+    image = read_mrc(path, ndim=3)
+    data = image.data[0] if len(image.data) == 1 else image.data
+    warnings = (*image.warnings, *_unequal_sections(image.header))
+    return _Map(path, data.astype(np.float32, copy=False), image.pixel_size, warnings)
+
+
+def _unequal_sections(header: MRCHeader) -> list[str]:
+    """Tell of a volume with sections further apart than its pixels; `warnings` of a header tell of x and y alone."""
+    if header.pixel_size is None or header.sections == 1:
+        return []
+    z = float(header.fields["cella"]["z"]) / (int(header.fields["mz"]) or np.nan)
+    if abs(z / header.pixel_size - 1) < _SAME_PIXEL:
+        return []
+    return [f"the header says {header.pixel_size:g} Å per pixel along x and {z:g} along z; that along x is used"]
+
+
+def _pixel_size(maps: list[_Map]) -> float:
+    """The pixel size that all headers share which have one."""
+    known = [(each.path, each.pixel_size) for each in maps if each.pixel_size]
+    if not known:
+        raise UsageError(
+            f"{maps[0].path}: neither its header nor that of {maps[1].path} has a pixel size; give --pixel-size"
+        )
+    first, size = known[0]
+    for path, other in known[1:]:
+        if abs(other - size) > _SAME_PIXEL * size:
+            raise DataError(
+                f"{path}: its pixel size is {other:g} Å and that of {first} is {size:g} Å; expected the same, so"
+                " rescale one or, if the header is wrong, give --pixel-size"
+            )
+    return size

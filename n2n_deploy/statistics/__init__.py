@@ -1,0 +1,1 @@
+"""Numbers from arrays, without judgement: estimates from halves, spectra, noise, intervals."""

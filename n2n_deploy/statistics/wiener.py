@@ -1,0 +1,58 @@
+"""A radial Wiener filter fitted to noisy halves: what can be had without a network."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+from n2n_deploy.device.arrays import Array, array_module, irfft2, rfft2
+from n2n_deploy.imaging.fourier import frequencies
+from n2n_deploy.statistics.estimates import ring_covariances
+
+SMOOTHING = 2.0
+"""Rings, standard deviation of the Gaussian under which the halves' covariances are averaged."""
+
+_PIXELS = (1.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class WienerFilter:
+    """A radial gain, for images of any shape with the pixel size of those it was fitted to.
+
+    Attributes:
+        frequency: (rings,) cycles per pixel.
+        gain: (rings,) 0 to 1.
+    """
+
+    frequency: NDArray[np.float64]
+    gain: NDArray[np.float64]
+
+    def __call__(self, image: Array) -> Array:
+        """Filter an image, (ny, nx) → (ny, nx) float32; its mean is kept."""
+        xp = array_module(image)
+        shape = (image.shape[0], image.shape[1])
+        mean = np.float32(float(image.mean(dtype=xp.float64)))
+        grid = frequencies(shape, _PIXELS, xp)
+        gain = xp.interp(grid.ravel(), xp.asarray(self.frequency), xp.asarray(self.gain)).reshape(grid.shape)
+        filtered = irfft2(rfft2(image.astype(xp.float32) - mean) * gain.astype(xp.float32), shape)
+        return filtered + mean
+
+
+def fit_wiener(m1: Array, m2: Array) -> WienerFilter:
+    """Fit the filter that brings one noisy half nearest to the signal: var(S) / var(M) at each frequency.
+
+    That is cov(M1,M2) / var(M), the halves' Fourier ring correlation, from covariances averaged over
+    neighbouring rings and kept within 0 and 1.
+
+    Args:
+        m1: (ny, nx), a noisy half.
+        m2: the other noisy half, of the same grey scale.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    c = ring_covariances(m1, m2, m1, m2, _PIXELS)
+    signal, power = (gaussian_filter1d(values, SMOOTHING, mode="nearest") for values in (c.m1m2, (c.m1m1 + c.m2m2) / 2))
+    gain = np.divide(signal, power, out=np.zeros_like(signal), where=power > 0)
+    return WienerFilter(c.frequency, np.clip(gain, 0.0, 1.0))

@@ -1,0 +1,159 @@
+"""From a table to a model: the function, the command, and the tables they refuse."""
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from n2n_deploy.cli.train import train_command
+from n2n_deploy.core.errors import DataError, HostError, N2NError, UsageError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.train import TrainConfig, load_model, train
+from n2n_deploy.train.patches import Preparation
+
+TINY = ("--preset", "small", "--max-resolution", "8", "--patch-size", "32", "--no-phase-flip", "--device", "cpu")
+SHORT = ("--epochs", "1", "--batches", "3", "--batch-size", "2", "--suffixes", "DW,EVN,ODD")
+
+
+@pytest.fixture
+def tiny(small_recipe: Recipe) -> TrainConfig:
+    return TrainConfig(preset="small", recipe=small_recipe, epochs=1, batches_per_epoch=2, batch_size=2, device="cpu")
+
+
+def run_command(*arguments: object) -> Any:
+    app = typer.Typer(rich_markup_mode="rich")
+    app.command()(train_command)
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_one_bad_micrograph_costs_itself_alone(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
+) -> None:
+    bad = halves(0)
+    bad["ODD"] = bad["EVN"]
+    table = write_table({"bad": bad, "good": halves(1)})
+    refusals: list[Preparation] = []
+    path = train(
+        table, tmp_path / "run", tiny, suffixes=("DW", "EVN", "ODD"), prepared=refusals.append, progress=lambda _: None
+    )
+    model = load_model(path)
+    assert model.step == 2
+    assert (model.summary["micrographs"], model.summary["micrographs_refused"]) == (1, 1)
+    assert model.summary["data_set"] == str(table)
+    assert list(refusals[0].refused) == ["micrographs/bad_DW.mrc"]
+
+
+def test_pixels_that_end_before_the_resolution_are_told_of(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
+) -> None:
+    told: list[Preparation] = []
+    for resolution in (1.0, tiny.recipe.max_resolution):
+        config = tiny.model_copy(update={"recipe": tiny.recipe.model_copy(update={"max_resolution": resolution})})
+        out, table = tmp_path / f"{resolution}", write_table({"good": halves(1)})
+        train(table, out, config, suffixes=("DW", "EVN", "ODD"), prepared=told.append)
+    (note,) = told[0].notes
+    assert "1 of 1 micrographs end at" in note
+    assert "short of 1 Å" in note
+    assert told[1].notes == []
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99"])
+def test_what_stops_a_training_is_found_before_the_patches_are_made(
+    device: str, tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
+) -> None:
+    table, run = write_table({"a": halves(1)}), tmp_path / "run"
+    with pytest.raises(HostError, match=device):
+        train(table, run, tiny.model_copy(update={"device": device}), suffixes=("DW", "EVN", "ODD"))
+    assert not run.exists()
+    run.mkdir()
+    (run / "model.pt").write_text("another's")
+    with pytest.raises(UsageError, match="holds a training already"):
+        train(table, run, tiny, suffixes=("DW", "EVN", "ODD"))
+    assert [path.name for path in run.iterdir()] == ["model.pt"]
+
+
+def test_with_phase_flip_the_recipe_travels_with_the_model(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
+) -> None:
+    recipe = tiny.recipe.model_copy(update={"phase_flip": True})
+    table = write_table({"a": halves(1)}, ctf=True)
+    config = tiny.model_copy(update={"recipe": recipe})
+    assert load_model(train(table, tmp_path / "run", config, suffixes=("DW", "EVN", "ODD"))).recipe == recipe
+
+
+def test_too_few_usable_micrographs_name_the_cause(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
+) -> None:
+    table = write_table({"a": {"DW": halves(0)["DW"]}})
+    with pytest.raises(DataError, match=r"micrographs.star: 0 patches .*1 of 1 micrographs .*a_EVN.mrc"):
+        train(table, tmp_path / "run", tiny, suffixes=("DW", "EVN", "ODD"))
+
+
+def test_a_table_without_ctf_cannot_be_phase_flipped(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
+) -> None:
+    table = write_table({"a": halves(0)})
+    config = tiny.model_copy(update={"recipe": Recipe(max_resolution=8, patch_size=32)})
+    with pytest.raises(DataError, match="rlnDefocusU"):
+        train(table, tmp_path / "run", config, suffixes=("DW", "EVN", "ODD"))
+
+
+def test_a_table_without_halves_says_how_to_name_them(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
+) -> None:
+    with pytest.raises(N2NError, match="suffixes"):
+        train(write_table({"a": halves(0)}), tmp_path / "run", tiny)
+
+
+def test_a_particle_table_is_refused(tmp_path: Path, shared_data: Path, tiny: TrainConfig) -> None:
+    with pytest.raises(N2NError, match=r"relion31_particles_1k\.star"):
+        train(shared_data / "star" / "relion31_particles_1k.star", tmp_path, tiny, suffixes=("DW", "EVN", "ODD"))
+
+
+def test_the_command_trains_and_resumes_with_the_runs_own_options(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any]
+) -> None:
+    table, run = write_table({"a": halves(1)}), tmp_path / "run"
+    done = run_command(table, "-o", run, *TINY, *SHORT, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["step"] == 3
+    assert (run / "config.toml").is_file()
+    # Of the options only those that find the halves, and what is new, are said again.
+    resumed = run_command(table, "-o", run, "--resume", "--epochs", "2", "--suffixes", "DW,EVN,ODD", "--json")
+    assert resumed.exit_code == 0, resumed.output
+    found = json.loads(resumed.stdout)
+    assert found["step"] == 6
+    assert found["config"]["batch_size"] == 2
+    assert found["config"]["preset"] == "small"
+    saved = tomllib.loads((run / "config.toml").read_text())
+    (options,) = saved.values()
+    assert (options["preset"], options["epochs"], options["patch_size"]) == ("small", 2, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--epochs", "0"), "--epochs 0"),
+        (("--patch-size", "100"), "--patch-size 100"),
+        (("--schedule", "steps"), "--schedule steps"),
+        (("--suffixes", "EVN,ODD"), "--suffixes EVN,ODD"),
+        (("--preset", "huge"), "huge"),
+    ],
+)
+def test_senseless_options_are_one_line(
+    arguments: tuple[str, str],
+    message: str,
+    tmp_path: Path,
+    write_table: Callable[..., Path],
+    halves: Callable[..., Any],
+) -> None:
+    table = write_table({"a": halves(1)})
+    done = run_command(table, "-o", tmp_path / "run", *TINY, *SHORT, *arguments)
+    assert isinstance(done.exception, UsageError)
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
