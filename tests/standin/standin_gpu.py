@@ -24,8 +24,8 @@ from standin_kernels import compile_kernels
 from standin_streams import STREAMS, CUDARuntimeError, Device, Event, Stream, get_current_stream
 from standin_tensorrt import VERSIONS, tensorrt_library
 
-from n2n_deploy.device.arrays import grid_cache
 from n2n_deploy.device import gpus
+from n2n_deploy.device.arrays import grid_cache
 from n2n_deploy.engines import gpu_sessions
 from n2n_deploy.imaging import kernels
 
