@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from n2n_deploy.core.errors import BundleError
 from n2n_deploy.core.version import __version__
-from n2n_deploy.engines.onnxruntime.run import BYTES_PER_PIXEL
+from n2n_deploy.engines.onnxruntime.library import BYTES_PER_PIXEL
 from n2n_deploy.export.graph_passes import add_before_shuffling, pad_channels, to_half
 from n2n_deploy.export.liveness import peak_bytes_per_pixel
 

@@ -6,14 +6,13 @@ of a segment need a few pixels. So the image passes one segment after the other,
 narrow feature maps between segments are ever as large as the image.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from n2n_deploy.engines.onnxruntime.segments import METADATA
+from n2n_deploy.engines.onnxruntime.run_segments import METADATA, SegmentFacts
 
 _HALO = 6
 _FLOAT = 4
@@ -30,10 +29,8 @@ class _Tensor:
 def split(model: ModelProto) -> list[ModelProto]:
     """Cut a model into segments that, run one after the other, compute the same function.
 
-    A segment reads tensors that earlier ones (or the image) left, by name. Its metadata say, under `METADATA`:
-    "level": how often the image is halved where the segment's grid of cells lies, its coarsest; "levels": the same for
-    each input and output, so that a tensor has 2^(level − levels[name]) pixels a cell; "halo": cells that a tile must
-    see beyond itself on each side to be exact; "bytes_per_cell": of the inputs and output of its most demanding node.
+    A segment reads the image or tensors that earlier segments computed, by name. Its metadata hold its `SegmentFacts`
+    under `METADATA`.
 
     Args:
         model: as `to_onnx` makes it, float32.
@@ -175,11 +172,11 @@ def _segment(
         producer_name=model.producer_name,
         producer_version=model.producer_version,
     )
-    facts = {
-        "level": level,
-        "levels": {name: tensors[name].level for name in (*inputs, *outputs)},
-        "halo": _halo(nodes, outputs, tensors, kernels),
-        "bytes_per_cell": max(
+    facts = SegmentFacts(
+        level=level,
+        levels={name: tensors[name].level for name in (*inputs, *outputs)},
+        halo=_halo(nodes, outputs, tensors, kernels),
+        bytes_per_cell=max(
             sum(
                 _FLOAT * tensors[name].channels * _pixels(level, tensors[name]) ** 2
                 for name in (*node.input, *node.output)
@@ -187,8 +184,8 @@ def _segment(
             )
             for node in nodes
         ),
-    }
-    helper.set_model_props(part, {METADATA: json.dumps(facts)})
+    )
+    helper.set_model_props(part, {METADATA: facts.model_dump_json()})
     return part
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
-from n2n_deploy.bundle.engine_facts import Flavour, Profile
+from n2n_deploy.bundle.engine_facts import Profile, TensorRTLibrary
 from n2n_deploy.core.errors import UsageError
 from n2n_deploy.export.graph_passes import in_type
 from n2n_deploy.imaging.fourier import MULTIPLE
@@ -47,20 +47,20 @@ def to_bfloat16(model: ModelProto) -> ModelProto:
     return model
 
 
-def check_limits(model: ModelProto, profiles: Iterable[Profile], flavour: Flavour) -> None:
+def check_limits(model: ModelProto, profiles: Iterable[Profile], library: TensorRTLibrary) -> None:
     """Refuse what TensorRT would refuse later, or take and compute wrongly, with advice what to do.
 
     Args:
         model: the graph to be built.
         profiles: the shapes it is to be built for.
-        flavour: the library.
+        library: that is to build it.
 
     Raises:
         UsageError: an operator, operator set, element type, interface or shape that cannot be built.
     """
-    library = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}[flavour]
+    name = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}[library]
     if problem := next(_problems(model, profiles), None):
-        raise UsageError(f"{library} cannot build this graph: {problem}")
+        raise UsageError(f"{name} cannot build this graph: {problem}")
 
 
 def _problems(model: ModelProto, profiles: Iterable[Profile]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Flavour = Literal["tensorrt", "rtx"]
+TensorRTLibrary = Literal["tensorrt", "rtx"]
 """TensorRT, or TensorRT for RTX."""
 
 Hardware = Literal["none", "ampere_plus", "same_compute_capability", "listed"]
@@ -45,7 +45,7 @@ class EngineFacts(BaseModel):
     """One engine of a bundle, member `engines/<key>.engine`.
 
     Attributes:
-        flavour: which library built it and runs it.
+        library: which library built it and runs it; "flavour" in JSON.
         precision: of the ONNX graph it was built from.
         tensorrt_version: of the library that built it.
         compute_capabilities: of the GPUs it was built for.
@@ -58,9 +58,11 @@ class EngineFacts(BaseModel):
         not_read_back: fields known only from what the builder was given, and why.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(
+        frozen=True, extra="allow", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
 
-    flavour: Flavour
+    library: Annotated[TensorRTLibrary, Field(validation_alias="flavour", serialization_alias="flavour")]
     precision: Literal["fp32", "fp16", "bf16"]
     tensorrt_version: str
     compute_capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...]
@@ -77,23 +79,23 @@ class EngineFacts(BaseModel):
         """Name of the engine in its bundle: one for each combination of library, precision and GPUs."""
         version = self.tensorrt_version + ("+" if self.version_compatible else "")
         gpus = "ampere-plus" if self.hardware == "ampere_plus" else "-".join(self.compute_capabilities)
-        return f"{self.flavour}-{version}-{self.precision}-sm{gpus.replace('.', '')}"
+        return f"{self.library}-{version}-{self.precision}-sm{gpus.replace('.', '')}"
 
-    def obstacle(self, flavour: Flavour, version: str, capability: str) -> str | None:
+    def obstacle(self, library: TensorRTLibrary, version: str, capability: str) -> str | None:
         """Why this engine does not run with a library and GPU; None where it does.
 
         Args:
-            flavour: of the library at hand.
-            version: of the library at hand, "major.minor.patch.build".
+            library: the installed one.
+            version: of the installed library, "major.minor.patch.build".
             capability: the GPU's compute capability, "major.minor".
         """
-        if flavour != self.flavour:
-            return f"it is for {self.flavour}, not {flavour}"
+        if library != self.library:
+            return f"it is for {self.library}, not {library}"
         built, here = _numbers(self.tensorrt_version), _numbers(version)
         if self.version_compatible and not (built[0] == here[0] and built <= here):
-            return f"it is for versions {self.tensorrt_version} to {built[0]}.x of {flavour}; here is {version}"
+            return f"it is for versions {self.tensorrt_version} to {built[0]}.x of {library}; here is {version}"
         if not self.version_compatible and built != here:
-            return f"it was built by {flavour} {self.tensorrt_version}; here is {version}"
+            return f"it was built by {library} {self.tensorrt_version}; here is {version}"
         if self.hardware == "ampere_plus":
             if _numbers(capability) < (8, 0):
                 return f"it needs a GPU of compute capability 8.0 or later, not {capability}"

@@ -66,7 +66,7 @@ class Manifest(_Part):
         tolerance: per precision, how far the golden outputs may lie from PyTorch's on any machine.
         parity: how far they lay at export.
         training: what the checkpoint tells of its training (steps, losses, …), for people.
-        engines: compiled engines: key → facts; each is the member that `engine_member` names.
+        engines: compiled engines: key → facts; the member `engine_member(key)` holds each.
         members: name → size and hash of every member but the manifest itself and its signature.
     """
 
@@ -81,10 +81,6 @@ class Manifest(_Part):
     training: dict[str, JsonValue] = Field(default_factory=dict)
     engines: dict[str, EngineFacts] = Field(default_factory=dict)
     members: dict[str, Member] = Field(default_factory=dict)
-
-    def engine_member(self, key: str) -> str:
-        """Name of the member that holds an engine."""
-        return f"engines/{key}.engine"
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from n2n_deploy.engines.onnxruntime.segments import METADATA, SegmentedSession
+from n2n_deploy.engines.onnxruntime.run_segments import METADATA, SegmentedSession
 from n2n_deploy.export.graph_passes import add_before_shuffling
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.segments import split

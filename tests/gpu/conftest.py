@@ -15,8 +15,10 @@ import pytest
 import torch
 from standin_gpu import standin_gpu
 
-from n2n_deploy.bundle.archive import GOLDEN, Bundle, write_bundle
+from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.manifest import Manifest
+from n2n_deploy.bundle.members import GOLDEN
+from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.gpus import driver

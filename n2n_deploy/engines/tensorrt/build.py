@@ -4,7 +4,6 @@ It needs no library but that module, so that a node can build what its bundle do
 that of the graph: networks are strongly typed, as TensorRT 11 knows no other.
 """
 
-import importlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -16,18 +15,17 @@ from typing import Any, Literal
 from n2n_deploy.bundle.engine_facts import (
     RTX_CAPABILITIES,
     EngineFacts,
-    Flavour,
     Hardware,
     Profile,
+    TensorRTLibrary,
     header_capabilities,
     header_version,
 )
 from n2n_deploy.core.errors import HostError, UsageError
 from n2n_deploy.device.gpus import gpus
+from n2n_deploy.engines.tensorrt.library import import_tensorrt, last_error, make_logger
 from n2n_deploy.files.atomic import atomic_write
 
-MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
-OLDEST: dict[Flavour, tuple[int, int]] = {"tensorrt": (10, 12), "rtx": (1, 0)}
 _NO_DRIVER = "needs the NVIDIA driver, which is not here"
 
 
@@ -36,7 +34,7 @@ class BuildOptions:
     """What to build.
 
     Attributes:
-        flavour: TensorRT builds for the GPU it runs on; TensorRT for RTX for any, without one.
+        library: TensorRT builds for the GPU it runs on; TensorRT for RTX for any, without one.
         precision: of the graph, for the record.
         profiles: shapes that the engine takes.
         compute_capabilities: of the GPUs to build for, TensorRT for RTX only.
@@ -45,48 +43,13 @@ class BuildOptions:
         optimization_level: 0 to 5, how long TensorRT may search; None for its default.
     """
 
-    flavour: Flavour
+    library: TensorRTLibrary
     precision: Literal["fp32", "fp16", "bf16"]
     profiles: tuple[Profile, ...]
     compute_capabilities: tuple[str, ...] = ()
     portable: bool = False
     timing_cache: Path | None = None
     optimization_level: int | None = None
-
-
-def tensorrt_module(flavour: Flavour) -> ModuleType:
-    """Import the library of a flavour.
-
-    Raises:
-        HostError: it is not installed, cannot be loaded, or is too old.
-    """
-    name = MODULES[flavour]
-    try:
-        module = importlib.import_module(name)
-    except (ImportError, OSError) as error:
-        raise HostError(
-            f"the library {name} is not usable here ({error}); pip install 'n2n-deploy[{flavour}]' brings it"
-        ) from error
-    version = tuple(int(part) for part in module.__version__.split(".")[:2])
-    if version < OLDEST[flavour]:
-        oldest = ".".join(map(str, OLDEST[flavour]))
-        raise HostError(f"{name} {module.__version__} is too old: {oldest} or later is needed; update it")
-    return module
-
-
-def make_logger(trt: ModuleType) -> Any:
-    """Return a logger for a TensorRT library: it prints nothing and keeps errors in its list `errors`."""
-
-    class Logger(trt.ILogger):  # type: ignore[name-defined, misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity == trt.ILogger.Severity.ERROR or severity == trt.ILogger.Severity.INTERNAL_ERROR:
-                self.errors.append(message)
-
-    return Logger()
 
 
 def build_engine(graph: bytes, options: BuildOptions) -> tuple[bytes, EngineFacts]:
@@ -103,14 +66,14 @@ def build_engine(graph: bytes, options: BuildOptions) -> tuple[bytes, EngineFact
         HostError: the library is missing, or finds no GPU where it needs one.
         UsageError: the library refuses the graph, a profile or a compute capability.
     """
-    trt = tensorrt_module(options.flavour)
+    trt = import_tensorrt(options.library)
     logger = make_logger(trt)
     try:
         builder = trt.Builder(logger)
     except TypeError as error:
         raise HostError(
             f"{trt.__name__} {trt.__version__} builds for the GPU of this machine and finds none: compile on "
-            f"the node that will use the engine, or with --target rtx ({_last(logger)})"
+            f"the node that will use the engine, or with --target rtx ({last_error(logger)})"
         ) from error
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
@@ -122,7 +85,7 @@ def build_engine(graph: bytes, options: BuildOptions) -> tuple[bytes, EngineFact
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise UsageError(
-            f"{trt.__name__} {trt.__version__} cannot build the {options.precision} engine: {_last(logger)}"
+            f"{trt.__name__} {trt.__version__} cannot build the {options.precision} engine: {last_error(logger)}"
         )
     if cache is not None and options.timing_cache is not None:
         with atomic_write(options.timing_cache) as file:
@@ -145,7 +108,7 @@ def _configure(trt: ModuleType, builder: Any, network: Any, options: BuildOption
     if options.precision == "fp32":
         # TF32 would round every product to 10 bits: fp32 is chosen for what it says.
         config.clear_flag(trt.BuilderFlag.TF32)
-    if options.flavour == "rtx":
+    if options.library == "rtx":
         _target_capabilities(trt, config, options.compute_capabilities)
     elif options.portable:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
@@ -171,7 +134,7 @@ def _target_capabilities(trt: ModuleType, config: Any, capabilities: Iterable[st
 
 def _timing_cache(config: Any, options: BuildOptions) -> Any:
     """Attach the timing cache, if any; TensorRT for RTX chooses kernels at run time and has none."""
-    if options.timing_cache is None or options.flavour == "rtx":
+    if options.timing_cache is None or options.library == "rtx":
         return None
     old = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
     cache = config.create_timing_cache(old)
@@ -193,16 +156,16 @@ def _facts(trt: ModuleType, logger: Any, engine: bytes, network: Any, options: B
     loaded = None
     if devices:
         runtime = trt.Runtime(logger)
-        if options.flavour == "tensorrt" and options.portable:
+        if options.library == "tensorrt" and options.portable:
             runtime.engine_host_code_allowed = True  # it carries its own lean runtime, just built here
         loaded = runtime.deserialize_cuda_engine(engine)
     if loaded is not None:
-        read |= _read_engine(trt, loaded, options.flavour)
+        read |= _read_engine(trt, loaded, options.library)
     given: dict[str, Any] = {
         "tensorrt_version": trt.__version__,
         "compute_capabilities": options.compute_capabilities or tuple(gpu.capability for gpu in devices[:1]),
         "hardware": _hardware(options),
-        "version_compatible": options.portable and options.flavour == "tensorrt",
+        "version_compatible": options.portable and options.library == "tensorrt",
         "profiles": options.profiles,
         "layers": _layer_types(network),
         "activation_bytes": None,
@@ -210,9 +173,9 @@ def _facts(trt: ModuleType, logger: Any, engine: bytes, network: Any, options: B
     if loaded is not None:
         reason = "the library has no call that tells"
     else:
-        reason = f"the engine does not load on this GPU ({_last(logger)})" if devices else _NO_DRIVER
+        reason = f"the engine does not load on this GPU ({last_error(logger)})" if devices else _NO_DRIVER
     return EngineFacts(
-        flavour=options.flavour,
+        library=options.library,
         precision=options.precision,
         **(given | read),
         read_back=tuple(sorted(read)),
@@ -221,12 +184,12 @@ def _facts(trt: ModuleType, logger: Any, engine: bytes, network: Any, options: B
 
 
 def _hardware(options: BuildOptions) -> Hardware:
-    if options.flavour == "rtx":
+    if options.library == "rtx":
         return "listed"
     return "ampere_plus" if options.portable else "none"
 
 
-def _read_engine(trt: ModuleType, engine: Any, flavour: Flavour) -> dict[str, Any]:
+def _read_engine(trt: ModuleType, engine: Any, library: TensorRTLibrary) -> dict[str, Any]:
     """Ask a deserialised engine what it is."""
     name = engine.get_tensor_name(0)
     found: dict[str, Any] = {
@@ -237,7 +200,7 @@ def _read_engine(trt: ModuleType, engine: Any, flavour: Flavour) -> dict[str, An
         ),
         "activation_bytes": int(engine.device_memory_size_v2),
     }
-    if flavour == "tensorrt":
+    if library == "tensorrt":
         found["hardware"] = engine.hardware_compatibility_level.name.lower()
     if types := _output_types(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)):
         found["layers"] = types
@@ -265,7 +228,3 @@ def _layer_types(network: Any) -> dict[str, int]:
         if network.get_layer(index).num_outputs and network.get_layer(index).get_output(0) is not None
     )
     return {name: count for name, count in types.items() if not name.startswith("int")}
-
-
-def _last(logger: Any) -> str:
-    return " ".join(logger.errors[-1].split()) if logger.errors else "it gives no reason"

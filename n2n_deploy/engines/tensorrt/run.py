@@ -13,11 +13,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from n2n_deploy.bundle.engine_facts import EngineFacts, Flavour, Profile, Shape
+from n2n_deploy.bundle.engine_facts import EngineFacts, Profile, Shape, TensorRTLibrary
 from n2n_deploy.core.errors import HostError, OutOfMemoryError, UsageError
 from n2n_deploy.device.arrays import device_lock
+from n2n_deploy.device.cupy_library import import_cupy
 from n2n_deploy.engines.session import Array, Closing
-from n2n_deploy.engines.tensorrt.build import make_logger
+from n2n_deploy.engines.tensorrt.library import last_error, make_logger
 from n2n_deploy.engines.tensorrt.profiles import choose_profile
 from n2n_deploy.files.atomic import atomic_write
 
@@ -56,7 +57,7 @@ class TensorRTSession(Closing):
         self.name = module.__name__.replace("_", "-")
         self.device = device
         self._trt = module
-        self._flavour: Flavour = facts.flavour
+        self._library: TensorRTLibrary = facts.library
         self._cupy = import_cupy()
         self._kernels = kernels
         self._lock = threading.Lock()
@@ -72,7 +73,7 @@ class TensorRTSession(Closing):
                 self._runtime.engine_host_code_allowed = True
             self._engine = self._runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
-                errors = " ".join(self._logger.errors[-1:]) or "no reason given"
+                errors = last_error(self._logger)
                 raise HostError(f"{self.name} {module.__version__} does not load the engine here: {errors}")
             self._config = self._runtime_config()
             self._own = self._cupy.cuda.Stream()
@@ -176,14 +177,14 @@ class TensorRTSession(Closing):
         activations = self._activations[int(stream.ptr)]
         context.set_device_memory(activations.data.ptr, activations.nbytes)
         # TensorRT for RTX captures by itself.
-        capture = self._flavour == "tensorrt"
+        capture = self._library == "tensorrt"
         return _Plan(self._cupy, context, self._input, self._output, shape, stream, capture)
 
     def _activation_bytes(self, context: Any) -> int:
         """GPU bytes that a context needs for its shapes."""
         needed = int(context.update_device_memory_size_for_shapes())
         if needed <= 0:
-            errors = " ".join(self._logger.errors[-1:]) or "no reason given"
+            errors = last_error(self._logger)
             raise HostError(f"{self.name} cannot tell the memory it needs: {errors}")
         return needed
 
@@ -202,14 +203,14 @@ class TensorRTSession(Closing):
             context.set_optimization_profile_async(self._profile((1, *shape[1:])), stream.ptr)
             and context.set_input_shape(self._input, shape)
         ):
-            errors = " ".join(self._logger.errors[-1:]) or "no reason given"
+            errors = last_error(self._logger)
             kind = OutOfMemoryError if "memory" in errors.lower() else HostError
             raise kind(f"{self.name} cannot prepare for {shape[2]}×{shape[3]} pixels: {errors}")
         return context
 
     def _runtime_config(self) -> Any:
         """TensorRT for RTX: CUDA graphs, memory from outside, and the kernels of earlier starts; None for TensorRT."""
-        if self._flavour != "rtx":
+        if self._library != "rtx":
             return None
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
@@ -276,18 +277,3 @@ class _Plan:
                 except cupy.cuda.runtime.CUDARuntimeError:
                     graph = None
         return graph if done else None
-
-
-def import_cupy() -> ModuleType:
-    """Import CuPy.
-
-    Raises:
-        HostError: it is not installed, or cannot use a GPU here.
-    """
-    try:
-        import cupy
-    except ImportError as error:
-        raise HostError(f"CuPy is not usable here ({error}); pip install 'n2n-deploy[gpu]' brings it") from error
-    if not cupy.cuda.is_available():
-        raise HostError("CuPy finds no usable GPU here; see n2n-deploy doctor")
-    return cupy  # type: ignore[no-any-return]
