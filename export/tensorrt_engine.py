@@ -1,4 +1,4 @@
-"""Compile a bundle's model: build TensorRT engines from its graphs and put them into the bundle."""
+"""Compile a bundle's model: build TensorRT engines from its graphs and add them to the bundle."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ class Compiled:
 
     Attributes:
         key: its name there.
-        facts: what it is.
-        size: bytes.
+        facts: what it was built for.
+        size: in bytes.
     """
 
     key: str
@@ -94,7 +94,7 @@ def compile_bundle(
 
 
 def _graph(bundle: Bundle, precision: Precision) -> tuple[bytes, dict[str, bytes]]:
-    """Return the ONNX model of a precision, and the member to add where the bundle does not have it yet."""
+    """Return the ONNX model of a precision, and the member to add if the bundle does not have it yet."""
     name = onnx_member(precision)
     if name in bundle.manifest.members or precision != "bf16":
         return bundle.onnx(precision), {}
@@ -103,6 +103,6 @@ def _graph(bundle: Bundle, precision: Precision) -> tuple[bytes, dict[str, bytes
 
 
 def _tolerance(bundle: Bundle) -> dict[str, Any]:
-    """Return the bundle's tolerances, with one for bf16, which earlier bundles lack."""
+    """Return the bundle's tolerances, with one for bf16, which older bundles lack."""
     known: dict[Precision, Deviation] = {"bf16": TOLERANCE["bf16"], **bundle.manifest.tolerance}
     return {precision: deviation.model_dump() for precision, deviation in known.items()}

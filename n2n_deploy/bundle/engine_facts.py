@@ -1,4 +1,4 @@
-"""`EngineFacts`: what an engine in a bundle was built for, read back from what the builder made."""
+"""`EngineFacts`: what a compiled engine in a bundle was built for, and where it runs."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,7 +9,7 @@ TensorRTLibrary = Literal["tensorrt", "rtx"]
 
 Hardware = Literal["none", "ampere_plus", "same_compute_capability", "listed"]
 """Where an engine runs: on GPUs like the one that built it, on every GPU from Ampere on, on every GPU of its
-compute capability, or on those of the capabilities that the facts list."""
+compute capability, or on those of the listed compute capabilities."""
 
 Shape = tuple[int, int, int, int]
 """(n, 1, height, width)."""
@@ -21,7 +21,7 @@ _HEADER_BYTES = 64
 
 
 class Profile(BaseModel):
-    """Shapes that one optimisation profile takes, and the one it is fastest for."""
+    """Range of shapes that one optimisation profile accepts, and the one it is fastest for."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -45,17 +45,17 @@ class EngineFacts(BaseModel):
     """One engine of a bundle, member `engines/<key>.engine`.
 
     Attributes:
-        library: which library built it and runs it; "flavour" in JSON.
+        library: that built it and runs it; called "flavour" in the manifest's JSON.
         precision: of the ONNX graph it was built from.
         tensorrt_version: of the library that built it.
         compute_capabilities: of the GPUs it was built for.
-        hardware: on which GPUs it runs beyond those.
+        hardware: on which other GPUs it runs.
         version_compatible: whether later versions of TensorRT, and the lean runtime, run it.
-        profiles: the shapes it takes.
+        profiles: the shapes it accepts.
         layers: how many layers compute in each type.
-        activation_bytes: GPU memory that its largest profile needs for activations; None if not known.
+        activation_bytes: GPU memory that its largest profile needs for activations; None if unknown.
         read_back: the fields that were read from the finished engine.
-        not_read_back: fields known only from what the builder was given, and why.
+        not_read_back: fields known only from the builder's options → why.
     """
 
     model_config = ConfigDict(
@@ -82,7 +82,7 @@ class EngineFacts(BaseModel):
         return f"{self.library}-{version}-{self.precision}-sm{gpus.replace('.', '')}"
 
     def obstacle(self, library: TensorRTLibrary, version: str, capability: str) -> str | None:
-        """Why this engine does not run with a library and GPU; None where it does.
+        """Return why this engine does not run with a library and GPU; None if it does.
 
         Args:
             library: the installed one.
@@ -93,9 +93,9 @@ class EngineFacts(BaseModel):
             return f"it is for {self.library}, not {library}"
         built, here = _numbers(self.tensorrt_version), _numbers(version)
         if self.version_compatible and not (built[0] == here[0] and built <= here):
-            return f"it is for versions {self.tensorrt_version} to {built[0]}.x of {library}; here is {version}"
+            return f"it is for versions {self.tensorrt_version} to {built[0]}.x of {library}; {version} is installed"
         if not self.version_compatible and built != here:
-            return f"it was built by {library} {self.tensorrt_version}; here is {version}"
+            return f"it was built by {library} {self.tensorrt_version}; {version} is installed"
         if self.hardware == "ampere_plus":
             if _numbers(capability) < (8, 0):
                 return f"it needs a GPU of compute capability 8.0 or later, not {capability}"
@@ -106,7 +106,7 @@ class EngineFacts(BaseModel):
 
 
 def header_version(engine: bytes) -> str | None:
-    """Version of the library that wrote a serialised engine, from its header; None if it has no such header.
+    """Return the version of the library that wrote a serialised engine, from its header; None if it has no such header.
 
     Bytes 24 to 27, as NVIDIA's own `trtexec --getPlanVersionOnly` reads them.
     """
@@ -116,7 +116,7 @@ def header_version(engine: bytes) -> str | None:
 
 
 def header_capabilities(engine: bytes) -> tuple[str, ...] | None:
-    """Compute capabilities in the header of an RTX engine, a bit each; None for other files."""
+    """Return the compute capabilities in the header of an RTX engine, one bit each; None for other files."""
     if header_version(engine) is None or engine[:4] != b"vtrt" or engine[28:32] != b"vtrt":
         return None
     mask = int.from_bytes(engine[32:36], "little")

@@ -126,7 +126,7 @@ def compile_command(
 
     from n2n_deploy.bundle.archive import Bundle
     from n2n_deploy.bundle.engine_facts import RTX_CAPABILITIES
-    from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+    from n2n_deploy.engines.tensorrt.profiles import make_profiles
     from n2n_deploy.export.tensorrt_engine import compile_bundle
 
     if compute_capability and library == "tensorrt":
@@ -142,7 +142,7 @@ def compile_command(
         bundle,
         library,
         precisions,
-        plan_profiles(shapes, must_take=(golden[2], golden[3]), batch=batch),
+        make_profiles(shapes, must_take=(golden[2], golden[3]), batch=batch),
         compute_capabilities=capabilities,
         portable=portable,
         timing_cache=timing_cache,

@@ -145,7 +145,7 @@ def candidates(device: str, engine: str | None = None) -> tuple[Engine, ...]:
     """
     device = parse_device(device)
     if engine is not None and engine not in {known.name for known in ENGINES}:
-        raise UsageError(f"engine {engine!r} does not exist; choose {', '.join(known.name for known in ENGINES)}")
+        raise UsageError(f"invalid engine {engine!r}; choose {', '.join(known.name for known in ENGINES)}")
     wanted = {"auto": (True, False), "cpu": (False,)}.get(device, (True,))
     chosen = tuple(known for known in ENGINES if known.gpu in wanted and engine in (None, known.name))
     if not chosen:

@@ -1,7 +1,7 @@
 """Build a TensorRT engine from an ONNX graph: one builder over the module `tensorrt` or `tensorrt_rtx`.
 
-It needs no library but that module, so that a node can build what its bundle does not carry. Precision is
-that of the graph: networks are strongly typed, as TensorRT 11 knows no other.
+It needs no library but that module, so that a node can build an engine that its bundle does not have. The precision is
+that of the graph: networks are strongly typed, the only kind that TensorRT 11 supports.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from n2n_deploy.bundle.engine_facts import (
     RTX_CAPABILITIES,
@@ -21,12 +21,13 @@ from n2n_deploy.bundle.engine_facts import (
     header_capabilities,
     header_version,
 )
+from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError, UsageError
 from n2n_deploy.device.gpus import gpus
 from n2n_deploy.engines.tensorrt.library import import_tensorrt, last_error, make_logger
 from n2n_deploy.files.atomic import atomic_write
 
-_NO_DRIVER = "needs the NVIDIA driver, which is not here"
+_NO_DRIVER = "needs the NVIDIA driver, which is not installed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +35,17 @@ class BuildOptions:
     """What to build.
 
     Attributes:
-        library: TensorRT builds for the GPU it runs on; TensorRT for RTX for any, without one.
+        library: TensorRT builds for the GPU of this machine; TensorRT for RTX for any, without one.
         precision: of the graph, for the record.
-        profiles: shapes that the engine takes.
-        compute_capabilities: of the GPUs to build for, TensorRT for RTX only.
+        profiles: shapes that the engine accepts.
+        compute_capabilities: of the GPUs to build for; TensorRT for RTX only.
         portable: TensorRT only: run on every GPU from Ampere on, and with later versions of TensorRT.
         timing_cache: file that keeps the timings of kernels from one build to the next; TensorRT only.
         optimization_level: 0 to 5, how long TensorRT may search; None for its default.
     """
 
     library: TensorRTLibrary
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: Precision
     profiles: tuple[Profile, ...]
     compute_capabilities: tuple[str, ...] = ()
     portable: bool = False
@@ -60,10 +61,10 @@ def build_engine(graph: bytes, options: BuildOptions) -> tuple[bytes, EngineFact
         options: what to build.
 
     Returns:
-        The serialised engine, and what it was found to be.
+        The serialised engine, and its facts, read back where possible.
 
     Raises:
-        HostError: the library is missing, or finds no GPU where it needs one.
+        HostError: the library is missing, or needs a GPU and finds none.
         UsageError: the library refuses the graph, a profile or a compute capability.
     """
     trt = import_tensorrt(options.library)
@@ -82,15 +83,15 @@ def build_engine(graph: bytes, options: BuildOptions) -> tuple[bytes, EngineFact
         raise UsageError(f"{trt.__name__} {trt.__version__} refuses the graph: {errors}; export it again")
     config = _configure(trt, builder, network, options)
     cache = _timing_cache(config, options)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
         raise UsageError(
             f"{trt.__name__} {trt.__version__} cannot build the {options.precision} engine: {last_error(logger)}"
         )
     if cache is not None and options.timing_cache is not None:
         with atomic_write(options.timing_cache) as file:
             file.write(bytes(cache.serialize()))
-    engine = bytes(plan)
+    engine = bytes(serialized)
     return engine, _facts(trt, logger, engine, network, options)
 
 
@@ -106,7 +107,7 @@ def _configure(trt: ModuleType, builder: Any, network: Any, options: BuildOption
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
     if options.precision == "fp32":
-        # TF32 would round every product to 10 bits: fp32 is chosen for what it says.
+        # TF32 would round every product to 10 bits, which is not what fp32 means.
         config.clear_flag(trt.BuilderFlag.TF32)
     if options.library == "rtx":
         _target_capabilities(trt, config, options.compute_capabilities)
@@ -117,7 +118,7 @@ def _configure(trt: ModuleType, builder: Any, network: Any, options: BuildOption
 
 
 def _target_capabilities(trt: ModuleType, config: Any, capabilities: Iterable[str]) -> None:
-    """Name the GPUs that an engine of TensorRT for RTX is to run on."""
+    """Set the GPUs that an engine of TensorRT for RTX will run on."""
     members = trt.ComputeCapability.__members__
     wanted = list(capabilities) or ["8.0", "8.6", "8.9", "12.0"]
     for capability in wanted:
@@ -145,13 +146,13 @@ def _timing_cache(config: Any, options: BuildOptions) -> Any:
 
 
 def _facts(trt: ModuleType, logger: Any, engine: bytes, network: Any, options: BuildOptions) -> EngineFacts:
-    """Read back what was built: from the engine's header, and with a driver from the engine itself."""
+    """Read back what was built: from the engine's header and, with a driver, from the engine itself."""
     read: dict[str, Any] = {}
     if (version := header_version(engine)) is not None:
         read["tensorrt_version"] = version
     if (capabilities := header_capabilities(engine)) is not None:
         read["compute_capabilities"] = capabilities
-    # Without a driver the library prints to standard error and gives nothing: it is asked only with one.
+    # Without a driver the library cannot load an engine and prints to standard error.
     devices = gpus()
     loaded = None
     if devices:
@@ -171,7 +172,7 @@ def _facts(trt: ModuleType, logger: Any, engine: bytes, network: Any, options: B
         "activation_bytes": None,
     }
     if loaded is not None:
-        reason = "the library has no call that tells"
+        reason = "the library has no call for it"
     else:
         reason = f"the engine does not load on this GPU ({last_error(logger)})" if devices else _NO_DRIVER
     return EngineFacts(
@@ -190,7 +191,7 @@ def _hardware(options: BuildOptions) -> Hardware:
 
 
 def _read_engine(trt: ModuleType, engine: Any, library: TensorRTLibrary) -> dict[str, Any]:
-    """Ask a deserialised engine what it is."""
+    """Read the facts of a deserialised engine."""
     name = engine.get_tensor_name(0)
     found: dict[str, Any] = {
         "profiles": tuple(
@@ -208,9 +209,9 @@ def _read_engine(trt: ModuleType, engine: Any, library: TensorRTLibrary) -> dict
 
 
 def _output_types(information: str) -> dict[str, int]:
-    """Layers of an engine per type of their outputs, from what the inspector says; none where it says nothing of use.
+    """Count an engine's layers per type of their outputs, from its inspector's text; empty if that states no types.
 
-    Some releases write text that is no JSON, or only the layers' names.
+    Some releases write text that is not JSON, or only the layers' names.
     """
     try:
         layers = json.loads(information)["Layers"]
@@ -221,7 +222,7 @@ def _output_types(information: str) -> dict[str, int]:
 
 
 def _layer_types(network: Any) -> dict[str, int]:
-    """Layers of the typed network per type of their first output, as TensorRT is bound to compute them."""
+    """Count the layers of the strongly typed network per type of their first output."""
     types = Counter(
         network.get_layer(index).get_output(0).dtype.name.lower()
         for index in range(network.num_layers)

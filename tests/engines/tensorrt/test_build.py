@@ -20,12 +20,12 @@ from n2n_deploy.engines.tensorrt.build import (
     build_engine,
 )
 from n2n_deploy.engines.tensorrt.library import import_tensorrt, make_logger
-from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+from n2n_deploy.engines.tensorrt.profiles import make_profiles
 from n2n_deploy.train.model import PRESETS
 
 Graphs = Callable[[str, Precision], onnx.ModelProto]
 
-PROFILES = plan_profiles([(512, 640)])
+PROFILES = make_profiles([(512, 640)])
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 
@@ -121,7 +121,7 @@ def test_builder_flags_follow_the_options(precision: Precision, portable: bool) 
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     network.add_input("image", trt.float32, (-1, 1, -1, -1))
-    profiles = plan_profiles([(512, 640), (64, 1024)])
+    profiles = make_profiles([(512, 640), (64, 1024)])
     options = BuildOptions("tensorrt", precision, profiles, portable=portable, optimization_level=2)
     config = _configure(trt, builder, network, options)
     assert config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE) == portable

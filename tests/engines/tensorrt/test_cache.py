@@ -10,7 +10,7 @@ import pytest
 
 from n2n_deploy.core.errors import HostError, UsageError
 from n2n_deploy.engines.tensorrt.cache import EngineCache, EngineKey, cache_folder
-from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+from n2n_deploy.engines.tensorrt.profiles import make_profiles
 
 KEY = EngineKey(
     model="ab" * 32,
@@ -18,7 +18,7 @@ KEY = EngineKey(
     version="1.7.1.116",
     gpu="NVIDIA RTX A6000 8.6",
     precision="fp16",
-    profiles=plan_profiles([(512, 512)]),
+    profiles=make_profiles([(512, 512)]),
 )
 FORK = multiprocessing.get_context("fork")
 
@@ -40,7 +40,7 @@ def test_built_engine_is_found_again(tmp_path: Path) -> None:
         {"version": "1.7.1.117"},
         {"gpu": "NVIDIA RTX A6000 8.9"},
         {"precision": "bf16"},
-        {"profiles": plan_profiles([(512, 520)])},
+        {"profiles": make_profiles([(512, 520)])},
     ],
 )
 def test_every_part_of_the_key_distinguishes_engines(tmp_path: Path, change: dict[str, object]) -> None:

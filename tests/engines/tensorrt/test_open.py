@@ -12,7 +12,7 @@ from n2n_deploy.device.gpus import GPU, Driver
 from n2n_deploy.engines.engine import Request
 from n2n_deploy.engines.select import choose_session
 from n2n_deploy.engines.tensorrt.open import NODE_PROFILES, open_tensorrt, shipped_engines
-from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+from n2n_deploy.engines.tensorrt.profiles import make_profiles
 from n2n_deploy.export.tensorrt_graph import LARGEST_TENSOR, largest_tensor
 from n2n_deploy.train.model import PRESETS
 
@@ -37,7 +37,7 @@ def facts(**changes: object) -> EngineFacts:
         "tensorrt_version": "1.7.1.116",
         "compute_capabilities": ("8.9", "12.0"),
         "hardware": "listed",
-        "profiles": plan_profiles([(512, 512)]),
+        "profiles": make_profiles([(512, 512)]),
     }
     return EngineFacts.model_validate(given | changes)
 

@@ -1,4 +1,4 @@
-"""The TensorRT session's bookkeeping: shapes, batches, plans, memory and graphs, on stand-ins for GPU and library."""
+"""The TensorRT session: shapes, batches, executors, memory and graphs, on stand-ins for GPU and library."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +17,13 @@ from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError, UsageError
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.tensorrt import run as tensorrt
-from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+from n2n_deploy.engines.tensorrt.profiles import make_profiles
 from n2n_deploy.engines.tensorrt.run import BEYOND, TensorRTSession
 from n2n_deploy.engines.tiling import plan_tiles
 
 Graphs = Callable[[str, Precision], onnx.ModelProto]
 
-PROFILES = plan_profiles([(96, 128), (64, 64)], batch=2)
+PROFILES = make_profiles([(96, 128), (64, 64)], batch=2)
 MODULE = tensorrt_library(PROFILES)
 FACTS = EngineFacts(
     library="tensorrt",
@@ -83,11 +83,11 @@ def test_each_stream_and_shape_is_captured_once_and_replayed(session: TensorRTSe
     assert session._engine.contexts == 4
 
 
-def test_plans_are_bounded_for_each_stream(session: TensorRTSession) -> None:
+def test_executors_of_a_stream_are_bounded(session: TensorRTSession) -> None:
     with Stream():
         for height in (64, 56, 48, 40, 32):
             session.run(images(1, 1, height, 64))
-    assert len(session._plans) == tensorrt.PLANS_PER_STREAM
+    assert len(session._executors) == tensorrt.EXECUTORS_PER_STREAM
 
 
 def test_shapes_of_a_stream_share_the_activation_memory_of_the_largest(session: TensorRTSession) -> None:
@@ -100,23 +100,23 @@ def test_shapes_of_a_stream_share_the_activation_memory_of_the_largest(session: 
     assert kept == [BYTES_PER_PIXEL * 64 * 64] * len(lanes)
 
 
-def test_plans_of_other_shapes_are_freed_if_memory_is_short(
+def test_executors_of_other_shapes_are_freed_if_memory_is_short(
     session: TensorRTSession, cupy: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room, real = {"plans": 1}, cupy.empty
+    room, real = {"executors": 1}, cupy.empty
 
     def empty(shape: Any, dtype: Any) -> Any:
-        if len(session._plans) >= room["plans"] and session._lock.locked():
-            raise MemoryError  # of a plan's buffers, for those are made under the lock
+        if len(session._executors) >= room["executors"] and session._lock.locked():
+            raise MemoryError  # of an executor's buffers, which are allocated under the lock
         return real(shape, dtype)
 
     monkeypatch.setattr(cupy, "empty", empty)
     with Stream():
         for height in (64, 32):
             session.run(images(1, 1, height, 64))
-        assert [shape for _, shape in session._plans] == [(1, 1, 32, 64)]
-        room["plans"] = 0
-        session._plans.clear()
+        assert [shape for _, shape in session._executors] == [(1, 1, 32, 64)]
+        room["executors"] = 0
+        session._executors.clear()
         with pytest.raises(MemoryError):
             session.run(images(1, 1, 32, 64))
 
