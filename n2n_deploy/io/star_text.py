@@ -34,7 +34,7 @@ def quoted(value: str) -> str:
     return f"'{value}'" if '"' in value else f'"{value}"'
 
 
-def loop(block: str, labels: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def loop(block: str, labels: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """Write a block with one loop as RELION 3.1 and later do.
 
     Args:
