@@ -90,9 +90,7 @@ def warn_if_busy() -> None:
     """Warn on standard error if other programs are running, which affects every number."""
     load = os.getloadavg()[0]
     if load > 0.3:
-        print(
-            f"warning: load average {load:.1f}: other programs are running; wall times suffer", file=sys.stderr
-        )
+        print(f"warning: load average {load:.1f}: other programs are running; wall times suffer", file=sys.stderr)
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:

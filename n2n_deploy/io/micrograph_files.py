@@ -1,5 +1,6 @@
 """Micrographs given as MRC files without a table: found by name, described by their headers, put into a table."""
 
+import functools
 import glob
 import math
 import os
@@ -91,8 +92,9 @@ def _expand(source: str, half_names: HalfNames, exclude: Path | None, notes: lis
     everything = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
     outside = everything
     if exclude is not None:
-        folder = os.path.realpath(exclude)
-        outside = [name for name in everything if not f"{os.path.realpath(name)}/".startswith(f"{folder}/")]
+        inside = f"{os.path.realpath(exclude)}/"
+        real = functools.cache(os.path.realpath)  # a round trip to the file system for a folder, not for a file
+        outside = [name for name in everything if not f"{real(os.path.dirname(name))}/".startswith(inside)]  # noqa: PTH120
     wholes = [name for name in outside if not half_names.is_half(Path(name))]
     left_out = []
     if len(outside) < len(everything):

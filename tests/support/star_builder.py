@@ -32,7 +32,7 @@ def optics_block(
 ) -> str:
     """Optics groups 1, 2, …: one, or as many as the longest argument has values."""
     values = (voltage, spherical_aberration, amplitude_contrast, pixel_size)
-    count = max(1 if _is_one_value(value) else len(value) for value in values)  # type: ignore[arg-type]
+    count = max(1 if _is_one_value(value) else len(value) for value in values)
     labels = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnMicrographPixelSize")
     numbers = range(1, count + 1)
     names = [f"opticsGroup{number}" for number in numbers]
