@@ -4,8 +4,8 @@
 
 By default a step has the paper's 10 patches of 192². The real training loop runs on patches of noise in a store on
 disk; the time per step is that between two reports of progress, after a warm-up (in which torch.compile compiles).
-torch.compile is measured on GPUs only, bf16 on GPUs and on processors with AMX. The host's work for a batch (reading, and
-pinning for a GPU) is timed separately: a thread does it ahead, so it costs nothing below 100 % of a step.
+torch.compile is measured on GPUs only, bf16 on GPUs and on processors with AMX. The host's work for a batch (reading,
+and pinning for a GPU) is timed separately: a thread does it ahead, so it costs nothing below 100 % of a step.
 """
 
 import argparse
