@@ -10,9 +10,7 @@ from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.records import Micrograph
-
-COARSE = 20.0
-"""Å per pixel at which halves are compared: beyond 40 Å nearly all micrographs have a strong signal."""
+from n2n_deploy.statistics.halves import IDENTICAL_CORRELATION, coarse_correlation, correlation
 
 _SAMPLE = 1 << 16  # bytes compared to tell whether two files are the same image
 
@@ -79,23 +77,6 @@ def same_image(a: Path, b: Path) -> bool:
     return samples[0] == samples[1]
 
 
-def coarse_correlation(even: NDArray[np.float32], odd: NDArray[np.float32], spacing: float) -> tuple[float, float]:
-    """Correlation of two images averaged over blocks of about 20 Å, and the standard error of a zero one.
-
-    Args:
-        even: (h, w).
-        odd: (h, w).
-        spacing: Å per pixel.
-    """
-    block = max(1, round(COARSE / spacing))
-    h, w = (side // block * block for side in even.shape)
-    coarse = [
-        image[:h, :w].reshape(h // block, block, w // block, block).mean(axis=(1, 3), dtype=np.float64).ravel()
-        for image in (even, odd)
-    ]
-    return float(np.corrcoef(coarse)[0, 1]), coarse[0].size ** -0.5
-
-
 def _refuse_unrelated(
     even: NDArray[np.float32],
     odd: NDArray[np.float32],
@@ -105,10 +86,10 @@ def _refuse_unrelated(
     shape: tuple[int, ...],
 ) -> None:
     """Refuse halves with the same noise, which teach the identity, and those without a common signal."""
-    correlation = float(np.vdot(even, odd)) / even.size
-    if correlation > 0.98:
+    alike = correlation(even, odd)
+    if alike > IDENTICAL_CORRELATION:
         raise DataError(
-            f"{even_path}: identical to the odd half {odd_path.name} (correlation {correlation:.3f}); "
+            f"{even_path}: identical to the odd half {odd_path.name} (correlation {alike:.3f}); "
             "noise2noise would learn to change nothing: make the halves from the even and the odd frames"
         )
     common, error = coarse_correlation(even, odd, pixel_size * shape[1] / even.shape[1])

@@ -24,18 +24,24 @@ from n2n_deploy.evaluation.truth import (
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable
 from n2n_deploy.report.entries import Flag
-from n2n_deploy.report.flags import NO_SIGNAL, no_signal
-from n2n_deploy.statistics.estimates import Covariances, Estimates, covariances, from_covariances, ring_covariances
+from n2n_deploy.report.flags import COMMON_NOISE, NO_SIGNAL, common_noise, no_signal
+from n2n_deploy.statistics.estimates import (
+    COVARIANCE_NAMES,
+    Covariances,
+    Estimates,
+    covariances,
+    from_covariances,
+    ring_covariances,
+)
+from n2n_deploy.statistics.frequency_bins import FrequencyBins
 from n2n_deploy.statistics.intervals import Interval, jackknife
-from n2n_deploy.statistics.shared_noise import COMMON_NOISE, CommonNoise, at_ctf_zeros, beyond_signal
+from n2n_deploy.statistics.shared_noise import CommonNoise, at_ctf_zeros, beyond_signal
 
 QUANTITIES = tuple(each.name for each in fields(Estimates) if each.name != "frequency")
 """Names of the estimates, in the order that tables have them."""
 
 RATIOS = ("snr_noisy", "snr_denoised", "sbr")
 """Estimates that are above 0 by nature."""
-
-_NAMES = tuple(each.name for each in fields(Covariances) if each.name != "frequency")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,9 +228,9 @@ def evaluate(
 
 def summarise(done: Sequence[MicrographEvaluation], bins: int | None = None) -> SetEvaluation:
     """Average covariances over micrographs, then estimate: ratios of averages, with confidence intervals."""
-    grid = _Grid([each.rings.frequency for each in done], bins)
-    rings = np.stack([grid.rebin(_stacked(each.rings, _NAMES), each.rings.frequency) for each in done])
-    images = np.stack([_stacked(each.image, _NAMES) for each in done])
+    grid = FrequencyBins([each.rings.frequency for each in done], bins)
+    rings = np.stack([grid.rebin(_stacked(each.rings, COVARIANCE_NAMES), each.rings.frequency) for each in done])
+    images = np.stack([_stacked(each.image, COVARIANCE_NAMES) for each in done])
     truths = [each.truth for each in done if each.truth is not None]
     true_rings = [
         TrueMoments(*[*grid.rebin(_stacked(each.true_rings, _MOMENTS), each.true_rings.frequency), grid.frequency])
@@ -241,37 +247,7 @@ def summarise(done: Sequence[MicrographEvaluation], bins: int | None = None) -> 
     )
 
 
-def binned(rings: Covariances, bins: int) -> Estimates:
-    """Estimate one micrograph's rings in fewer, wider ones."""
-    grid = _Grid([rings.frequency], bins)
-    values = grid.rebin(_stacked(rings, _NAMES), rings.frequency)
-    return from_covariances(Covariances(*[*values, grid.frequency]))
-
-
 _MOMENTS = tuple(each.name for each in fields(TrueMoments) if each.name != "frequency")
-
-
-class _Grid:
-    """A frequency axis for rings of several widths: what lies in a ring is dealt to those it overlaps."""
-
-    frequency: NDArray[Any]
-
-    def __init__(self, axes: Sequence[NDArray[np.float64]], bins: int | None) -> None:
-        end = max(float(axis[-1] + axis[1] / 2) for axis in axes)
-        widest = max(float(axis[1]) for axis in axes)
-        if bins is None or bins * widest > end:
-            self._edges = np.arange(-0.5, end / widest + 0.49) * widest
-            self._edges[0] = 0.0
-            self.frequency = np.arange(len(self._edges) - 1) * widest
-        else:
-            self._edges = np.linspace(0.0, end, bins + 1)
-            self.frequency = self._edges[:-1] + np.diff(self._edges) / 2
-
-    def rebin(self, values: NDArray[np.float64], frequency: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Bring (k, rings) on a frequency axis to (k, bins); the sums over all rings stay."""
-        edges = np.concatenate([[0.0], frequency + frequency[1] / 2])
-        sums = np.concatenate([np.zeros((len(values), 1)), np.cumsum(values, axis=1)], axis=1)
-        return np.diff([np.interp(self._edges, edges, row) for row in sums], axis=1)
 
 
 def _stacked(record: Any, names: Sequence[str]) -> NDArray[np.float64]:
@@ -284,7 +260,7 @@ def _statistic(means: NDArray[np.float64]) -> dict[str, Any]:
 
 
 def _flags(image: Covariances, pixels: int, common: Sequence[CommonNoise]) -> tuple[Flag, ...]:
-    found = [no_signal(image, pixels), *(look.flag for look in common)]
+    found = [no_signal(image, pixels), *(common_noise(look) for look in common)]
     return tuple(flag for flag in found if flag is not None)
 
 

@@ -12,11 +12,9 @@ from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.imaging.pixels import repair_pixels
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.records import Micrograph
+from n2n_deploy.statistics.halves import IDENTICAL_CORRELATION, correlation
 
 Image = NDArray[np.float32]
-
-IDENTICAL = 0.98
-"""Correlation of two halves from which on they are the same image; noise alone keeps real ones far below."""
 
 _RAW = 2048
 
@@ -69,10 +67,10 @@ def denoise_halves(micrograph: Micrograph, denoiser: Denoiser) -> Halves:
             f"{even_path}: the even half has {even_shape[0]}×{even_shape[1]} pixels and the odd half {odd_path.name} "
             f"{odd_shape[0]}×{odd_shape[1]}; halves of one micrograph have one shape"
         )
-    correlation = float((even.network_input * odd.network_input).mean(dtype=np.float64))
-    if correlation > IDENTICAL:
+    alike = correlation(even.network_input, odd.network_input)
+    if alike > IDENTICAL_CORRELATION:
         raise DataError(
-            f"{even_path}: identical to the odd half {odd_path.name} (correlation {correlation:.3f}), so that no "
+            f"{even_path}: identical to the odd half {odd_path.name} (correlation {alike:.3f}), so that no "
             "noise can be told from signal; make the halves from the even and from the odd frames"
         )
     return Halves(

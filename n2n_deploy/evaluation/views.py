@@ -1,31 +1,25 @@
 """What is to be seen of an evaluation: the figures of the set, and each micrograph's entry in the report."""
 
-import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from n2n_deploy.evaluation.evaluate import Evaluation, MicrographEvaluation, SetEvaluation, binned
+from n2n_deploy.evaluation.evaluate import Evaluation, MicrographEvaluation, SetEvaluation
 from n2n_deploy.evaluation.halves import Halves
-from n2n_deploy.report.entries import Curves, MicrographEntry
+from n2n_deploy.report.entries import MicrographEntry
+from n2n_deploy.report.estimates import CURVE_POINTS, with_estimates
 from n2n_deploy.report.figures import BLUE, GREY, RED, figure, resolution_axis
-from n2n_deploy.report.flags import NO_SIGNAL
 from n2n_deploy.report.views import view
-from n2n_deploy.statistics.estimates import Covariances, from_covariances
 from n2n_deploy.statistics.intervals import LEVEL
 
 _LEAST, _MOST = 1e-4, 1e5
 """SSNR that the figure reaches from and to: below, nothing is seen; beyond, a smooth image, not a clear one."""
 
-_POINTS = 60
-"""Of a curve in a figure; single rings scatter too much to be looked at."""
-
 
 def write_figures(folder: Path, result: Evaluation) -> dict[str, bytes]:
     """Draw SSNR and recovered signal fraction over resolution; returns the PNG files by caption."""
-    whole = result.whole(_POINTS)
+    whole = result.whole(CURVE_POINTS)
     if whole is None:
         return {}
     with figure(folder / "ssnr.png") as (axes,):
@@ -74,28 +68,6 @@ def entry_of(done: MicrographEvaluation, halves: Halves, limit: int) -> Microgra
         views=views,
     )
     return with_estimates(entry, done.image, done.rings)
-
-
-def with_estimates(entry: MicrographEntry, image: Covariances, rings: Covariances) -> MicrographEntry:
-    """Add to an entry what its halves say: SNR, SBR and recovered signal fraction, and SSNR by frequency.
-
-    Args:
-        entry: of the micrograph; flagged for having no signal, it gets no ratios to it.
-        image: covariances of its halves over the pixels.
-        rings: the same over the Fourier rings.
-    """
-    found, curves = from_covariances(image), binned(rings, _POINTS)
-    snr, fraction = (found.snr_noisy, found.snr_denoised), found.recovered_signal_fraction
-    # Where there is next to no signal, a fraction of it may be anything, and would be sorted as the best or the worst.
-    known = NO_SIGNAL not in (flag.kind for flag in entry.flags)
-    zeros = entry.views.spectra.zeros if entry.views else ()
-    return replace(
-        entry,
-        snr=snr if known and all(map(math.isfinite, snr)) else None,
-        sbr=found.sbr if known and math.isfinite(found.sbr) else None,
-        recovered=fraction if known and math.isfinite(fraction) else None,
-        ssnr=Curves(curves.frequency, curves.snr_noisy, curves.snr_denoised, zeros),
-    )
 
 
 def _curve(axes: Any, whole: SetEvaluation, name: str, colour: str, label: str, floor: float = -np.inf) -> None:

@@ -6,9 +6,11 @@ import numpy as np
 
 from n2n_deploy.report.entries import Flag
 from n2n_deploy.statistics.estimates import Covariances
+from n2n_deploy.statistics.halves import IDENTICAL_CORRELATION
+from n2n_deploy.statistics.shared_noise import CommonNoise
 from n2n_deploy.statistics.spectra import ThonFit
 
-FLAT, NOTHING, EMPTY, RINGS, OUTLIER, NO_SIGNAL, IDENTICAL_HALVES = (
+FLAT, NOTHING, EMPTY, RINGS, OUTLIER, NO_SIGNAL, IDENTICAL_HALVES, COMMON_NOISE = (
     "flat power",
     "nothing found",
     "empty area",
@@ -16,6 +18,7 @@ FLAT, NOTHING, EMPTY, RINGS, OUTLIER, NO_SIGNAL, IDENTICAL_HALVES = (
     "outlier SNR",
     "no signal in common",
     "identical halves",
+    "noise common to the halves",
 )
 """The kinds of flags raised here."""
 
@@ -28,6 +31,7 @@ _RINGS_SEEN = 0.4
 _RINGS_MISSED = 0.2
 _FAR = 5.0
 _FEWEST = 8
+_COMMON_SHARE, _COMMON_SIGMAS = 0.01, 5.0
 
 
 def empty_area(image: np.ndarray) -> float:
@@ -90,13 +94,37 @@ def no_signal(image: Covariances, pixels: int) -> Flag | None:
         image: covariances over the pixels of the halves.
         pixels: how many there are.
     """
-    correlation, error = image.m1m2 / np.sqrt(image.m1m1 * image.m2m2), pixels**-0.5
+    correlation, error = image.noisy_correlation, pixels**-0.5
     if correlation >= 4 * error:
         return None
     return Flag(
         NO_SIGNAL,
         f"the halves have no signal in common (correlation {correlation:.4f} ± {error:.4f}): halves of "
         "different micrographs, or an empty one?",
+    )
+
+
+def identical_halves(image: Covariances) -> Flag | None:
+    """Flag halves that are one image, of which no noise can be told from signal.
+
+    Args:
+        image: covariances over the pixels of the halves.
+    """
+    if image.noisy_correlation <= IDENTICAL_CORRELATION:
+        return None
+    text = f"the halves are one image (correlation {image.noisy_correlation:.3f}): no noise can be told from signal"
+    return Flag(IDENTICAL_HALVES, text)
+
+
+def common_noise(found: CommonNoise) -> Flag | None:
+    """Flag noise that both halves share, where it is beyond doubt and large enough to matter."""
+    if found.share < _COMMON_SHARE or found.share < _COMMON_SIGMAS * found.error:
+        return None
+    return Flag(
+        COMMON_NOISE,
+        f"{found.share:.1%} (± {found.error:.1%}) of the power {found.where} is common to both halves, where there "
+        "is no signal: a detector artefact (gain reference, hot or interpolated pixels)? It counts as signal "
+        "in the estimates and teaches a network to keep it",
     )
 
 

@@ -70,6 +70,15 @@ class Covariances:
     d2m1: Values
     frequency: Values = None
 
+    @property
+    def noisy_correlation(self) -> Values:
+        """Correlation coefficient of the two noisy halves."""
+        return self.m1m2 / np.sqrt(self.m1m1 * self.m2m2)
+
+
+COVARIANCE_NAMES = tuple(each.name for each in fields(Covariances) if each.name != "frequency")
+"""The eight of them, in order."""
+
 
 def covariances(m1: Array, m2: Array, d1: Array, d2: Array) -> Covariances:
     """Covariances over the pixels of an image (eq. 14).
@@ -122,8 +131,7 @@ def mean_covariances(images: Sequence[Covariances]) -> Covariances:
 
     Ratios of averages are what a set has; averages of ratios would be ruled by the images with least signal.
     """
-    names = [field.name for field in fields(Covariances) if field.name != "frequency"]
-    means = [sum(getattr(image, name) for image in images) / len(images) for name in names]
+    means = [sum(getattr(image, name) for image in images) / len(images) for name in COVARIANCE_NAMES]
     return Covariances(*[*means, images[0].frequency])
 
 

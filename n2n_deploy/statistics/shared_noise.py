@@ -13,17 +13,12 @@ from numpy.typing import NDArray
 from n2n_deploy.device.arrays import rfft2
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.imaging.fourier import frequencies
-from n2n_deploy.report.entries import Flag
-
-COMMON_NOISE = "noise common to the halves"
-"""Kind of the flag."""
 
 FINEST_SIGNAL = 3.0
 """Å; beyond the ring of vitreous ice at 3.7 Å, one micrograph has next to no signal."""
 
 _COARSEST = 20.0
 _BANDS = 12
-_SHARE, _SIGMAS = 0.01, 5.0
 _WINDOW = (128 / 35) * (3 / 8) ** 2
 """Independent components under a Hann window over all of them, for each axis: ⟨w²⟩² / ⟨w⁴⟩."""
 
@@ -43,18 +38,6 @@ class CommonNoise:
     share: float
     error: float
     where: str
-
-    @property
-    def flag(self) -> Flag | None:
-        """Say so where it is beyond doubt and large enough to matter."""
-        if self.share < _SHARE or self.share < _SIGMAS * self.error:
-            return None
-        return Flag(
-            COMMON_NOISE,
-            f"{self.share:.1%} (± {self.error:.1%}) of the power {self.where} is common to both halves, where there "
-            "is no signal: a detector artefact (gain reference, hot or interpolated pixels)? It counts as signal "
-            "in the estimates and teaches a network to keep it",
-        )
 
 
 def beyond_signal(even: Image, odd: Image, pixel_size: float) -> CommonNoise | None:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from n2n_deploy import data
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.imaging.fourier import frequencies
+from n2n_deploy.report.flags import common_noise
 from n2n_deploy.statistics.shared_noise import CommonNoise, at_ctf_zeros, beyond_signal
 
 OPTICS = Optics(1.0, 300.0, 2.7, 0.1)
@@ -35,7 +36,7 @@ def test_common_noise_is_told_from_signal(common: float, signal: float) -> None:
     assert found is not None
     power = 1 + 0.5 * signal * np.exp(-2 * 60 * 0.13**2)
     assert found.share == pytest.approx(common / power, abs=4 * found.error)
-    assert (found.flag is not None) == (common > 0)
+    assert (common_noise(found) is not None) == (common > 0)
     assert np.mean(even * odd) > common + 0.01 * signal, "the halves have signal in common as well"
 
 
@@ -57,7 +58,7 @@ def test_a_gain_error_shows_on_a_real_micrograph(gain: float, expected: float) -
     assert found is not None
     assert found.share == pytest.approx(gain**2 * even.mean() / (1 + gain**2 * even.mean()), abs=0.015)
     assert found.share == pytest.approx(expected, abs=0.015)
-    assert (found.flag is not None) == (gain > 0)
+    assert (common_noise(found) is not None) == (gain > 0)
 
 
 def test_coarse_pixels_say_nothing_of_frequencies_beyond_signal() -> None:
@@ -67,8 +68,8 @@ def test_coarse_pixels_say_nothing_of_frequencies_beyond_signal() -> None:
 
 
 def test_a_flag_needs_size_and_certainty() -> None:
-    assert CommonNoise(0.009, 0.0001, "").flag is None
-    assert CommonNoise(0.2, 0.05, "").flag is None
-    flag = CommonNoise(0.05, 0.001, "beyond 3 Å").flag
+    assert common_noise(CommonNoise(0.009, 0.0001, "")) is None
+    assert common_noise(CommonNoise(0.2, 0.05, "")) is None
+    flag = common_noise(CommonNoise(0.05, 0.001, "beyond 3 Å"))
     assert flag is not None
     assert "5.0% (± 0.1%) of the power beyond 3 Å" in flag.text

@@ -14,8 +14,8 @@ from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import read_micrographs
+from n2n_deploy.statistics.halves import coarse_correlation
 from n2n_deploy.train import patches as patches_module
-from n2n_deploy.train.pairs import coarse_correlation
 from n2n_deploy.train.patches import PatchStore, cut_pairs, prepare_patches
 
 SUFFIXES = ("DW", "EVN", "ODD")
