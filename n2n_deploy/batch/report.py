@@ -51,16 +51,7 @@ class EntryKeeper:
             micrograph.ctf,
             self.limit,
         )
-        entry = MicrographEntry(
-            micrograph.name,
-            "denoised",
-            seconds=seconds,
-            pixel_size=micrograph.optics.pixel_size,
-            defocus=_defocus(job),
-            flags=views.flags,
-            notes=tuple(notes),
-            views=views,
-        )
+        entry = MicrographEntry.of(micrograph, "denoised", seconds=seconds, notes=tuple(notes), views=views)
         if result.halves:
             m1, m2, d1, d2 = map(to_numpy, result.halves)
             entry = with_halves(entry, (m1, m2, d1, d2), result.spacing, micrograph)
@@ -108,12 +99,6 @@ def _now(entry: MicrographEntry, output: Path) -> MicrographEntry | None:
     return replace(entry, status="kept" if entry.status == "kept" else "done before")
 
 
-def _defocus(job: Job) -> float | None:
-    """Mean defocus of a micrograph in µm; None where there is no CTF."""
-    ctf = job.micrograph.ctf
-    return None if ctf is None else (ctf.defocus_u + ctf.defocus_v) / 2e4
-
-
 @dataclass(frozen=True)
 class _Entries:
     """The rows of the report, each read from disk when it is asked for: memory does not grow with the batch."""
@@ -143,7 +128,7 @@ class _Entries:
                 kept = store.get(str(job.output.relative_to(self.mirror.output)), _work(job))
             if kept is not None:
                 return replace(kept, name=job.micrograph.name, status=status)
-        return MicrographEntry(job.micrograph.name, status, reason, defocus=_defocus(job))
+        return MicrographEntry.of(job.micrograph, status, reason)
 
     def _status(self, job: Job) -> tuple[str, str]:
         if (reason := self.failures.get(job.micrograph.name)) is not None:

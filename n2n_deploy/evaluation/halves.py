@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.errors import names_file
 from n2n_deploy.denoiser.denoised import Denoised
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.imaging.pixels import repair_pixels
+from n2n_deploy.io.halves import half_files, refuse_identical
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.statistics.halves import IDENTICAL_CORRELATION, correlation
 
 Image = NDArray[np.float32]
 
@@ -59,20 +59,9 @@ def denoise_halves(micrograph: Micrograph, denoiser: Denoiser) -> Halves:
             image, or one of them is the whole sum.
         HostError: the memory does not suffice.
     """
-    even_path, odd_path = _half(micrograph, "even"), _half(micrograph, "odd")
-    even_shape, even_raw, even = _denoise(even_path, micrograph, denoiser)
-    odd_shape, odd_raw, odd = _denoise(odd_path, micrograph, denoiser)
-    if even_shape != odd_shape:
-        raise DataError(
-            f"{even_path}: the even half has {even_shape[0]}×{even_shape[1]} pixels and the odd half {odd_path.name} "
-            f"{odd_shape[0]}×{odd_shape[1]}; halves of one micrograph have one shape"
-        )
-    alike = correlation(even.network_input, odd.network_input)
-    if alike > IDENTICAL_CORRELATION:
-        raise DataError(
-            f"{even_path}: identical to the odd half {odd_path.name} (correlation {alike:.3f}), so that no "
-            "noise can be told from signal; make the halves from the even and from the odd frames"
-        )
+    files = half_files(micrograph)
+    (even_raw, even), (odd_raw, odd) = (_denoise(path, micrograph, denoiser) for path in files)
+    refuse_identical(even.network_input, odd.network_input, files)
     return Halves(
         even.network_input,
         odd.network_input,
@@ -86,23 +75,10 @@ def denoise_halves(micrograph: Micrograph, denoiser: Denoiser) -> Halves:
     )
 
 
-def _half(micrograph: Micrograph, which: str) -> Path:
-    path = micrograph.even if which == "even" else micrograph.odd
-    if path is None:
-        raise DataError(f"{micrograph.name}: the table names no {which} half; see --suffixes, --even and --odd")
-    if not path.is_file():
-        raise DataError(f"{path}: the {which} half is not there; see --suffixes, --even, --odd and --project")
-    if micrograph.path.exists() and path.samefile(micrograph.path):
-        raise DataError(f"{path}: the {which} half is the whole sum itself; name the sums of the two sets of frames")
-    return path
-
-
-def _denoise(path: Path, micrograph: Micrograph, denoiser: Denoiser) -> tuple[tuple[int, int], Image, Denoised]:
+def _denoise(path: Path, micrograph: Micrograph, denoiser: Denoiser) -> tuple[Image, Denoised]:
     """Denoise one half; all but the middle of its raw pixels are let go before the next is read."""
     pixels = read_mrc(path).data
-    try:
+    with names_file(path):
         result = denoiser.denoise(pixels, micrograph.optics, micrograph.ctf)
-    except DataError as error:
-        raise error if path.name in str(error) else DataError(f"{path}: {error}") from error
     middle = tuple(slice((n - min(n, _RAW)) // 2, (n + min(n, _RAW)) // 2) for n in pixels.shape)
-    return (pixels.shape[0], pixels.shape[1]), repair_pixels(pixels[middle])[0], result
+    return repair_pixels(pixels[middle])[0], result

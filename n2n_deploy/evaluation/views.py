@@ -56,16 +56,8 @@ def entry_of(done: MicrographEvaluation, halves: Halves, limit: int) -> Microgra
     """
     micrograph = done.micrograph
     views = view(halves.even, halves.denoised_even, halves.spacing, micrograph.optics, micrograph.ctf, limit)
-    ctf = micrograph.ctf
-    entry = MicrographEntry(
-        micrograph.name,
-        "evaluated",
-        seconds=done.seconds,
-        pixel_size=micrograph.optics.pixel_size,
-        defocus=None if ctf is None else (ctf.defocus_u + ctf.defocus_v) / 2e4,
-        flags=(*done.flags, *views.flags),
-        notes=done.notes,
-        views=views,
+    entry = MicrographEntry.of(
+        micrograph, "evaluated", seconds=done.seconds, flags=done.flags, notes=done.notes, views=views
     )
     return with_estimates(entry, done.image, done.rings)
 

@@ -7,6 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from n2n_deploy.io.records import Micrograph
+
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
@@ -118,6 +120,31 @@ class MicrographEntry:
     notes: tuple[str, ...] = ()
     views: Views | None = None
     ssnr: Curves | None = None
+
+    @classmethod
+    def of(
+        cls,
+        micrograph: Micrograph,
+        status: str,
+        reason: str = "",
+        *,
+        seconds: float | None = None,
+        flags: tuple[Flag, ...] = (),
+        notes: tuple[str, ...] = (),
+        views: Views | None = None,
+    ) -> Self:
+        """Make the entry of a micrograph from its record; flags of `views` are appended to those given."""
+        return cls(
+            micrograph.name,
+            status,
+            reason,
+            seconds=seconds,
+            pixel_size=micrograph.optics.pixel_size,
+            defocus=None if micrograph.ctf is None else micrograph.ctf.mean_defocus / 1e4,
+            flags=(*flags, *(views.flags if views else ())),
+            notes=notes,
+            views=views,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_json` makes the entry again (curves at four digits)."""

@@ -27,10 +27,10 @@ class FrequencyBins:
         if bins is None or bins * widest > end:
             self._edges = np.arange(-0.5, end / widest + 0.49) * widest
             self._edges[0] = 0.0
-            self.frequency = np.arange(len(self._edges) - 1) * widest
+            self.frequency = np.arange(len(self._edges) - 1, dtype=np.float64) * widest
         else:
             self._edges = np.linspace(0.0, end, bins + 1)
-            self.frequency = self._edges[:-1] + np.diff(self._edges) / 2
+            self.frequency = (np.arange(bins, dtype=np.float64) + 0.5) * (end / bins)
 
     def rebin(self, values: NDArray[np.float64], frequency: NDArray[np.float64]) -> NDArray[np.float64]:
         """Distribute sums over rings, (k, rings) on a frequency axis, over the bins, (k, bins); their total is kept."""

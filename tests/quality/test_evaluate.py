@@ -34,20 +34,23 @@ def spoiled(one: Path, tmp_path: Path) -> Path:
 
 
 SPOILERS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (lambda folder: (folder / "mic_0002_ODD.mrc").unlink(), "the odd half is not there"),
+    "missing": (lambda folder: (folder / "mic_0002_ODD.mrc").unlink(), "the odd half is missing"),
     "cut short": (lambda folder: (folder / "mic_0002_ODD.mrc").write_bytes(b"MRC"), "mic_0002_ODD.mrc"),
     "identical": (
         lambda folder: shutil.copy(folder / "mic_0002_EVN.mrc", folder / "mic_0002_ODD.mrc"),
         "identical to the odd half",
     ),
-    "of another shape": (lambda folder: _write(folder / "mic_0002_ODD.mrc", np.ones((300, 200))), "no signal"),
-    "cropped": (lambda folder: _write(folder / "mic_0002_ODD.mrc", _read(folder, 2, "ODD")[:, :200]), "one shape"),
+    "constant": (lambda folder: _write(folder / "mic_0002_ODD.mrc", np.ones((300, 320))), "no signal"),
+    "of another shape": (
+        lambda folder: _write(folder / "mic_0002_ODD.mrc", _read(folder, 2, "ODD")[:, :200]),
+        "must have the same shape",
+    ),
     "the sum": (
         lambda folder: (
             (folder / "mic_0002_ODD.mrc").unlink()
             or (folder / "mic_0002_ODD.mrc").symlink_to(folder / "mic_0002_DW.mrc")
         ),
-        "the whole sum itself",
+        "the same image as the sum",
     ),
 }
 

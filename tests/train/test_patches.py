@@ -167,12 +167,12 @@ def spoil_swapped(sums: dict[str, Any], others: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (spoil_missing, "bad_ODD.mrc: the odd half is not there"),
-        (spoil_shape, "bad_EVN.mrc: the even half is 400×384 and the odd half bad_ODD.mrc 400×376"),
+        (spoil_missing, "bad_ODD.mrc: the odd half is missing"),
+        (spoil_shape, "bad_ODD.mrc: the odd half has 400×376 pixels, bad_EVN.mrc has 400×384"),
         (spoil_nan, "bad_EVN.mrc"),
         (spoil_black, "bad_EVN.mrc.*no signal"),
         (spoil_identical, "bad_EVN.mrc: identical to the odd half bad_ODD.mrc"),
-        (spoil_sum, "bad_EVN.mrc: is the same image as the sum bad_DW.mrc"),
+        (spoil_sum, "bad_EVN.mrc: the even half is the same image as the sum bad_DW.mrc"),
         (spoil_swapped, "bad_EVN.mrc: has no signal in common with bad_ODD.mrc"),
     ],
 )
