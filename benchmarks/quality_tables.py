@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality_methods import Case, Method
-from n2n_deploy.evaluation.evaluate import MicrographEvaluation, SetEvaluation, summarise
-from n2n_deploy.evaluation.halves import Halves
-from n2n_deploy.evaluation.truth import true_moments, true_ring_moments
+from n2n_deploy.evaluation.denoised_halves import DenoisedHalves
+from n2n_deploy.evaluation.ground_truth import true_moments, true_ring_moments
+from n2n_deploy.evaluation.micrograph_evaluation import MicrographEvaluation
+from n2n_deploy.evaluation.set_evaluation import SetEvaluation, evaluate_set
 from n2n_deploy.report.figures import write_csv
 from n2n_deploy.statistics.estimates import Covariances, covariances, mean_covariances, ring_covariances
 
@@ -56,7 +57,7 @@ def measure(method: Method, cases: Sequence[Case]) -> Result:
         even, odd = case.prepared["even"], case.prepared["odd"]
         levels = (even.mean, even.std), (odd.mean, odd.std)
         images = even.image, odd.image, method(case, "even"), method(case, "odd")
-        halves = Halves(*images, even.spacing, (case.raw["even"], case.raw["odd"]), levels)
+        halves = DenoisedHalves(*images, even.spacing, (case.raw["even"], case.raw["odd"]), levels)
         signal = (case.truth["even"], case.truth["odd"]) if case.truth else None
         if signal:
             pairs = list(zip(images[2:], signal, strict=True))
@@ -76,7 +77,7 @@ def measure(method: Method, cases: Sequence[Case]) -> Result:
                 0.0,
             )
         )
-    return Result(summarise(done, BINS), mean_covariances([each.rings for each in done]), tuple(errors))
+    return Result(evaluate_set(done, BINS), mean_covariances([each.rings for each in done]), tuple(errors))
 
 
 def error(denoised: NDArray[np.float32], true: NDArray[np.float32]) -> float:

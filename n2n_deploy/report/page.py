@@ -16,7 +16,7 @@ from typing import Any
 
 from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.report.entries import Flag, MicrographEntry, RunInfo
-from n2n_deploy.report.flags import OUTLIER, outlier_flags
+from n2n_deploy.report.flags import OUTLIERS, outlier_flags
 from n2n_deploy.report.run_info import facts
 
 _FAILED = ("failed", "refused")
@@ -44,8 +44,8 @@ def write_report(path: Path, run: RunInfo, entries: Iterable[MicrographEntry]) -
         if entry.status in _FAILED:
             failures.append(replace(entry, views=None, ssnr=None))
     outliers = outlier_flags([row["snr_noisy"] for row in rows], [row["kept"] for row in rows])
-    for index, flag in outliers.items():
-        rows[index]["flags"].append(flag.kind)
+    for index, flags in outliers.items():
+        rows[index]["flags"] += [flag.kind for flag in flags]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_resource("report.html.j2"))
     with atomic_write(path) as stream:
@@ -104,10 +104,10 @@ def _row(entry: MicrographEntry) -> dict[str, Any]:
     }
 
 
-def _details(entries: Iterable[MicrographEntry], outliers: Mapping[int, Flag]) -> Iterator[Any]:
+def _details(entries: Iterable[MicrographEntry], outliers: Mapping[int, tuple[Flag, ...]]) -> Iterator[Any]:
     for index, entry in enumerate(entries):
         if index in outliers:
-            entry = replace(entry, flags=(*entry.flags, outliers[index]))
+            entry = replace(entry, flags=(*entry.flags, *outliers[index]))
         block = _json(entry.as_json())
         yield _safe(f'{_ENTRY}{index}">{block}</script>\n')
 
@@ -124,4 +124,4 @@ def read_report(path: Path) -> Iterator[MicrographEntry]:
                 with suppress(ValueError, KeyError, TypeError):
                     text = line[line.index(">") + 1 : line.rindex("</script>")]
                     entry = MicrographEntry.from_json(json.loads(text))
-                    yield replace(entry, flags=tuple(flag for flag in entry.flags if flag.kind != OUTLIER))
+                    yield replace(entry, flags=tuple(flag for flag in entry.flags if flag.kind not in OUTLIERS))

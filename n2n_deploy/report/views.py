@@ -6,7 +6,7 @@ from n2n_deploy.core.errors import DataError
 from n2n_deploy.device.arrays import rfft2, standard_deviation
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.report.entries import Curves, Views
-from n2n_deploy.report.flags import flags_of
+from n2n_deploy.report.flags import image_flags
 from n2n_deploy.report.thumbnails import pictures
 from n2n_deploy.statistics.spectra import ctf_zeros, fit_thon_rings, frequencies, power
 
@@ -50,7 +50,7 @@ def view(
         pictures(noisy, denoised, spectra, limit),
         Curves(_thinned(frequency), _thinned(before), _thinned(after), zeros),
         power_kept,
-        flags_of(noisy, frequency, before, power_kept, thon),
+        image_flags(noisy, frequency, before, power_kept, thon),
     )
 
 

@@ -13,7 +13,8 @@ from n2n_deploy.bundle.archive import write_bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
-from n2n_deploy.evaluation.evaluate import MicrographEvaluation, evaluate
+from n2n_deploy.evaluation.micrograph_evaluation import MicrographEvaluation
+from n2n_deploy.evaluation.table_evaluation import evaluate_table
 from n2n_deploy.io.star import read_micrographs
 
 from .browser import open_browser
@@ -60,7 +61,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def measured(star: Path, model: Path, function: Callable[[Image], Image]) -> list[MicrographEvaluation]:
     with Denoiser(model, session=Function(function)) as denoiser:
-        result = evaluate(read_micrographs(star, need_halves=True), denoiser, truth=star.parent / "truth")
+        result = evaluate_table(read_micrographs(star, need_halves=True), denoiser, truth=star.parent / "truth")
     assert not result.failures
     return result.done
 

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from n2n_deploy import data
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.imaging.fourier import frequencies
-from n2n_deploy.report.flags import common_noise
-from n2n_deploy.statistics.shared_noise import CommonNoise, at_ctf_zeros, beyond_signal
+from n2n_deploy.report.flags import shared_noise_flag
+from n2n_deploy.statistics.shared_noise import SharedNoise, at_ctf_zeros, beyond_signal
 
 OPTICS = Optics(1.0, 300.0, 2.7, 0.1)
 CTF = CTFParameters(12000.0, 11500.0, 30.0)
@@ -35,14 +35,14 @@ def test_common_noise_is_told_from_signal(common: float, signal: float) -> None:
     found = at_ctf_zeros(even, odd, SPACING, OPTICS, CTF)
     assert found is not None
     power = 1 + 0.5 * signal * np.exp(-2 * 60 * 0.13**2)
-    assert found.share == pytest.approx(common / power, abs=4 * found.error)
-    assert (common_noise(found) is not None) == (common > 0)
+    assert found.fraction == pytest.approx(common / power, abs=4 * found.error)
+    assert (shared_noise_flag(found) is not None) == (common > 0)
     assert np.mean(even * odd) > common + 0.01 * signal, "the halves have signal in common as well"
 
 
 def test_its_error_is_the_scatter_of_the_estimate() -> None:
     found = [at_ctf_zeros(*halves(0.0, 1.0, seed), SPACING, OPTICS, CTF) for seed in range(1, 17)]
-    shares, errors = np.array([(each.share, each.error) for each in found if each is not None]).T
+    shares, errors = np.array([(each.fraction, each.error) for each in found if each is not None]).T
     assert np.std(shares) == pytest.approx(np.mean(errors), rel=0.5)
     assert abs(np.mean(shares)) < 4 * np.mean(errors) / np.sqrt(16)
 
@@ -56,9 +56,9 @@ def test_a_gain_error_shows_on_a_real_micrograph(gain: float, expected: float) -
     pattern = 1 + gain * np.random.default_rng(1).standard_normal(even.shape)
     found = beyond_signal(*(half.astype(np.float32) for half in (even * pattern, odd * pattern)), 0.85378)
     assert found is not None
-    assert found.share == pytest.approx(gain**2 * even.mean() / (1 + gain**2 * even.mean()), abs=0.015)
-    assert found.share == pytest.approx(expected, abs=0.015)
-    assert (common_noise(found) is not None) == (gain > 0)
+    assert found.fraction == pytest.approx(gain**2 * even.mean() / (1 + gain**2 * even.mean()), abs=0.015)
+    assert found.fraction == pytest.approx(expected, abs=0.015)
+    assert (shared_noise_flag(found) is not None) == (gain > 0)
 
 
 def test_coarse_pixels_say_nothing_of_frequencies_beyond_signal() -> None:
@@ -68,8 +68,8 @@ def test_coarse_pixels_say_nothing_of_frequencies_beyond_signal() -> None:
 
 
 def test_a_flag_needs_size_and_certainty() -> None:
-    assert common_noise(CommonNoise(0.009, 0.0001, "")) is None
-    assert common_noise(CommonNoise(0.2, 0.05, "")) is None
-    flag = common_noise(CommonNoise(0.05, 0.001, "beyond 3 Å"))
+    assert shared_noise_flag(SharedNoise(0.009, 0.0001, "")) is None
+    assert shared_noise_flag(SharedNoise(0.2, 0.05, "")) is None
+    flag = shared_noise_flag(SharedNoise(0.05, 0.001, "beyond 3 Å"))
     assert flag is not None
-    assert "5.0% (± 0.1%) of the power beyond 3 Å" in flag.text
+    assert "5.0% (± 0.1%) of their power beyond 3 Å" in flag.text

@@ -127,7 +127,7 @@ def test_a_set_has_the_ratio_of_averages() -> None:
 def test_halves_of_different_shapes_are_refused() -> None:
     image, other = np.zeros((8, 8)), np.zeros((8, 6))
     for function in (s3.covariances, lambda *images: s3.ring_covariances(*images, (1.0, 1.0))):
-        with pytest.raises(DataError, match="8×6, 8×8"):
+        with pytest.raises(DataError, match="6×8, 8×8"):
             function(image, image, image, other)
 
 

@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from n2n_deploy.cli.app import build
 from n2n_deploy.core.errors import DataError, HostError, UsageError
-from n2n_deploy.evaluation import run as evaluation_run
-from n2n_deploy.evaluation.evaluate import QUANTITIES, summarise
-from n2n_deploy.evaluation.run import EvaluationRun, run_evaluation
+from n2n_deploy.evaluation import evaluation_run
+from n2n_deploy.evaluation.evaluation_run import EvaluationRun, run_evaluation
+from n2n_deploy.evaluation.set_evaluation import evaluate_set
 from n2n_deploy.simulate import simulate
+from n2n_deploy.statistics.estimates import QUANTITIES
 
 from .conftest import Function, MakeModel, measured, write_convolution
 
@@ -84,7 +85,7 @@ def test_halves_of_different_micrographs_are_flagged(spoiled: Path, make_model: 
     run = run_evaluation(spoiled, make_model(), tmp_path / "out", session=Function(np.copy))
     assert [[flag.kind for flag in done.flags] for done in run.result.done] == [[], ["no signal in common"], []]
     # They would halve the set's signal, and count as noise.
-    assert run.result.left_out == run.document["left_out_of_the_set"] == ["micrographs/mic_0002_DW.mrc"]
+    assert run.result.excluded == run.document["excluded_from_the_set"] == ["micrographs/mic_0002_DW.mrc"]
     assert run.whole is not None
     (spoiled.parent / "micrographs" / "mic_0002_ODD.mrc").unlink()
     without = run_evaluation(spoiled, make_model(), tmp_path / "without", session=Function(np.copy))
@@ -102,13 +103,13 @@ def test_noise_that_halves_share_is_told_beside_the_set(make_model: MakeModel, t
         _write(folder / f"mic_0003_{half}.mrc", image + image.std() * artefact, 1.0)
     shutil.copy(folder / "mic_0001_ODD.mrc", folder / "mic_0002_ODD.mrc")
     run = run_evaluation(star, make_model(), tmp_path / "out", session=Function(np.copy))
-    left_out, noisy = run.document["remarks"]
-    assert left_out == "1 of 3 micrographs left out of the set: no signal common to their halves"
-    assert noisy.startswith("1 of 2 micrographs in the set: noise common to their halves")
+    excluded, noisy = run.document["remarks"]
+    assert excluded == "1 of 3 micrographs excluded from the set: no signal in common"
+    assert noisy.startswith("1 of 2 micrographs in the set: shared noise counts as signal")
     assert len(run.document["each"]) == 3
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "left out of the set" in page
-    assert "noise common to their halves" in page
+    assert "excluded from the set" in page
+    assert "shared noise counts as signal" in page
 
 
 def test_a_table_without_halves_is_refused(one: Path, make_model: MakeModel, tmp_path: Path) -> None:
@@ -128,8 +129,8 @@ def test_truth_that_is_not_there_or_no_truth(spoiled: Path, make_model: MakeMode
     (truth / "mic_0001.mrc").unlink()
     _write(truth / "mic_0003.mrc", np.random.default_rng(0).normal(size=(300, 320)))
     run = run_evaluation(spoiled, make_model(), tmp_path / "out", truth=truth, session=Function(np.copy))
-    assert "no truth for it" in run.result.failures["micrographs/mic_0001_DW.mrc"]
-    assert "expected electrons" in run.result.failures["micrographs/mic_0003_DW.mrc"]
+    assert "no noiseless image found at" in run.result.failures["micrographs/mic_0001_DW.mrc"]
+    assert "not an image of electron counts" in run.result.failures["micrographs/mic_0003_DW.mrc"]
     assert len(run.result.done) == 1
 
 
@@ -249,7 +250,7 @@ def test_two_pixel_sizes_share_one_axis(one: Path, make_model: MakeModel, tmp_pa
     """Rings of different widths are dealt to one axis, and what they hold in all stays."""
     other = simulate(tmp_path / "other", 1, (420, 460), 3.0, seed=4)
     done = [measured(star, make_model(), np.copy)[0] for star in (one, other)]
-    whole = summarise(done)
+    whole = evaluate_set(done)
     expected = np.mean([np.sum(each.rings.m1m2) for each in done])
     assert whole.rings["var_signal"].value.sum() == pytest.approx(expected, rel=1e-6)
     assert whole.frequency[1] == max(each.rings.frequency[1] for each in done)

@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from n2n_deploy.evaluation.evaluate import QUANTITIES, summarise
+from n2n_deploy.evaluation.set_evaluation import evaluate_set
 from n2n_deploy.simulate import simulate
+from n2n_deploy.statistics.estimates import QUANTITIES
 
 from .conftest import Image, MakeModel, measured
 
@@ -67,7 +68,7 @@ def _scatter(true: dict[str, Any], components: NDArray[np.float64]) -> dict[str,
 
 @pytest.mark.parametrize("kind", DENOISERS)
 def test_estimates_agree_with_the_truth(kind: str, simulated: Path, make_model: MakeModel) -> None:
-    whole = summarise(measured(simulated, make_model(), DENOISERS[kind]), bins=12)
+    whole = evaluate_set(measured(simulated, make_model(), DENOISERS[kind]), bins=12)
     assert whole.truth is not None
     assert whole.true_rings is not None
     # A disc of components up to Nyquist, of two images; ring k has its share.
@@ -97,5 +98,5 @@ def test_doses_differ_in_snr_as_they_should(tmp_path: Path, make_model: MakeMode
     ratios = []
     for dose in (20.0, 200.0):
         star = simulate(tmp_path / f"{dose:g}", 1, (432, 400), 4.0, seed=7, dose=dose)
-        ratios.append(summarise(measured(star, make_model(), np.copy)).image["snr_noisy"].value)
+        ratios.append(evaluate_set(measured(star, make_model(), np.copy)).image["snr_noisy"].value)
     assert ratios[1] / ratios[0] == pytest.approx(10, rel=0.15)

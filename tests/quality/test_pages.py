@@ -12,9 +12,9 @@ import pytest
 
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.run import denoise
-from n2n_deploy.evaluation.evaluate import QUANTITIES
-from n2n_deploy.evaluation.run import run_evaluation
+from n2n_deploy.evaluation.evaluation_run import run_evaluation
 from n2n_deploy.simulate import simulate
+from n2n_deploy.statistics.estimates import QUANTITIES
 
 from .browser import all_of, choose, names, one, shown, wait
 from .conftest import write_convolution

@@ -9,7 +9,16 @@ from scipy.ndimage import gaussian_filter, zoom
 
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.report.entries import Curves, Flag, MicrographEntry
-from n2n_deploy.report.flags import EMPTY, FLAT, NOTHING, OUTLIER, RINGS, empty_area, outlier_flags
+from n2n_deploy.report.flags import (
+    BLANK_OUTPUT,
+    CTF_MISMATCH,
+    FLAT_SPECTRUM,
+    NO_CONTRAST,
+    POWER_OUTLIER,
+    SNR_OUTLIER,
+    area_without_contrast,
+    outlier_flags,
+)
 from n2n_deploy.report.thumbnails import picture_limit
 from n2n_deploy.report.views import view
 from n2n_deploy.statistics.spectra import ctf_zeros, fit_thon_rings, frequencies, power
@@ -97,13 +106,13 @@ def test_a_good_micrograph_has_no_flag_and_each_trouble_has_its_own():
         return [flag.kind for flag in view(image, denoised, spacing, OPTICS, given).flags]
 
     assert kinds(noisy) == []
-    assert kinds(noisy, 0.01 * signal) == [NOTHING]
-    assert RINGS in kinds(noisy, spacing=(2.55, 2.55))
+    assert kinds(noisy, 0.01 * signal) == [BLANK_OUTPUT]
+    assert CTF_MISMATCH in kinds(noisy, spacing=(2.55, 2.55))
     black = noisy * (np.arange(noisy.shape[1]) > 200)
-    assert kinds(black) == [EMPTY]
-    assert empty_area(black) == pytest.approx(200 / 480, abs=0.05)
+    assert kinds(black) == [NO_CONTRAST]
+    assert area_without_contrast(black) == pytest.approx(200 / 480, abs=0.05)
     noise = np.random.default_rng(1).standard_normal(noisy.shape).astype(np.float32)
-    assert kinds(noise) == [FLAT]
+    assert kinds(noise) == [FLAT_SPECTRUM]
 
 
 def test_pictures_show_the_images_and_what_was_taken_away():
@@ -145,11 +154,12 @@ def test_a_micrograph_that_stands_out_is_flagged():
     snr[11], snr[12] = 0.5, None
     kept: list[float | None] = [0.01] * 40
     found = outlier_flags(snr, kept)
-    assert list(found) == [11]
-    assert found[11].kind == OUTLIER
-    assert "SNR is 0.5" in found[11].text
-    kept[7] = 0.3
-    assert list(outlier_flags([None] * 40, kept)) == [7]
+    assert {index: [flag.kind for flag in flags] for index, flags in found.items()} == {11: [SNR_OUTLIER]}
+    assert "SNR is 0.5" in found[11][0].text
+    kept[7] = kept[11] = 0.3
+    kinds = {index: [flag.kind for flag in flags] for index, flags in outlier_flags(snr, kept).items()}
+    assert kinds == {7: [POWER_OUTLIER], 11: [SNR_OUTLIER, POWER_OUTLIER]}
+    assert "power kept (%) is 0.3" in outlier_flags(snr, kept)[7][0].text
     assert not outlier_flags(snr[8:14], kept[8:14]), "six are too few to say what is ordinary"
 
 
