@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import all_of, choose, names, one, shown, wait
+from bundle_builder import one_layer, one_layer_bundle
 
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.run import denoise
 from n2n_deploy.evaluation.evaluation_run import run_evaluation
 from n2n_deploy.simulate import simulate
 from n2n_deploy.statistics.estimates import QUANTITIES
-
-from .browser import all_of, choose, names, one, shown, wait
-from .conftest import write_convolution
 
 COUNT = 4
 
@@ -29,7 +28,8 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     star = simulate(folder / "simulated", COUNT, (300, 320), 4.0, seed=5)
     for broken in (star.parent / "micrographs").glob("mic_0002_*.mrc"):
         broken.write_bytes(broken.read_bytes()[:5000])
-    model = write_convolution(folder / "blur.n2n", np.outer(*[np.hanning(9)[1:-1]] * 2) / 16)
+    blur = one_layer("Conv", np.outer(*[np.hanning(9)[1:-1]] * 2) / 16, auto_pad="SAME_UPPER")
+    model = one_layer_bundle(folder / "blur.n2n", blur, halo=8, max_resolution=12.0, phase_flip=True)
     if request.param == "evaluate":
         run_evaluation(star, model, folder / "out", truth=star.parent / "truth", device="cpu")
     else:
@@ -46,7 +46,7 @@ def tab(browser: Any, written: tuple[str, Path]) -> Any:
     return browser
 
 
-def test_it_tells_what_ran_and_what_failed(tab: Any, written: tuple[str, Path]) -> None:
+def test_page_shows_the_run_and_the_failures(tab: Any, written: tuple[str, Path]) -> None:
     kind, page = written
     assert [entry for entry in tab.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert one(tab, "#found").text == f"{COUNT} of {COUNT} micrographs"
@@ -80,7 +80,7 @@ def test_it_tells_what_ran_and_what_failed(tab: Any, written: tuple[str, Path]) 
     assert "https://" not in page.read_text().replace("http://www.w3.org/2000/svg", "")
 
 
-def test_it_sorts_and_filters_by_keyboard(tab: Any, written: tuple[str, Path]) -> None:
+def test_page_sorts_and_filters_by_keyboard(tab: Any, written: tuple[str, Path]) -> None:
     from selenium.webdriver.common.keys import Keys
 
     done = "evaluated" if written[0] == "evaluate" else "denoised"
@@ -99,7 +99,7 @@ def test_it_sorts_and_filters_by_keyboard(tab: Any, written: tuple[str, Path]) -
     wait(tab, lambda: names(tab) == ["mic_0003_DW.mrc"])
 
 
-def test_every_picture_opens_and_its_slider_moves(tab: Any, written: tuple[str, Path]) -> None:
+def test_pictures_load_and_the_slider_moves(tab: Any, written: tuple[str, Path]) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -122,7 +122,7 @@ def test_every_picture_opens_and_its_slider_moves(tab: Any, written: tuple[str, 
     assert shown(panel) == before + 2
 
 
-def test_what_the_halves_say_is_what_evaluate_measures(tab: Any, written: tuple[str, Path]) -> None:
+def test_estimates_on_the_page_agree_with_evaluate(tab: Any, written: tuple[str, Path]) -> None:
     kind, page = written
     headings = [button.text for button in all_of(tab, "th button")]
     columns = {
@@ -149,9 +149,10 @@ def test_what_the_halves_say_is_what_evaluate_measures(tab: Any, written: tuple[
                 assert float(told) == pytest.approx(float(measured[name][quantity]), rel=6e-3, abs=6e-4)
 
 
-def test_an_interval_that_one_micrograph_cannot_have_is_a_dash(browser: Any, tmp_path: Path) -> None:
+def test_single_micrograph_has_a_dash_for_its_interval(browser: Any, tmp_path: Path) -> None:
     star = simulate(tmp_path / "simulated", 1, (300, 320), 4.0, seed=5)
-    run_evaluation(star, write_convolution(tmp_path / "m.n2n", np.ones((1, 1))), tmp_path / "out", device="cpu")
+    model = one_layer_bundle(tmp_path / "model.n2n", max_resolution=12.0, phase_flip=True)
+    run_evaluation(star, model, tmp_path / "out", device="cpu")
     browser.get((tmp_path / "out" / "report.html").as_uri())
     rows = [row.text for row in all_of(browser, ".results tbody tr")]
     assert len(rows) == len(QUANTITIES)
@@ -159,7 +160,7 @@ def test_an_interval_that_one_micrograph_cannot_have_is_a_dash(browser: Any, tmp
     assert not any("nan" in row.split() for row in rows)
 
 
-def test_no_part_is_wider_than_a_narrow_window(tab: Any) -> None:
+def test_page_fits_a_narrow_window(tab: Any) -> None:
     one(tab, ".open").click()
     tab.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}

@@ -8,7 +8,7 @@ from n2n_deploy import data
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.imaging.fourier import frequencies
 from n2n_deploy.report.flags import shared_noise_flag
-from n2n_deploy.statistics.shared_noise import SharedNoise, at_ctf_zeros, beyond_signal
+from n2n_deploy.statistics.shared_noise import at_ctf_zeros, beyond_signal
 
 OPTICS = Optics(1.0, 300.0, 2.7, 0.1)
 CTF = CTFParameters(12000.0, 11500.0, 30.0)
@@ -30,7 +30,7 @@ def halves(common: float, signal: float, seed: int = 0) -> tuple[Image, Image]:
 
 @pytest.mark.parametrize("signal", [0.0, 3.0])
 @pytest.mark.parametrize("common", [0.0, 0.15, 0.3])
-def test_common_noise_is_told_from_signal(common: float, signal: float) -> None:
+def test_shared_noise_is_separated_from_signal(common: float, signal: float) -> None:
     even, odd = halves(common, signal)
     found = at_ctf_zeros(even, odd, SPACING, OPTICS, CTF)
     assert found is not None
@@ -40,7 +40,7 @@ def test_common_noise_is_told_from_signal(common: float, signal: float) -> None:
     assert np.mean(even * odd) > common + 0.01 * signal, "the halves have signal in common as well"
 
 
-def test_its_error_is_the_scatter_of_the_estimate() -> None:
+def test_standard_error_matches_the_scatter() -> None:
     found = [at_ctf_zeros(*halves(0.0, 1.0, seed), SPACING, OPTICS, CTF) for seed in range(1, 17)]
     shares, errors = np.array([(each.fraction, each.error) for each in found if each is not None]).T
     assert np.std(shares) == pytest.approx(np.mean(errors), rel=0.5)
@@ -48,7 +48,7 @@ def test_its_error_is_the_scatter_of_the_estimate() -> None:
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.0, 0.0), (0.05, 0.04)])
-def test_a_gain_error_shows_on_a_real_micrograph(gain: float, expected: float) -> None:
+def test_gain_error_is_measured_on_a_real_micrograph(gain: float, expected: float) -> None:
     """Halves dealt from real electron counts; a fixed relative error σ adds (σ n)² to a pixel's n of shot noise."""
     window = slice(800, 2000)
     counts = data.micrograph_counts()[window, window]
@@ -61,15 +61,7 @@ def test_a_gain_error_shows_on_a_real_micrograph(gain: float, expected: float) -
     assert (shared_noise_flag(found) is not None) == (gain > 0)
 
 
-def test_coarse_pixels_say_nothing_of_frequencies_beyond_signal() -> None:
+def test_coarse_pixels_cannot_be_measured() -> None:
     even, odd = halves(0.3, 0.0)
     assert beyond_signal(even, odd, 1.6) is None
     assert at_ctf_zeros(even, odd, (12.0, 12.0), OPTICS, CTF) is None
-
-
-def test_a_flag_needs_size_and_certainty() -> None:
-    assert shared_noise_flag(SharedNoise(0.009, 0.0001, "")) is None
-    assert shared_noise_flag(SharedNoise(0.2, 0.05, "")) is None
-    flag = shared_noise_flag(SharedNoise(0.05, 0.001, "beyond 3 Å"))
-    assert flag is not None
-    assert "5.0% (± 0.1%) of their power beyond 3 Å" in flag.text

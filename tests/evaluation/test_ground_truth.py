@@ -13,7 +13,7 @@ from n2n_deploy.evaluation.set_evaluation import evaluate_set
 from n2n_deploy.simulate import simulate
 from n2n_deploy.statistics.estimates import QUANTITIES
 
-from .conftest import Image, MakeModel, measured
+from .conftest import Image, evaluated
 
 
 @pytest.fixture(scope="module", params=[6.0, 60.0, 600.0], ids=lambda dose: f"dose {dose:g}")
@@ -67,8 +67,8 @@ def _scatter(true: dict[str, Any], components: NDArray[np.float64]) -> dict[str,
 
 
 @pytest.mark.parametrize("kind", DENOISERS)
-def test_estimates_agree_with_the_truth(kind: str, simulated: Path, make_model: MakeModel) -> None:
-    whole = evaluate_set(measured(simulated, make_model(), DENOISERS[kind]), bins=12)
+def test_estimates_agree_with_the_truth(kind: str, simulated: Path, model: Path) -> None:
+    whole = evaluate_set(evaluated(simulated, model, DENOISERS[kind]), bins=12)
     assert whole.truth is not None
     assert whole.true_rings is not None
     # A disc of components up to Nyquist, of two images; ring k has its share.
@@ -93,10 +93,10 @@ def test_estimates_agree_with_the_truth(kind: str, simulated: Path, make_model: 
     assert found["var_noise_denoised"] == pytest.approx(true["var_noise_denoised"], rel=1e-3, abs=3e-6)
 
 
-def test_doses_differ_in_snr_as_they_should(tmp_path: Path, make_model: MakeModel) -> None:
+def test_snr_is_proportional_to_dose(tmp_path: Path, model: Path) -> None:
     """Ten times the electrons, ten times the signal-to-noise ratio: shot noise is all there is."""
     ratios = []
     for dose in (20.0, 200.0):
         star = simulate(tmp_path / f"{dose:g}", 1, (432, 400), 4.0, seed=7, dose=dose)
-        ratios.append(evaluate_set(measured(star, make_model(), np.copy)).image["snr_noisy"].value)
+        ratios.append(evaluate_set(evaluated(star, model, np.copy)).image["snr_noisy"].value)
     assert ratios[1] / ratios[0] == pytest.approx(10, rel=0.15)
