@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, aberration_terms
 from n2n_deploy.imaging.rings import ring_frequencies, ring_means
+
+Curve = NDArray[np.float64]
 
 _RINGS = 12
 """Thon rings that are fitted: those beyond are too weak and too close together to tell pixel sizes apart."""
@@ -32,14 +35,14 @@ class ThonFit:
     scale: float
 
 
-def power(spectrum: np.ndarray, shape: tuple[int, int], spacing: tuple[float, float]) -> np.ndarray:
+def power(spectrum: NDArray[np.complex64], shape: tuple[int, int], spacing: tuple[float, float]) -> Curve:
     """Return the rotational average of |F|²/pixels of an image's `rfft2`: 1 for white noise of variance 1."""
     squared = spectrum.real**2 + spectrum.imag**2
-    average: np.ndarray = ring_means(squared, shape, spacing) / (shape[0] * shape[1])
+    average: Curve = ring_means(squared, shape, spacing) / (shape[0] * shape[1])
     return average
 
 
-def frequencies(shape: tuple[int, int], spacing: tuple[float, float]) -> np.ndarray:
+def frequencies(shape: tuple[int, int], spacing: tuple[float, float]) -> Curve:
     """Return the frequency axis that goes with `power`, (rings,) 1/Å."""
     return ring_frequencies(shape, spacing)
 
@@ -62,7 +65,7 @@ def ctf_zeros(optics: Optics, ctf: CTFParameters, limit: float) -> tuple[float, 
     return tuple(sorted(zeros))
 
 
-def fit_thon_rings(frequency: np.ndarray, spectrum: np.ndarray, optics: Optics, ctf: CTFParameters) -> ThonFit | None:
+def fit_thon_rings(frequency: Curve, spectrum: Curve, optics: Optics, ctf: CTFParameters) -> ThonFit | None:
     """Correlate the modulation of a micrograph's power spectrum with its CTF, and with the CTF at other scales.
 
     An error of the pixel size cannot be told from an error of the defocus.
@@ -99,12 +102,12 @@ def fit_thon_rings(frequency: np.ndarray, spectrum: np.ndarray, optics: Optics, 
     return ThonFit(float(correlations[given]), float(correlations[best]), float(_SCALES[best]))
 
 
-def _without_background(profile: np.ndarray) -> np.ndarray:
+def _without_background(profile: Curve) -> Curve:
     trend = uniform_filter1d(profile, _SAMPLES, mode="nearest")
     return np.asarray(profile - trend)[..., _SAMPLES // 2 : -_SAMPLES // 2]
 
 
-def _correlations(models: np.ndarray, profile: np.ndarray) -> np.ndarray:
+def _correlations(models: Curve, profile: Curve) -> Curve:
     models, profile = models - models.mean(axis=1, keepdims=True), profile - profile.mean()
     norms = np.sqrt((models**2).sum(axis=1) * (profile @ profile))
     return np.asarray(models @ profile / np.maximum(norms, 1e-30))

@@ -95,7 +95,7 @@ def test_names_do_not_match_against_the_coordinates(tmp_path):
         for name in ("a", "b")
     ]
     with pytest.raises(
-        DataError, match="share no particle .*image name, but 20 of 20 have another micrograph or other coordinates"
+        DataError, match="share no particle .*image name, but 20 of 20 have other micrographs or coordinates"
     ):
         compare(*tables, "C1")
 
@@ -154,16 +154,16 @@ def test_table_without_angles_is_refused(shared_data):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "no table in it has particles"),
+        ("", "has no table of particles"),
         ("not a star file at all", "cannot be read as a STAR file"),
-        ("data_particles\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n", "no table in it has particles with rlnAngleRot"),
+        ("data_particles\n\nloop_\n_rlnImageName #1\n1@a.mrcs\n", "has no table of particles with rlnAngleRot"),
         ("data_particles\n\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAnglePsi\n1@a 1 2\n", "no column rlnAngleTilt"),
         ("data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1@a 1 nan 2\n", "row 1 is 'nan'"),
         (
             "data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1@a 1 x 2\n",
             "rlnAngleTilt of row 1",
         ),
-        ("data_\nloop_\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1 1 2\n", "nothing tells its particles apart"),
+        ("data_\nloop_\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1 1 2\n", "its particles cannot be identified"),
         ("data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n", "no rows"),
         (
             "data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\na 1 1 2\na 1 2 3\n",

@@ -140,7 +140,7 @@ def test_estimates_from_halves_are_sortable_columns(tab, browser, tmp_path):
     # Where no halves were measured there is nothing to sort by, and nothing to explain.
     write_report(tmp_path / "page.html", RUN, [MicrographEntry("a.mrc", "denoised", seconds=1.0)])
     browser.get((tmp_path / "page.html").as_uri())
-    assert [button.text for button in all_of(browser, "th button")] == ["Micrograph", "Outcome", "Seconds"]
+    assert [button.text for button in all_of(browser, "th button")] == ["Micrograph", "Status", "Seconds"]
     assert "SBR" not in one(browser, "footer").text
 
 
