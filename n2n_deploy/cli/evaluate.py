@@ -122,6 +122,8 @@ def evaluate_command(
 
 def _print(run: "EvaluationRun", output: Path) -> None:
     """The set's numbers with their intervals, and where the rest is."""
+    from n2n_deploy.evaluation.set_evaluation import LABELS
+
     done, failed = len(run.result.done), len(run.result.failures)
     out.print(f"{done} micrographs measured" + (f", {failed} failed" if failed else ""))
     if run.whole is not None:
@@ -130,7 +132,7 @@ def _print(run: "EvaluationRun", output: Path) -> None:
         for column in columns:
             table.add_column(column, justify="left" if not column else "right")
         for name, interval in run.whole.image.items():
-            row = [name.replace("_", " "), f"{interval.value:.4g}", interval.text()]
+            row = [LABELS[name], f"{interval.value:.4g}", interval.text()]
             table.add_row(*row, *([f"{getattr(run.whole.truth, name):.4g}"] if run.whole.truth else []))
         out.print(table)
     for remark in run.result.remarks:

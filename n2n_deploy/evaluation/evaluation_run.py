@@ -25,7 +25,7 @@ from n2n_deploy.evaluation.result_files import (
     write_micrograph_rings,
     write_tables,
 )
-from n2n_deploy.evaluation.set_evaluation import SetEvaluation
+from n2n_deploy.evaluation.set_evaluation import LABELS, SetEvaluation
 from n2n_deploy.evaluation.table_evaluation import TableEvaluation, evaluate_table
 from n2n_deploy.files.atomic import make_writable_folder
 from n2n_deploy.imaging.fourier import network_shape
@@ -238,7 +238,7 @@ def _set_table(whole: SetEvaluation | None) -> dict[str, dict[str, str]]:
         row = {"value": f"{interval.value:.3g}", f"{LEVEL:.0%} confidence": interval.text()}
         if whole.truth is not None:
             row["ground truth"] = f"{getattr(whole.truth, name):.3g}"
-        rows[name.replace("_", " ")] = row
+        rows[LABELS[name]] = row
     return rows
 
 

@@ -13,6 +13,18 @@ from n2n_deploy.statistics.estimates import COVARIANCE_NAMES, QUANTITIES, Covari
 from n2n_deploy.statistics.frequency_bins import FrequencyBins
 from n2n_deploy.statistics.intervals import Interval, jackknife
 
+LABELS = {
+    "var_signal": "signal variance",
+    "var_noise_noisy": "noise variance, noisy half",
+    "var_noise_denoised": "noise variance, denoised half",
+    "var_bias": "bias variance",
+    "snr_noisy": "SNR, noisy half",
+    "snr_denoised": "SNR, denoised half",
+    "sbr": "signal-to-bias ratio (SBR)",
+    "recovered_signal_fraction": "recovered signal fraction",
+}
+"""What the quantities are called in reports and on the terminal."""
+
 _RATIOS = ("snr_noisy", "snr_denoised", "sbr")
 """Estimates that are positive by nature."""
 

@@ -72,7 +72,7 @@ def image_flags(
     flags = []
     empty = area_without_contrast(noisy)
     if empty > _LARGEST_EMPTY_AREA:
-        flags.append(Flag(NO_CONTRAST, f"{empty:.0%} of the area has no contrast: a black area, grid bar or edge?"))
+        flags.append(Flag(NO_CONTRAST, f"{empty:.0%} of the image: a black area, a grid bar or an edge?"))
     # The recipe's high-pass shapes the lowest frequencies, its low-pass the highest.
     nyquist = float(frequency[-1])
     low = power[(frequency > 0.1 * nyquist) & (frequency < 0.3 * nyquist)].mean()
@@ -107,8 +107,8 @@ def no_signal_flag(image: Covariances, pixels: int) -> Flag | None:
         return None
     return Flag(
         NO_SIGNAL,
-        f"the halves have no signal in common (correlation {correlation:.4f} ± {error:.4f}): halves of "
-        "different micrographs, or an empty micrograph?",
+        f"the halves correlate by {correlation:.4f} ± {error:.4f}, no more than by chance: halves of different "
+        "micrographs, or an empty micrograph?",
     )
 
 
@@ -122,8 +122,8 @@ def identical_halves_flag(image: Covariances) -> Flag | None:
         return None
     return Flag(
         IDENTICAL_HALVES,
-        f"the halves are the same image (correlation {image.noisy_correlation:.3f}), so noise cannot be told from "
-        "signal; expected the sums of the even and of the odd frames",
+        f"the halves correlate by {image.noisy_correlation:.3f}, so noise cannot be told from signal; expected the "
+        "sums of the even and of the odd frames",
     )
 
 

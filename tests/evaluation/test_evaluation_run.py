@@ -269,6 +269,6 @@ def test_command_prints_the_document_it_writes(one: Path, model: Path, tmp_path:
     assert "recovered signal fraction" in shown.stdout
     arguments[1] = str(_first_row(one))
     alone = CliRunner().invoke(build(), [*arguments, "--device", "cpu"])
-    (line,) = (line for line in alone.stdout.splitlines() if line.startswith("snr noisy"))
-    assert line.split()[3] == "–"  # of one micrograph there is no interval
+    (line,) = (line for line in alone.stdout.splitlines() if line.startswith("SNR, noisy half"))
+    assert line.split()[4] == "–"  # of one micrograph there is no interval
     assert "nan" not in alone.stdout
