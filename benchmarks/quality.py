@@ -5,8 +5,8 @@
 
 Trains presets on simulated proteasome micrographs close to focus, each for the given minutes, then compares on other
 micrographs: no denoising, the best low-pass, the Wiener filter from true spectra and from the halves, Topaz' pretrained
-models (with fitted grey scale), our networks, and our networks averaged over eight views; also our network on the sum of
-all frames against the average of the denoised halves. Writes OUT/quality.json, rings.csv, quality.png and quality.md.
+models (with fitted grey scale), our networks with and without averaging over eight views; and our networks on the sum
+of all frames against the average of denoised halves. Writes OUT/quality.json, rings.csv, quality.png and quality.md.
 `--real` adds the real micrograph in the package, without ground truth: training on its upper four fifths, measuring on
 the rest; the Wiener filter from the halves is fitted to that rest itself. A second run with the same OUT reuses
 micrographs, models and Topaz' images. Topaz needs an environment of its own; see `python -m benchmarks.topaz`.

@@ -15,7 +15,7 @@ from n2n_deploy.io.star import read_micrographs
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle whose recipe flips phases, up to 12 Å; its network, the identity, is replaced by a session or not."""
+    """A bundle whose recipe flips phases, up to 12 Å; its network is the identity, but most tests pass a session."""
     return one_layer_bundle(tmp_path_factory.mktemp("model") / "model.n2n", max_resolution=12.0, phase_flip=True)
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of denoisers on simulated micrographs: estimates against the truth, bad halves, and what is written."""
+"""Evaluation of denoisers on simulated micrographs: bad halves, the set's numbers, and the files written."""
 
 import csv
 import json
@@ -85,7 +85,7 @@ def test_halves_of_different_micrographs_are_flagged(spoiled: Path, model: Path,
     shutil.copy(folder / "mic_0003_ODD.mrc", folder / "mic_0002_ODD.mrc")
     run = run_evaluation(spoiled, model, tmp_path / "out", session=FunctionSession(np.copy))
     assert [[flag.kind for flag in done.flags] for done in run.result.done] == [[], ["no signal in common"], []]
-    # They would halve the set's signal, and count as noise.
+    # Included, they would halve the signal of the set and count as noise.
     assert run.result.excluded == run.document["excluded_from_the_set"] == ["micrographs/mic_0002_DW.mrc"]
     assert run.whole is not None
     (spoiled.parent / "micrographs" / "mic_0002_ODD.mrc").unlink()
@@ -96,7 +96,7 @@ def test_halves_of_different_micrographs_are_flagged(spoiled: Path, model: Path,
 
 
 def test_shared_noise_is_a_remark_on_the_set(model: Path, tmp_path: Path) -> None:
-    star = simulate(tmp_path / "fine", 3, (300, 320), 1.0, seed=2, dose=200)  # pixels that reach beyond all signal
+    star = simulate(tmp_path / "fine", 3, (300, 320), 1.0, seed=2, dose=200)  # resolves beyond the signal
     folder = star.parent / "micrographs"
     artefact = np.random.default_rng(5).normal(size=(300, 320))
     for half in ("EVN", "ODD"):
@@ -186,7 +186,7 @@ def test_second_evaluation_replaces_the_files_of_the_first(spoiled: Path, model:
         path.unlink()
     with pytest.raises(DataError):
         run_evaluation(tmp_path / "gone.star", model, out, session=FunctionSession(np.copy))
-    assert all((out / path).is_file() for path in kept)  # nothing was measured that would take its place
+    assert all((out / path).is_file() for path in kept)  # a run that fails early keeps the earlier files
     run_evaluation(spoiled, model, out, session=FunctionSession(np.copy))
     left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and ".report" not in path.parts}
     assert left == {"evaluation.json", "evaluation.csv", "report.html"}
@@ -203,7 +203,7 @@ def test_second_evaluation_removes_rings_of_micrographs_no_longer_in_the_table(
 
 
 def _first_row(star: Path) -> Path:
-    """The same table with its first micrograph alone, in the same folder."""
+    """The same table with only its first micrograph, in the same folder."""
     path = star.with_name("first.star")
     lines = star.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if "mic_0002" not in line and "mic_0003" not in line))
@@ -236,7 +236,7 @@ def test_missing_libraries_skip_the_report_only(
 
 
 def test_test_time_averaging_improves_an_asymmetric_network(one: Path, model: Path, tmp_path: Path) -> None:
-    """A network that shifts to one side loses what a symmetric one keeps."""
+    """A network that shifts the image loses signal that averaging over views keeps."""
     shift = FunctionSession(lambda image: gaussian_filter(np.roll(image, 2, axis=1), 1.0))
     fractions = []
     for augment in (False, True):
@@ -247,7 +247,7 @@ def test_test_time_averaging_improves_an_asymmetric_network(one: Path, model: Pa
 
 
 def test_micrographs_of_two_pixel_sizes_share_a_frequency_axis(one: Path, model: Path, tmp_path: Path) -> None:
-    """Rings of different widths are dealt to one axis, and what they hold in all stays."""
+    """Rings of different widths are distributed over one axis, and their total is kept."""
     other = simulate(tmp_path / "other", 1, (420, 460), 3.0, seed=4)
     done = [evaluated(star, model, np.copy)[0] for star in (one, other)]
     whole = evaluate_set(done)
@@ -257,7 +257,7 @@ def test_micrographs_of_two_pixel_sizes_share_a_frequency_axis(one: Path, model:
 
 
 def test_command_prints_the_document_it_writes(one: Path, model: Path, tmp_path: Path) -> None:
-    """The whole way from the command line with a real session: an identity network in ONNX."""
+    """End to end from the command line, with a real session and the identity as network."""
     arguments = ["evaluate", str(one), str(model), "-o", str(tmp_path / "out"), "--truth", str(one.parent / "truth")]
     done = CliRunner().invoke(build(), [*arguments, "--json", "--device", "cpu"])
     assert done.exit_code == 0, done.output
@@ -270,5 +270,5 @@ def test_command_prints_the_document_it_writes(one: Path, model: Path, tmp_path:
     arguments[1] = str(_first_row(one))
     alone = CliRunner().invoke(build(), [*arguments, "--device", "cpu"])
     (line,) = (line for line in alone.stdout.splitlines() if line.startswith("SNR, noisy half"))
-    assert line.split()[4] == "–"  # of one micrograph there is no interval
+    assert line.split()[4] == "–"  # a single micrograph has no interval
     assert "nan" not in alone.stdout

@@ -1,4 +1,4 @@
-"""Estimates from the halves against the known truth, on simulated micrographs, by what chance allows."""
+"""Estimates from halves against the ground truth of simulated micrographs, within their statistical error."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,16 +39,16 @@ DENOISERS: dict[str, Callable[[Image], Image]] = {
 
 
 SURE = 5.0
-"""Standard errors that chance does not reach in the thousand comparisons made here."""
+"""Standard errors that none of the thousand comparisons here exceeds by chance."""
 
 
 def _recovered(found: Any) -> Any:
-    """What is recovered of the signal, in its units: of a ring without signal the fraction means nothing."""
+    """Recovered signal variance; the fraction is meaningless in rings without signal."""
     return found["recovered_signal_fraction"] * found["var_signal"]
 
 
 def _scatter(true: dict[str, Any], components: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """How far estimates lie from the truth by chance, by the law of sample covariances.
+    """The standard error of the estimates, from the variance of sample covariances.
 
     That of two independent Gaussian signals has a variance of var(A) var(B) / n. With the model put in, the errors
     of the estimates are cov(S,N1) + cov(S,N2) + cov(N1,N2); cov(N1,N2); cov(N1,N2) − cov(E1,N2) − cov(E2,N1), where
@@ -71,7 +71,7 @@ def test_estimates_agree_with_the_truth(kind: str, simulated: Path, model: Path)
     whole = evaluate_set(evaluated(simulated, model, DENOISERS[kind]), bins=12)
     assert whole.truth is not None
     assert whole.true_rings is not None
-    # A disc of components up to Nyquist, of two images; ring k has its share.
+    # A disc of components up to Nyquist, of two images, divided over the rings by area.
     components = np.pi / 4 * 2 * (432 * 4 / 6) * (400 * 4 / 6) * (2 * np.arange(12) + 1) / 144
     found = {name: interval.value for name, interval in whole.rings.items()}
     true = {name: getattr(whole.true_rings, name) for name in QUANTITIES}
@@ -79,8 +79,8 @@ def test_estimates_agree_with_the_truth(kind: str, simulated: Path, model: Path)
     for name in ("var_signal", "var_noise_noisy", "var_bias"):
         assert np.all(np.abs(found[name] - true[name]) < SURE * scatter[name] + 1e-9), name
     assert np.all(np.abs(_recovered(found) - _recovered(true)) < SURE * scatter["recovered"] + 1e-9)
-    # No noise of the other half comes into this one: its two variances' geometric mean is close to the other mean.
-    # The halves' grey scales differ by some thousandths, by as much S is left in D1 − D2.
+    # This estimate involves no noise of the noisy halves, so its error is far smaller.
+    # The grey scales of the halves differ by some thousandths, so D1 − D2 keeps as much of S.
     error = (1e-3 + SURE**2 / components) * true["var_noise_denoised"] + 1e-6
     assert np.all(np.abs(found["var_noise_denoised"] - true["var_noise_denoised"]) < error)
 
@@ -94,7 +94,7 @@ def test_estimates_agree_with_the_truth(kind: str, simulated: Path, model: Path)
 
 
 def test_snr_is_proportional_to_dose(tmp_path: Path, model: Path) -> None:
-    """Ten times the electrons, ten times the signal-to-noise ratio: shot noise is all there is."""
+    """Shot noise is the only noise, so ten times the dose gives ten times the SNR."""
     ratios = []
     for dose in (20.0, 200.0):
         star = simulate(tmp_path / f"{dose:g}", 1, (432, 400), 4.0, seed=7, dose=dose)

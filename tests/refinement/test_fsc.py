@@ -35,8 +35,8 @@ def test_masked_and_corrected_curves_and_resolution_agree_with_relion_postproces
     ours = shell_correlation(a, b, PIXEL_SIZE, mask.astype(np.float32))
     np.testing.assert_allclose(ours.unmasked, theirs["rlnFourierShellCorrelationUnmaskedMaps"], atol=1e-4)
     np.testing.assert_allclose(ours.correlation, theirs["rlnFourierShellCorrelationMaskedMaps"], atol=1e-4)
-    # Phases are random: beyond the start, two runs differ by √2/√m with m independent components in a shell,
-    # of which the mask leaves its own share of the volume.
+    # The phases are random, so beyond the start two runs differ by √2/√m, with m independent components in a shell;
+    # the mask reduces m to its fraction of the volume.
     start = round(ours.randomised_from * n * PIXEL_SIZE) + 2
     random = theirs["rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps"]
     corrected = theirs["rlnFourierShellCorrelationCorrected"]
@@ -45,7 +45,7 @@ def test_masked_and_corrected_curves_and_resolution_agree_with_relion_postproces
     assert np.all(np.abs(ours.randomised - random)[start:] < 4 * error)
     assert np.all(np.abs(ours.corrected - corrected)[start:] < 5 * error)
     resolution = float(text.split("_rlnFinalResolution")[1].split()[0])
-    # RELION names a shell, we interpolate between two.
+    # RELION reports a shell, this package interpolates between two.
     assert 1 / ours.resolution(HALF_MAPS) == pytest.approx(1 / resolution, abs=1.5 / (n * PIXEL_SIZE))
 
 

@@ -1,4 +1,4 @@
-"""Map files compared: against RELION's programs, what is written, and refusals."""
+"""Comparison of map files against RELION's programs, the files written, and refusals."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from .conftest import PIXEL_SIZE, halves, save, star_columns
 
 
 def test_model_map_crosses_one_half_where_relions_curve_does(relion, tmp_path):
-    """Figure S2 F: the first is a map in noise, the second the model without any."""
+    """Figure S2 F: a noisy map against the noiseless model."""
     n = 40
     signal, _ = halves((n, n, n), noise=0.0, seed=8)
     noisy = signal + 2 * np.random.default_rng(9).standard_normal(signal.shape)
@@ -70,7 +70,7 @@ def test_non_cubic_voxels_are_warned_of(tmp_path):
             f"{axis}.mrc: the header says 1.7 Å per pixel along x and 2.4 along {axis}; that along x is used"
         )
     assert compare_maps(even, save(tmp_path / "odd.mrc", b)).warnings == ()
-    # An image has one section, whatever its header says of the next.
+    # An image has one section, so the header's spacing along z is irrelevant.
     images = [save(tmp_path / f"image{i}.mrc", data[0], (1.7, 1.7, 2.4)) for i, data in enumerate((a, b))]
     assert compare_maps(*images).warnings == ()
 

@@ -33,7 +33,7 @@ def test_tables_are_matched_by_image_name_and_unmatched_rows_counted(tmp_path):
     names = [f"{i + 1:06d}@Extract/job007/mic.mrcs" for i in range(30)]
     order = np.random.default_rng(8).permutation(30)[:25]
     a = write_star(tmp_path / "a.star", euler, names)
-    short = [f"{order[i] + 1}@Extract/job007/mic.mrcs" for i in range(25)]  # the number's width does not matter
+    short = [f"{order[i] + 1}@Extract/job007/mic.mrcs" for i in range(25)]  # leading zeros do not matter
     b = write_star(tmp_path / "b.star", euler[order], short)
     distances = compare(a, b, "D7")
     assert distances.rotation_angle.max() < 1e-10
@@ -58,7 +58,7 @@ def test_particles_extracted_twice_are_matched_by_coordinates(tmp_path):
 @pytest.mark.parametrize("job", ["job007", "job020"])
 @pytest.mark.parametrize("moved", [0.0, 0.3, 4.0])
 def test_one_name_for_different_particles_of_two_projects_does_not_match(job, moved, tmp_path):
-    """Two refinements in two projects, as in the paper: rows in another order, images of one name are two particles."""
+    """Refinements in two projects, as in the paper: equal image names are different particles, rows are reordered."""
     rng = np.random.default_rng(11)
     euler, order = random_euler(40, seed=12), rng.permutation(40)
     places = rng.uniform(200, 3900, (40, 2))
@@ -115,7 +115,7 @@ def test_ambiguous_image_file_names_do_not_match(tmp_path):
 @pytest.mark.parametrize("stem", ["mic_{}", "mic_{}_DW", "mic_{}_denoised"])
 @pytest.mark.parametrize("stack", ["particles", "again"])
 def test_equal_coordinates_are_distinguished_by_micrograph(stack, stem, tmp_path):
-    """Every micrograph has particles at the same places, so that coordinates alone would agree with any name."""
+    """Every micrograph has particles at the same coordinates, so coordinates alone match any micrograph."""
     euler, number = random_euler(48, seed=16), np.repeat(np.arange(3), 16)
     x, y = (np.tile(axis.ravel(), 3) for axis in np.meshgrid(np.arange(4) * 500.0, np.arange(4) * 500.0))
     tables = []

@@ -1,4 +1,4 @@
-"""Entries of the report: made from records, and unchanged by a way through JSON."""
+"""Entries of the report: made from records, and restored from JSON."""
 
 import json
 from pathlib import Path

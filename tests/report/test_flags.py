@@ -1,4 +1,4 @@
-"""Flags: a good micrograph has none, and each kind of trouble has its own."""
+"""Flags: a good micrograph has none, and each defect has its own."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_outliers_of_snr_and_of_power_kept_are_flagged_separately():
     kinds = {index: [flag.kind for flag in flags] for index, flags in outlier_flags(snr, kept).items()}
     assert kinds == {7: [POWER_OUTLIER], 11: [SNR_OUTLIER, POWER_OUTLIER]}
     assert "power kept (%) is 0.3" in outlier_flags(snr, kept)[7][0].text
-    assert not outlier_flags(snr[8:14], kept[8:14]), "six are too few to say what is ordinary"
+    assert not outlier_flags(snr[8:14], kept[8:14]), "six micrographs are too few to define outliers"
 
 
 def test_shared_noise_is_flagged_if_large_and_significant() -> None:

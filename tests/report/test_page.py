@@ -1,4 +1,4 @@
-"""The report in a real browser: sorted, filtered, opened, the slider dragged; and nothing fetched from anywhere."""
+"""The report in a real browser: sorting, filtering, opening rows, dragging the slider, and no network requests."""
 
 import json
 import re
@@ -98,7 +98,7 @@ def test_column_sorts_both_ways_and_states_the_order(tab):
     assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
     one(tab, "#next").click()
     one(tab, "#next").click()
-    assert names(tab)[-2:] == ["grid_3.mrc", names(tab)[-1]], "what has no value comes last in either order"
+    assert names(tab)[-2:] == ["grid_3.mrc", names(tab)[-1]], "rows without a value come last in either order"
     next(button for button in all_of(tab, "th button") if button.text == "Micrograph").click()
     assert [name for name in names(tab) if name.startswith("grid")][:3] == ["grid_0.mrc", "grid_1.mrc", "grid_2.mrc"]
 
@@ -137,7 +137,7 @@ def test_estimates_from_halves_are_sortable_columns(tab, browser, tmp_path):
     assert cells[:2] == ["0.000", "0.001"]
     headings["SBR"].click()
     assert names(tab)[0] == "grid_0.mrc"
-    # Where no halves were measured there is nothing to sort by, and nothing to explain.
+    # Without halves there are no such columns and no explanation of them.
     write_report(tmp_path / "page.html", RUN, [MicrographEntry("a.mrc", "denoised", seconds=1.0)])
     browser.get((tmp_path / "page.html").as_uri())
     assert [button.text for button in all_of(browser, "th button")] == ["Micrograph", "Status", "Seconds"]

@@ -20,11 +20,11 @@ def test_pictures_show_the_images_and_the_residual():
     noisy, _ = image_with_thon_rings((960, 720), seed=3)
     disc = np.hypot(*(np.indices(noisy.shape) - np.array([300, 500])[:, None, None])) < 60
     noisy = noisy - 2.0 * disc.astype(np.float32)
-    blind = gaussian_filter(noisy, 3) + 2.0 * disc.astype(np.float32)  # a "network" that took the disc away
+    blind = gaussian_filter(noisy, 3) + 2.0 * disc.astype(np.float32)  # a "network" that removes the disc
     drawn = view(noisy, blind, SPACING, OPTICS, None, limit=120_000).pictures
     small = opened(drawn["noisy"])
     assert small.shape[0] / small.shape[1] == pytest.approx(960 / 720, rel=0.02)
-    # The two ways of shrinking place pixels a fraction apart, which blurring makes little of.
+    # The two downsampling methods shift pixels by a fraction; blurring makes that negligible.
     reference = zoom(gaussian_filter(noisy, 6), np.array(small.shape) / noisy.shape, order=1)
     assert np.corrcoef(gaussian_filter(small, 2).ravel(), reference.ravel())[0, 1] > 0.9
     shown = zoom(disc.astype(float), np.array(small.shape) / noisy.shape, order=1) > 0.5

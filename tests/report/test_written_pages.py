@@ -1,4 +1,4 @@
-"""The pages that `denoise` and `evaluate` write, in a real browser, by mouse and by keyboard alone."""
+"""The pages that `denoise` and `evaluate` write, in a real browser, by mouse and by keyboard."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ COUNT = 4
 
 @pytest.fixture(scope="module", params=["denoise", "average halves", "evaluate"])
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What ran, and its page: three micrographs done and one cut short, by a network that blurs."""
+    """The kind of run and its page: three micrographs succeed and a truncated one fails; the network blurs."""
     folder = tmp_path_factory.mktemp(request.param)
     star = simulate(folder / "simulated", COUNT, (300, 320), 4.0, seed=5)
     for broken in (star.parent / "micrographs").glob("mic_0002_*.mrc"):
@@ -62,10 +62,10 @@ def test_page_shows_the_run_and_the_failures(tab: Any, written: tuple[str, Path]
             cards["Options"].split("\n")
         )
         assert ("average halves" in cards["Options"]) == (kind == "average halves")
-        assert "flip back" not in cards["Options"], "what is off is left out"
+        assert "flip back" not in cards["Options"], "options that are off are not shown"
     assert not re.search(r"\b(True|False|None|nan)\b", one(tab, "main").text)
-    assert not one(tab, ".pages").is_displayed(), "a single page is not turned"
-    assert all_of(tab, ".command") == [], "the program that this test runs in is none of ours"
+    assert not one(tab, ".pages").is_displayed(), "a single page has no page buttons"
+    assert all_of(tab, ".command") == [], "the test was not started by n2n-deploy"
     figures = all_of(tab, ".figures img")
     assert len(figures) == (2 if kind == "evaluate" else 0)
     for image in figures:
@@ -108,7 +108,7 @@ def test_pictures_load_and_the_slider_moves(tab: Any, written: tuple[str, Path])
     panel = one(tab, f"#{button.get_attribute('aria-controls')}")
     loaded = "return [...arguments[0].querySelectorAll('img')].every((i) => i.complete && i.naturalWidth > 0)"
     wait(tab, lambda: tab.execute_script(loaded, panel))
-    assert len(panel.find_elements("css selector", "img")) >= 5  # before and after, twice, and what was removed
+    assert len(panel.find_elements("css selector", "img")) >= 5  # before and after, twice, and the residual
     assert len(panel.find_elements("css selector", ".plot")) == (1 if written[0] == "denoise" else 2)
     assert panel.find_elements("css selector", ".plot .zero")
     slider = panel.find_element("css selector", ".compare input")
@@ -131,7 +131,7 @@ def test_estimates_on_the_page_agree_with_evaluate(tab: Any, written: tuple[str,
         "SNR after": "snr_denoised",
         "SBR": "sbr",
     }
-    if kind == "denoise":  # of the whole sum alone nothing of this is known
+    if kind == "denoise":  # without halves these are unknown
         assert not columns.keys() & set(headings)
         return
     folder = page.parent.with_name("evaluation") if kind == "average halves" else page.parent

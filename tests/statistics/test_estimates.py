@@ -37,7 +37,7 @@ def test_recovers_known_signal_noise_and_bias(snr: float, bias: Callable[[Image]
 
 
 def test_denoised_noise_may_depend_on_the_noise_of_the_same_half() -> None:
-    """A real denoiser's residual noise is made of its input's noise; the estimates must not mind."""
+    """A real denoiser's residual noise depends on its input's noise; the estimates stay correct."""
     signal = smooth_signal(1)
     m1, m2 = halves(signal)
     d1, d2 = (0.6 * signal + 0.1 * (m - signal) for m in (m1, m2))
@@ -48,7 +48,7 @@ def test_denoised_noise_may_depend_on_the_noise_of_the_same_half() -> None:
 
 
 def test_linear_denoiser_has_the_expected_estimates_in_every_ring() -> None:
-    """For D = H M: signal left H², noise H², bias (1 − H)² of what they were, in each ring."""
+    """For D = H M, each ring keeps H² of the noise, and its bias is (1 − H)² of the signal."""
     signal = smooth_signal(1, width=1.0)
     m1, m2 = halves(signal, 0.05)
     frequency = np.hypot(np.fft.fftfreq(SHAPE[0], SPACING[0])[:, None], np.fft.rfftfreq(SHAPE[1], SPACING[1]))

@@ -1,4 +1,4 @@
-"""Confidence intervals: those of SciPy for a mean, and right as often as they say for ratios."""
+"""Confidence intervals: SciPy's for a mean, and the nominal coverage for ratios."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_interval_of_a_ratio_has_its_nominal_coverage(number: int) -> None:
 
 
 def test_interval_of_a_positive_ratio_is_positive_and_has_its_nominal_coverage() -> None:
-    """Averages that scatter by a third: on a plain scale intervals of their ratio would reach below 0."""
+    """The averages scatter by a third, so that plain intervals of their ratio often reach below 0."""
     rng = np.random.default_rng(2)
     trials, hits, plain_below = 1500, 0, 0
     for _ in range(trials):
@@ -50,7 +50,7 @@ def test_negative_estimates_get_the_plain_interval() -> None:
 
 
 def test_negative_ratio_of_positive_parts_gets_the_plain_interval() -> None:
-    """Each micrograph alone has a quotient above 0, of two numbers above it or two below; both together have not."""
+    """The ratio of each micrograph is positive, that of the averages is negative."""
     samples = np.array([[3.0, 1.0], [-1.0, -2.0]])
     plain, tried = (jackknife(samples, lambda m: {"x": m[0] / m[1]}, names)["x"] for names in ((), ("x",)))
     assert plain.value == -2

@@ -1,4 +1,4 @@
-"""Noise that the halves share is found where it was put, also among signal, and not where there is none."""
+"""Shared noise is measured correctly, with and without signal, and is zero where there is none."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ Image = NDArray[np.float32]
 
 
 def halves(common: float, signal: float, seed: int = 0) -> tuple[Image, Image]:
-    """Signal behind the CTF, falling towards high frequency; noise of variance 1, of which some is common."""
+    """Signal behind the CTF, falling towards high frequency; noise of variance 1, a fraction of which is shared."""
     rng = np.random.default_rng(seed)
     transfer = ctf(SHAPE, SPACING, OPTICS, CTF) * np.exp(-60 * frequencies(SHAPE, SPACING) ** 2)
     specimen = np.sqrt(signal) * np.fft.irfft2(np.fft.rfft2(rng.standard_normal(SHAPE)) * transfer, SHAPE)
@@ -49,7 +49,7 @@ def test_standard_error_matches_the_scatter() -> None:
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.0, 0.0), (0.05, 0.04)])
 def test_gain_error_is_measured_on_a_real_micrograph(gain: float, expected: float) -> None:
-    """Halves dealt from real electron counts; a fixed relative error σ adds (σ n)² to a pixel's n of shot noise."""
+    """Halves of real electron counts; a fixed relative error σ adds (σ n)² to a pixel's n of shot noise."""
     window = slice(800, 2000)
     counts = data.micrograph_counts()[window, window]
     even, odd = (half.astype(np.float64) for half in data.thin(counts, 0))

@@ -42,7 +42,7 @@ def test_thon_rings_reveal_a_wrong_pixel_size_or_defocus():
     assert assumed_too_large.given < 0.2
     assert assumed_too_large.best > 0.6
     assert assumed_too_large.scale == pytest.approx(1.12, abs=0.011)
-    # γ is nearly π λ Δz s²: half the defocus is the same as 1/√2 of the frequency.
+    # γ is nearly π λ Δz s², so half the defocus is equivalent to 1/√2 of the frequency.
     wrong_defocus = fit_thon_rings(frequency, spectrum, OPTICS, CTFParameters(16000.0, 16000.0))
     assert wrong_defocus.scale == pytest.approx(np.sqrt(12000 / 16000), abs=0.011)
 

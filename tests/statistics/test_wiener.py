@@ -10,7 +10,7 @@ from .conftest import N_VAR, SHAPE, halves, smooth_signal
 
 
 def test_wiener_filter_reaches_the_theoretical_optimum() -> None:
-    """Wiener's error leaves the mean of signal · SNR / (1 + SNR) recovered; the fitted filter comes close."""
+    """The optimum recovers the mean of signal · SNR / (1 + SNR); the fitted filter comes close."""
     signal = smooth_signal(1)
     m1, m2 = halves(signal)
     wiener = fit_wiener(m1, m2)
