@@ -14,7 +14,7 @@ from n2n_deploy.evaluation.denoised_halves import DenoisedHalves
 from n2n_deploy.evaluation.ground_truth import true_moments, true_ring_moments
 from n2n_deploy.evaluation.micrograph_evaluation import MicrographEvaluation
 from n2n_deploy.evaluation.set_evaluation import SetEvaluation, evaluate_set
-from n2n_deploy.report.figures import write_csv
+from n2n_deploy.files.data_files import write_csv
 from n2n_deploy.statistics.estimates import Covariances, covariances, mean_covariances, ring_covariances
 
 BINS = 40

@@ -21,13 +21,13 @@ from n2n_deploy.evaluation.result_files import (
     clear,
     evaluation_document,
     refuse_batch,
-    write_json,
     write_micrograph_rings,
     write_tables,
 )
 from n2n_deploy.evaluation.set_evaluation import LABELS, SetEvaluation
 from n2n_deploy.evaluation.table_evaluation import TableEvaluation, evaluate_table
 from n2n_deploy.files.atomic import make_writable_folder
+from n2n_deploy.files.data_files import write_json
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.io.mrc import read_headers
 from n2n_deploy.io.mrc_header import MRCHeader

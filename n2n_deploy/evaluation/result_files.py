@@ -1,6 +1,5 @@
 """The files with an evaluation's numbers: JSON and CSV, for the set and for each micrograph."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,8 +14,7 @@ from n2n_deploy.evaluation.ground_truth import from_moments
 from n2n_deploy.evaluation.micrograph_evaluation import MicrographEvaluation
 from n2n_deploy.evaluation.set_evaluation import SetEvaluation
 from n2n_deploy.evaluation.table_evaluation import TableEvaluation
-from n2n_deploy.files.atomic import atomic_write
-from n2n_deploy.report.figures import write_csv
+from n2n_deploy.files.data_files import write_csv
 from n2n_deploy.statistics.estimates import QUANTITIES, Estimates, from_covariances
 from n2n_deploy.statistics.intervals import LEVEL, METHOD, Interval
 
@@ -75,12 +73,6 @@ def clear(folder: Path) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise HostError(f"{path}: cannot remove this file of an earlier evaluation ({error.strerror})") from error
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document that `evaluation_document` made."""
-    with atomic_write(path) as stream:
-        stream.write((json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def write_tables(folder: Path, result: TableEvaluation, whole: SetEvaluation | None) -> None:

@@ -1,6 +1,5 @@
 """Angular distance between two sets of particle orientations (section S2.5 of the paper's supplement)."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from n2n_deploy.files.atomic import atomic_write, make_writable_folder
+from n2n_deploy.files.atomic import make_writable_folder
+from n2n_deploy.files.data_files import write_csv, write_json
 from n2n_deploy.refinement.orientations import euler_to_rotation, match, read_orientations
 from n2n_deploy.refinement.symmetry import point_group
-from n2n_deploy.report.figures import BLUE, RED, figure, write_csv
+from n2n_deploy.report.figures import BLUE, RED, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,8 +70,7 @@ class AngularDistances:
         make_writable_folder(folder)
         rows = zip(self.particles, self.rotation_angle, self.quaternion_angle, strict=True)
         write_csv(folder / "angles.csv", ["particle", "rotation_angle_deg", "quaternion_angle_deg"], rows)
-        with atomic_write(folder / "angles.json") as stream:
-            stream.write(json.dumps(self.summary(), indent=2).encode() + b"\n")
+        write_json(folder / "angles.json", self.summary())
         with figure(folder / "angles.png") as (axes,):
             self._draw(axes)
 

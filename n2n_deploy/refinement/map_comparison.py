@@ -1,6 +1,5 @@
 """Two map files compared by Fourier shell correlation: reading, and the table, figure and summary."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError, UsageError
-from n2n_deploy.files.atomic import atomic_write, make_writable_folder
+from n2n_deploy.files.atomic import make_writable_folder
+from n2n_deploy.files.data_files import write_csv, write_json
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.refinement.fsc import HALF_MAPS, MODEL, ShellCorrelation, shell_correlation
-from n2n_deploy.report.figures import BLUE, GREY, RED, figure, resolution_axis, write_csv
+from n2n_deploy.report.figures import BLUE, GREY, RED, figure, resolution_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -87,8 +87,7 @@ class MapComparison:
         }
         kept = {name: values.tolist() for name, values in columns.items() if values is not None}
         write_csv(folder / "fsc.csv", list(kept), zip(*kept.values(), strict=True))
-        with atomic_write(folder / "fsc.json") as stream:
-            stream.write(json.dumps(self.summary(), indent=2).encode() + b"\n")
+        write_json(folder / "fsc.json", self.summary())
         with figure(folder / "fsc.png", panels=2) as (correlation, amplitudes):
             self._draw_correlation(correlation)
             self._draw_amplitudes(amplitudes)

@@ -1,8 +1,6 @@
-"""Figures in one style, drawn without a display, and CSV tables."""
+"""Figures in one style, drawn without a display."""
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,13 +50,3 @@ def resolution_axis(axes: "Axes", nyquist: float) -> None:
     ticks = [nyquist * step / 5 for step in range(1, 6)]
     axes.set_xticks(ticks, [f"{1 / tick:.3g}" for tick in ticks])
     axes.set_xlabel("resolution (Å)")
-
-
-def write_csv(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table with a header line; floating-point numbers get seven significant digits."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow(header)
-    table.writerows([f"{cell:.7g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
-    with atomic_write(path) as stream:
-        stream.write(text.getvalue().encode())

@@ -6,10 +6,11 @@ from numpy.typing import NDArray
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.device.arrays import rfft2, standard_deviation
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.imaging.rings import ring_frequencies
 from n2n_deploy.report.entries import Curves, Views
 from n2n_deploy.report.flags import image_flags
 from n2n_deploy.report.thumbnails import pictures
-from n2n_deploy.statistics.spectra import ctf_zeros, fit_thon_rings, frequencies, power
+from n2n_deploy.statistics.spectra import ctf_zeros, fit_thon_rings, power
 
 _POINTS = 160
 """Points of a curve, as many as a screen can show."""
@@ -35,7 +36,7 @@ def view(
     """
     shape = (noisy.shape[0], noisy.shape[1])
     spectra = rfft2(noisy), rfft2(denoised)
-    frequency = frequencies(shape, spacing)
+    frequency = ring_frequencies(shape, spacing)
     before, after = (power(spectrum, shape, spacing) for spectrum in spectra)
     power_kept = standard_deviation(denoised) ** 2 / max(standard_deviation(noisy) ** 2, 1e-12)
     zeros: tuple[float, ...] = ()

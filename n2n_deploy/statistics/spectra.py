@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, aberration_terms
-from n2n_deploy.imaging.rings import ring_frequencies, ring_means
+from n2n_deploy.imaging.rings import ring_means
 
 Curve = NDArray[np.float64]
 
@@ -40,11 +40,6 @@ def power(spectrum: NDArray[np.complex64], shape: tuple[int, int], spacing: tupl
     squared = spectrum.real**2 + spectrum.imag**2
     average: Curve = ring_means(squared, shape, spacing) / (shape[0] * shape[1])
     return average
-
-
-def frequencies(shape: tuple[int, int], spacing: tuple[float, float]) -> Curve:
-    """Return the frequency axis that goes with `power`, (rings,) 1/Å."""
-    return ring_frequencies(shape, spacing)
 
 
 def ctf_zeros(optics: Optics, ctf: CTFParameters, limit: float) -> tuple[float, ...]:

@@ -5,7 +5,8 @@ import pytest
 from simulated_images import OPTICS, SPACING, image_with_thon_rings
 
 from n2n_deploy.imaging.ctf import CTFParameters, ctf
-from n2n_deploy.statistics.spectra import ctf_zeros, fit_thon_rings, frequencies, power
+from n2n_deploy.imaging.rings import ring_frequencies
+from n2n_deploy.statistics.spectra import ctf_zeros, fit_thon_rings, power
 
 
 @pytest.mark.parametrize("shape", [(512, 480), (481, 513)])
@@ -34,7 +35,7 @@ def test_thon_rings_reveal_a_wrong_pixel_size_or_defocus():
     noisy, _ = image_with_thon_rings((768, 768))
     given = CTFParameters(12000.0, 12000.0)
     spectrum = power(np.fft.rfft2(noisy), noisy.shape, SPACING)
-    frequency = frequencies(noisy.shape, SPACING)
+    frequency = ring_frequencies(noisy.shape, SPACING)
     right = fit_thon_rings(frequency, spectrum, OPTICS, given)
     assert right.given > 0.6
     assert right.scale == pytest.approx(1.0, abs=0.011)
@@ -50,7 +51,7 @@ def test_thon_rings_reveal_a_wrong_pixel_size_or_defocus():
 def test_zero_defocus_has_no_thon_rings_to_fit():
     noisy, _ = image_with_thon_rings((256, 256))
     spectrum = power(np.fft.rfft2(noisy), noisy.shape, SPACING)
-    assert fit_thon_rings(frequencies(noisy.shape, SPACING), spectrum, OPTICS, CTFParameters(0.0, 0.0)) is None
+    assert fit_thon_rings(ring_frequencies(noisy.shape, SPACING), spectrum, OPTICS, CTFParameters(0.0, 0.0)) is None
 
 
 def test_noise_has_no_thon_rings():
@@ -58,5 +59,6 @@ def test_noise_has_no_thon_rings():
         noise = np.random.default_rng(seed).standard_normal((512, 512))
         spectrum = power(np.fft.rfft2(noise), noise.shape, SPACING)
         assert (
-            fit_thon_rings(frequencies(noise.shape, SPACING), spectrum, OPTICS, CTFParameters(12000, 12000)).best < 0.4
+            fit_thon_rings(ring_frequencies(noise.shape, SPACING), spectrum, OPTICS, CTFParameters(12000, 12000)).best
+            < 0.4
         )
