@@ -43,6 +43,11 @@ class CTFParameters:
     defocus_angle: float = 0.0
     phase_shift: float = 0.0
 
+    @property
+    def mean_defocus(self) -> float:
+        """Å, the mean over all directions."""
+        return 0.5 * (self.defocus_u + self.defocus_v)
+
 
 def wavelength(voltage: float) -> float:
     """Return the relativistic electron wavelength in Å for `voltage` in kV."""
@@ -147,7 +152,7 @@ def aberration_terms(optics: Optics, parameters: CTFParameters) -> AberrationTer
     lam = wavelength(voltage)
     terms = AberrationTerms(
         fourth=-0.5 * cs_mm * 1e7 * lam**3,
-        mean=0.5 * lam * (parameters.defocus_u + parameters.defocus_v),
+        mean=lam * parameters.mean_defocus,
         difference=0.5 * lam * (parameters.defocus_u - parameters.defocus_v),
         angle=2.0 * math.radians(parameters.defocus_angle),
         constant=parameters.phase_shift / 180.0 + math.asin(contrast) / math.pi,

@@ -176,7 +176,7 @@ def test_what_the_halves_say_is_told_with_each_micrograph(identity_bundle: MakeB
         keeper.keep(job, each, 1.0, [])
         entry = store.get("m.mrc", "work")
         assert entry is not None
-        kinds.append("noise common to the halves" in [flag.kind for flag in entry.flags])
+        kinds.append("shared noise" in [flag.kind for flag in entry.flags])
     assert kinds == [False, True]
 
 

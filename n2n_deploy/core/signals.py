@@ -1,4 +1,4 @@
-"""Signals that end a run in order: the first lets micrographs in hand be finished, a second does not wait for them."""
+"""Signals that end a run in an orderly way: the first one asks it to stop, a second one interrupts it at once."""
 
 import signal
 import threading
@@ -8,11 +8,11 @@ from types import FrameType
 
 
 class Stopping:
-    """Whether something has asked the run to end.
+    """Whether the run was asked to end.
 
     Attributes:
-        event: set once it has.
-        signal: the signal that did, None where none did.
+        event: set once it was.
+        signal: number of the signal that asked; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,10 @@ class Stopping:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stopping]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; a second one raises KeyboardInterrupt."""
+    """Turn the first SIGINT or SIGTERM into a request to stop; a second one raises KeyboardInterrupt.
+
+    Outside the main thread, where Python handles no signals, only the caller can set the event.
+    """
     stopping = Stopping()
     if threading.current_thread() is not threading.main_thread():
         yield stopping
