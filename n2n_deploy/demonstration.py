@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from n2n_deploy import data
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
 from n2n_deploy.batch.run import denoise
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
@@ -84,7 +85,7 @@ def write_pair(folder: Path, stem: str, even: NDArray[Any], odd: NDArray[Any]) -
         path = folder / "micrographs" / f"{stem}_{suffix}.mrc"
         write_mrc(path, image.astype(np.float32), pixel_size=data.OPTICS.pixel_size, label=label)
     table = folder / f"{stem}.star"
-    table.write_text(_STAR.format(optics=data.OPTICS, ctf=data.CTF, stem=stem))
+    table.write_text(_STAR.format(optics=data.OPTICS, ctf=data.CTF, stem=stem), encoding="utf-8")
     return table
 
 
@@ -137,15 +138,14 @@ def run_demonstration(
         table,
         folder / "run",
         config,
-        project=folder,
-        suffixes=("DW", "EVN", "ODD"),
+        naming=NamingOptions(project=folder, suffixes=("DW", "EVN", "ODD")),
         progress=training_progress,
     )
     step("train", "exporting the network to a bundle")
     bundle = export_bundle(checkpoint, folder / "model.n2n")
     step("export", "denoising the whole micrograph")
     options = DenoiseOptions(on_exists=OnExists.OVERWRITE)
-    denoise(whole, bundle, folder / "denoised", project=folder, options=options)
+    denoise(whole, bundle, folder / "denoised", naming=NamingOptions(project=folder), options=options)
     step("denoise", f"measuring on the lower {1 - TRAINING_SHARE:.0%}, which the network never saw")
     with Denoiser(bundle) as denoiser:
         network, wiener = _measure(denoiser, even, odd, border, data.OPTICS, data.CTF)

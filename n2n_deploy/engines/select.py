@@ -1,6 +1,5 @@
 """Which session works here: the best one for a bundle on this machine, proved on the golden vectors."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.manifest import Deviation, Precision
 from n2n_deploy.bundle.trust import check_trusted
 from n2n_deploy.core.errors import BundleError, HostError, N2NError, UsageError
+from n2n_deploy.core.options import parse_device
 from n2n_deploy.device.processor import multiplies_bfloat16
 from n2n_deploy.engines.gpu_sessions import find_gpu, open_lean, open_onnxruntime_cuda, open_tensorrt
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
@@ -185,8 +185,7 @@ def candidates(device: str, engine: str | None = None) -> tuple[Engine, ...]:
     Raises:
         UsageError: there is no such device or engine, or the engine does not run on the device.
     """
-    if not re.fullmatch(r"auto|cpu|gpu|cuda:\d+", device):
-        raise UsageError(f"device {device!r} does not exist; choose auto, cpu, gpu or cuda:N")
+    parse_device(device)
     if engine is not None and engine not in {known.name for known in ENGINES}:
         raise UsageError(f"engine {engine!r} does not exist; choose {', '.join(known.name for known in ENGINES)}")
     wanted = {"auto": (True, False), "cpu": (False,)}.get(device, (True,))

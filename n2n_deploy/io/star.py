@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from n2n_deploy.core.errors import UsageError
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.io.cryosparc import is_cryosparc, read_cryosparc
 from n2n_deploy.io.micrograph_files import Headers, describe_files, find_files, is_table, make_table
 from n2n_deploy.io.micrograph_names import Folders, HalfNames
@@ -97,11 +98,8 @@ class MicrographTable:
 
 def read_micrographs(
     source: Path | str | Sequence[Path | str],
+    naming: NamingOptions | None = None,
     *,
-    project: Path | str | None = None,
-    suffixes: tuple[str, str, str] | None = None,
-    even_template: str | None = None,
-    odd_template: str | None = None,
     need_ctf: bool = True,
     need_halves: bool = False,
     pixel_size: float | None = None,
@@ -116,10 +114,7 @@ def read_micrographs(
     Args:
         source: a STAR file or cryoSPARC's .cs file of exposures; or MRC files, globs or text files of names,
             where no CTF is needed.
-        project: the project folder; None to try the current folder, then the table's and each one above it.
-        suffixes: (whole, even, odd) to find the halves by; see `HalfNames`. Wins over the table's own labels.
-        even_template: of the even half's name, with {folder}, {stem}, {name} and {ending} of the whole sum.
-        odd_template: of the odd half's.
+        naming: the project folder, and how halves are named where the table does not say it.
         need_ctf: every micrograph must have a CTF, and not be phase-flipped yet.
         need_halves: every micrograph must have even and odd halves.
         pixel_size: Å, for micrographs whose table, or header, does not say it.
@@ -135,10 +130,11 @@ def read_micrographs(
         UsageError: MRC files where a CTF is needed; suffixes or templates that make no sense.
     """
     sources = [source] if isinstance(source, (str, Path)) else list(source)
-    project = Path(project) if project is not None else None
+    naming = naming or NamingOptions()
+    project = naming.project
     if project is not None and not project.is_dir():
         raise UsageError(f"{project}: is no folder; give the project folder that names start at")
-    half_names = HalfNames(suffixes, even_template, odd_template)
+    half_names = HalfNames(naming.suffixes, naming.even_template, naming.odd_template)
     if len(sources) == 1 and is_table(sources[0]):
         return _read_star(
             Path(sources[0]),

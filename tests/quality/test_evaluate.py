@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from n2n_deploy.cli.app import build
 from n2n_deploy.core.errors import DataError, HostError, UsageError
+from n2n_deploy.core.options import ComputeOptions
 from n2n_deploy.evaluation import run as evaluation_run
 from n2n_deploy.evaluation.evaluate import QUANTITIES, summarise
 from n2n_deploy.evaluation.run import EvaluationRun, run_evaluation
@@ -218,7 +219,7 @@ def test_a_batch_of_denoised_micrographs_is_not_written_over(
 def test_too_little_memory_is_one_line_for_all(one: Path, tmp_path: Path) -> None:
     model = write_convolution(tmp_path / "identity.n2n", np.ones((1, 1), np.float32))
     with pytest.raises(HostError, match="memory"):
-        run_evaluation(one, model, tmp_path / "out", device="cpu", memory=10**6)
+        run_evaluation(one, model, tmp_path / "out", compute=ComputeOptions(device="cpu", memory=10**6))
 
 
 def test_missing_libraries_cost_pictures_only(
@@ -235,8 +236,8 @@ def test_averaging_over_views_is_measured_too(one: Path, make_model: MakeModel, 
     """A network that shifts to one side loses what a symmetric one keeps."""
     shift = Function(lambda image: gaussian_filter(np.roll(image, 2, axis=1), 1.0))
     fractions = []
-    for augment in (False, True):
-        run = run_evaluation(one, make_model(), tmp_path / f"{augment}", augment=augment, session=shift)
+    for tta in (False, True):
+        run = run_evaluation(one, make_model(), tmp_path / f"{tta}", tta=tta, session=shift)
         assert run.whole is not None
         fractions.append(run.whole.image["recovered_signal_fraction"].value)
     assert fractions[1] > fractions[0] + 0.02

@@ -12,6 +12,7 @@ import pytest
 
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.run import denoise
+from n2n_deploy.core.options import ComputeOptions, NamingOptions
 from n2n_deploy.evaluation.evaluate import QUANTITIES
 from n2n_deploy.evaluation.run import run_evaluation
 from n2n_deploy.simulate import simulate
@@ -20,6 +21,8 @@ from .browser import all_of, choose, names, one, shown, wait
 from .conftest import write_convolution
 
 COUNT = 4
+
+CPU = ComputeOptions(device="cpu")
 
 
 @pytest.fixture(scope="module", params=["denoise", "average halves", "evaluate"])
@@ -31,12 +34,12 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         broken.write_bytes(broken.read_bytes()[:5000])
     model = write_convolution(folder / "blur.n2n", np.outer(*[np.hanning(9)[1:-1]] * 2) / 16)
     if request.param == "evaluate":
-        run_evaluation(star, model, folder / "out", truth=star.parent / "truth", device="cpu")
+        run_evaluation(star, model, folder / "out", truth=star.parent / "truth", compute=CPU)
     else:
         options = DenoiseOptions(average_halves=request.param == "average halves", merge_resolution=20.0, memory=10**10)
-        denoise(star, model, folder / "out", project=star.parent, options=options)
+        denoise(star, model, folder / "out", naming=NamingOptions(project=star.parent), options=options)
         if options.average_halves:
-            run_evaluation(star, model, folder / "evaluation", device="cpu")
+            run_evaluation(star, model, folder / "evaluation", compute=CPU)
     return request.param, folder / "out" / "report.html"
 
 
@@ -151,7 +154,7 @@ def test_what_the_halves_say_is_what_evaluate_measures(tab: Any, written: tuple[
 
 def test_an_interval_that_one_micrograph_cannot_have_is_a_dash(browser: Any, tmp_path: Path) -> None:
     star = simulate(tmp_path / "simulated", 1, (300, 320), 4.0, seed=5)
-    run_evaluation(star, write_convolution(tmp_path / "m.n2n", np.ones((1, 1))), tmp_path / "out", device="cpu")
+    run_evaluation(star, write_convolution(tmp_path / "m.n2n", np.ones((1, 1))), tmp_path / "out", compute=CPU)
     browser.get((tmp_path / "out" / "report.html").as_uri())
     rows = [row.text for row in all_of(browser, ".results tbody tr")]
     assert len(rows) == len(QUANTITIES)
