@@ -49,7 +49,7 @@ def denoise_command(
         typer.Option(
             "--merge",
             metavar="Å",
-            help="Keep the noisy image's frequencies above 1/Å, where the model has no signal to give.",
+            help="Keep the noisy image's frequencies above 1/Å, beyond the model's resolution.",
             rich_help_panel=PIXELS,
         ),
     ] = None,

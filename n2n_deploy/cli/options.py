@@ -178,7 +178,5 @@ def _explain(ctx: typer.Context, error: ValidationError) -> str:
 
 def expectation(message: str) -> str:
     """Pydantic's "Input should be a valid integer, unable to parse …" as "expected a valid integer"."""
-    message = re.sub("Input should be (greater|less)", r"expected a value \1", message).partition(", unable to parse")[
-        0
-    ]
-    return message.replace("Input should be", "expected", 1)
+    message = re.sub("Input should be (greater|less)", r"expected a value \1", message)
+    return message.partition(", unable to parse")[0].replace("Input should be", "expected", 1)
