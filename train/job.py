@@ -89,7 +89,7 @@ def train(
         if len(store) < _MINIMUM_PATCHES:
             raise DataError(_too_few(table_path, len(store), result))
         facts = {
-            "data_set": str(table_path),
+            "data_set": str(table_path).encode(errors="replace").decode(),
             "micrographs": len(result.files),
             "micrographs_refused": len(result.refused),
             "patches": len(store),

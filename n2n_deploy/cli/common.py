@@ -90,7 +90,7 @@ def effective_config(ctx: typer.Context) -> dict[str, Any]:
 def save_config(ctx: typer.Context, folder: Path) -> None:
     """Write the effective configuration to `folder/config.toml`; `--config` reads it again."""
     with atomic_write(folder / "config.toml") as stream:
-        stream.write(tomli_w.dumps({ctx.info_name or "run": effective_config(ctx)}).encode())
+        stream.write(tomli_w.dumps({ctx.info_name or "run": effective_config(ctx)}).encode(errors="replace"))
 
 
 def print_rows(rows: Sequence[tuple[str, str]]) -> None:

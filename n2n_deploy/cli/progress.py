@@ -43,14 +43,14 @@ class Lines:
 
     Args:
         console: where they go.
-        interval: seconds between two lines, and before the first.
+        interval: seconds between two lines, and from the first `update` to the first line.
         clock: tells the time in seconds.
     """
 
     def __init__(self, console: Console, interval: float = INTERVAL, clock: Clock = time.monotonic) -> None:
         self._console, self._interval, self._clock = console, interval, clock
-        self._began = self._last = clock()
         self._first: float | None = None
+        self._began = self._last = 0.0
 
     def update(self, done: float, text: str) -> None:
         """Tell how far the run is; prints if it is time.
@@ -62,7 +62,7 @@ class Lines:
         """
         now = self._clock()
         if self._first is None:
-            self._first, self._began = done, now
+            self._first, self._began, self._last = done, now, now
         if now - self._last < self._interval:
             return
         self._last = now

@@ -78,7 +78,7 @@ def clear(folder: Path) -> None:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document that `as_json` made."""
     with atomic_write(path) as stream:
-        stream.write((json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        stream.write((json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_tables(folder: Path, result: Evaluation, whole: SetEvaluation | None) -> None:
