@@ -57,7 +57,8 @@ def print_dry_run(task: "Task", *, as_json: bool) -> NoReturn:
     for kind in found.kinds:
         ny, nx = kind.shape
         each = "" if kind.seconds is None else f", {kind.seconds:.2f} s each"
-        rows.append((f"{kind.count} of {nx}×{ny} px", f"{kind.pixel_size:g} Å/px, {kind.tiles} tiles each{each}"))
+        tiles = "1 tile" if kind.tiles == 1 else f"{kind.tiles} tiles"
+        rows.append((f"{kind.count} of {nx}×{ny} px", f"{kind.pixel_size:g} Å/px, {tiles}{each}"))
     if found.seconds is not None:
         rows.append(("expected time", f"{timedelta(seconds=round(found.seconds))}, plus the time to write"))
     print_rows(rows)

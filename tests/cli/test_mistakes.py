@@ -97,7 +97,7 @@ def there(simulated: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.M
         ("simulate out --pixel-size 0", 2, "pixel size is 0.0, expected"),
     ],
 )
-def test_a_mistake_is_one_line(command: str, code: int, words: str, there: Path, run: Run) -> None:
+def test_mistake_is_one_line(command: str, code: int, words: str, there: Path, run: Run) -> None:
     before = sorted(there.rglob("*"))
     more = SMALL if command.startswith("train") and "--" not in command else ()
     found, printed, error = run(*command.split(), *more)
@@ -109,9 +109,7 @@ def test_a_mistake_is_one_line(command: str, code: int, words: str, there: Path,
     assert {path.name for path in there.rglob("*") if path not in before and path.is_file()} <= {"log.jsonl"}
 
 
-def test_an_error_of_the_system_that_nothing_foresaw_is_one_line_too(
-    there: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexpected_system_error_is_one_line(there: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise OSError(5, "Input/output error", "/data/disk")
 
@@ -131,7 +129,7 @@ def test_an_error_of_the_system_that_nothing_foresaw_is_one_line_too(
         "evaluate good.star model.n2n -o OUT",
     ],
 )
-def test_a_folder_without_rights(command: str, there: Path) -> None:
+def test_folder_without_permission(command: str, there: Path) -> None:
     folder = there / "read-only"
     folder.mkdir(mode=0o555)
     prefix = []
@@ -152,7 +150,7 @@ def test_a_folder_without_rights(command: str, there: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_control_c_while_it_works_leaves_whole_files(tmp_path: Path) -> None:
+def test_control_c_leaves_only_complete_files(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "n2n_deploy", "simulate", tmp_path / "sim", "-n", "500", "--size", "128x128"]
     process = subprocess.Popen([*map(str, command), "--particles", "0"], stderr=subprocess.PIPE)
     while not list(tmp_path.glob("sim/truth/*.mrc")):

@@ -39,7 +39,7 @@ def interrupted_at(code: CodeType, line: int) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("code", [Live.start.__code__, Live.stop.__code__])
-def test_wherever_control_c_comes_the_terminal_is_left_in_order(code: CodeType) -> None:
+def test_control_c_at_any_line_restores_the_terminal(code: CodeType) -> None:
     before = signal.getsignal(signal.SIGINT)
     line, lines = 0, [0]
     while len(lines) >= line:
@@ -78,7 +78,7 @@ class Clock:
         return self.log.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
-def test_a_log_file_has_a_line_a_minute() -> None:
+def test_log_file_has_a_line_a_minute() -> None:
     clock = Clock()
     with MicrographProgress("denoising", "denoised", console=clock.log, clock=clock) as progress:
         progress.expect(3000)
@@ -91,7 +91,7 @@ def test_a_log_file_has_a_line_a_minute() -> None:
     assert clock.lines[-1].endswith("less than a minute left")
 
 
-def test_failures_are_told_at_once_and_quiet_runs_tell_no_progress() -> None:
+def test_failures_are_printed_at_once_even_in_quiet_runs() -> None:
     clock = Clock()
     with MicrographProgress("denoising", "denoised", console=clock.log, clock=clock, quiet=True) as progress:
         progress.expect(2)
@@ -101,7 +101,7 @@ def test_failures_are_told_at_once_and_quiet_runs_tell_no_progress() -> None:
     assert clock.lines == ["failed: [a].mrc: truncated"]
 
 
-def test_hours_are_counted_from_where_a_resumed_training_began() -> None:
+def test_time_left_of_a_resumed_training_counts_from_where_it_resumed() -> None:
     clock = Clock()
     with training_progress(console=clock.log, clock=clock, interval=60.0) as update:
         update(Preparing(1, 4))
@@ -117,7 +117,7 @@ def test_hours_are_counted_from_where_a_resumed_training_began() -> None:
     ]
 
 
-def test_a_terminal_has_a_bar_and_no_lines() -> None:
+def test_terminal_has_a_bar_and_no_lines() -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
     clock = Clock()
     with MicrographProgress("denoising", "denoised", console=terminal, clock=clock) as progress:

@@ -40,7 +40,7 @@ def test_plain_text_keeps_what_a_reader_needs() -> None:
     assert plain("Zoë\udcff") == "Zoe?"
 
 
-def test_a_stream_keeps_the_characters_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_keeps_the_characters_of_its_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     for encoding, written in (
         ("ascii", b"8 A, 2x2"),
         ("iso-8859-1", b"8 \xc5, 2\xd72"),
@@ -61,7 +61,7 @@ def test_help_in_every_locale(locale: str) -> None:
         assert b"Usage: n2n-deploy" in done.stdout
 
 
-def test_every_command_works_in_the_poorest_locale(simulated: Path, exported: Path, tmp_path: Path) -> None:
+def test_every_command_works_in_the_posix_locale(simulated: Path, exported: Path, tmp_path: Path) -> None:
     table, truth = simulated / "micrographs.star", simulated / "truth" / "particles.star"
     half = simulated / "micrographs" / "mic_0001_EVN.mrc"
     commands: dict[str, tuple[object, ...]] = {
@@ -88,7 +88,7 @@ def test_every_command_works_in_the_poorest_locale(simulated: Path, exported: Pa
 
 
 @pytest.mark.parametrize("locale", ["ascii", "latin-1"])
-def test_what_was_done_is_printed_whole(locale: str, simulated: Path, exported: Path, tmp_path: Path) -> None:
+def test_results_are_printed_in_any_encoding(locale: str, simulated: Path, exported: Path, tmp_path: Path) -> None:
     table, half = simulated / "micrographs.star", simulated / "micrographs" / "mic_0001_EVN.mrc"
     for arguments, words in (
         (("inspect", exported), "4.5 Å"),
