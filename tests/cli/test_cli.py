@@ -116,7 +116,7 @@ def test_augment_is_the_hidden_old_name_of_tta(flag: str, simulated: Path, expor
         saved = tomllib.loads((out / "config.toml").read_text())[command]
         assert saved["tta"]
         assert "augment" not in saved
-    assert json.loads((out / "evaluation.json").read_text())["run"]["options"]["tta"] == "yes"
+    assert json.loads((out / "evaluation.json").read_text())["run"]["options"]["tta"] is True
 
 
 @pytest.mark.skipif(driver().problem is None, reason="this machine has a GPU")
