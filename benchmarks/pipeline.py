@@ -87,16 +87,17 @@ def run_case(bundle: Path, folder: Path, memory: str, engine: str, repeats: int)
     from n2n_deploy.batch.options import DenoiseOptions
     from n2n_deploy.batch.plan import Job, Status
     from n2n_deploy.batch.work import denoise_one
+    from n2n_deploy.core.options import ComputeOptions
     from n2n_deploy.denoiser.denoiser import Denoiser
-    from n2n_deploy.device.memory import parse_bytes
     from n2n_deploy.imaging.ctf import CTFParameters, Optics
     from n2n_deploy.io.records import Micrograph
 
     optics = Optics(PIXEL_SIZE, 300.0, 2.7, 0.1)
     micrograph = Micrograph("mic.mrc", folder / "mic.mrc", optics, CTFParameters(12000.0, 11500.0, 30.0))
     job = Job(micrograph, folder / "out" / "mic.mrc", "benchmark", Status.PENDING)
-    limit = None if memory == "default" else parse_bytes(memory)
-    with Denoiser(bundle, memory=limit, engine=engine) as denoiser:
+    limit = None if memory == "default" else memory
+    compute = ComputeOptions.model_validate({"memory": limit, "engine": engine})
+    with Denoiser(bundle, compute=compute) as denoiser:
         outcomes = [denoise_one(job, denoiser, DenoiseOptions()) for _ in range(1 + repeats)][1:]
     seconds: dict[str, Any] = {
         stage: statistics.median(outcome.seconds[stage] for outcome in outcomes) for stage in STAGES

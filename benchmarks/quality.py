@@ -39,6 +39,7 @@ from benchmarks.quality_methods import (
 from benchmarks.quality_picks import available, best, pick, true_positions, write_denoised
 from benchmarks.quality_tables import Result, error, markdown, measure, numbers, write_rings
 from n2n_deploy import data
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.demonstration import TRAINING_SHARE, write_pair
 from n2n_deploy.denoiser.denoiser import Denoiser
@@ -67,7 +68,9 @@ def main() -> None:
             simulate(
                 folder / name, count, size, options.pixel_size, seed, particles=particles, dose=dose, defocus=defocus
             )
-    table = read_micrographs(folder / "test" / "micrographs.star", project=folder / "test", need_halves=True)
+    table = read_micrographs(
+        folder / "test" / "micrographs.star", NamingOptions(project=folder / "test"), need_halves=True
+    )
     cases = [_simulated(micrograph, folder / "test" / "truth", recipe) for micrograph in table.micrographs]
     star = folder / "training" / "micrographs.star"
     models = _train(star, folder / "models", options.train, recipe, options, folder / "training")
@@ -160,9 +163,9 @@ def _train(
             max_minutes=minutes,
             patch_overlap=0.5,
         )
-        names, patches = ("DW", "EVN", "ODD"), folder / "patches"
+        naming = NamingOptions(project=project, suffixes=("DW", "EVN", "ODD"))
         checkpoint = train(
-            star, folder / preset, config, project=project, suffixes=names, patches=patches, progress=_progress()
+            star, folder / preset, config, naming=naming, patches=folder / "patches", progress=_progress()
         )
         export_bundle(checkpoint, bundles[preset])
     return bundles
@@ -204,7 +207,7 @@ def _methods(
             methods[f"Topaz {model}"] = topaz(options.topaz, model, cases, images, recipe, folder / model)
     for preset, path in models.items():
         for views in (False, True):
-            methods[f"ours, {preset}, 8 views" if views else f"ours, {preset}"] = network(Denoiser(path, augment=views))
+            methods[f"ours, {preset}, 8 views" if views else f"ours, {preset}"] = network(Denoiser(path, tta=views))
     return methods
 
 

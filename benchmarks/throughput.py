@@ -98,6 +98,7 @@ def measure(
     import cupy
 
     from n2n_deploy.bundle.archive import Bundle
+    from n2n_deploy.core.options import ComputeOptions
     from n2n_deploy.denoiser.denoiser import Denoiser
     from n2n_deploy.engines.tensorrt.profiles import make_profiles
     from n2n_deploy.export.tensorrt_engine import compile_bundle
@@ -112,14 +113,15 @@ def measure(
         compile_bundle(bundle, engine, [precision], profiles, timing_cache=folder / "timings")  # type: ignore[arg-type]
         bundle = Bundle.open(bundle.path)
     source = make_micrograph(folder / f"{camera}.mrc", camera)
-    options: dict[str, Any] = {"device": "gpu", "engine": engine, "precision": precision}
-    with Denoiser(bundle, **options) as denoiser:
+    compute = ComputeOptions(device="gpu", engine=engine, precision=precision)  # type: ignore[arg-type]
+    with Denoiser(bundle, compute=compute) as denoiser:
         seconds = stages(denoiser, source, folder)
     rates, host, busy, tiles = {}, {}, {}, {}
     for number in lanes:
         # A session of its own: networks keep memory for each lane that ever used them.
         cupy.get_default_memory_pool().free_all_blocks()
-        with Denoiser(bundle, lanes=number, **options) as denoiser, gpu_use() as used:
+        laned = compute.model_copy(update={"lanes": number})
+        with Denoiser(bundle, compute=laned) as denoiser, gpu_use() as used:
             tiles[number] = denoiser.tile(shape, pixel_size)
             rates[number], host[number] = end_to_end(denoiser, source, folder, number, count, used)
             busy[number] = statistics.median(used) if used else None

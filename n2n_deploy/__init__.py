@@ -7,6 +7,7 @@ from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.run import denoise
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import BundleError, DataError, HostError, N2NError, UsageError
+from n2n_deploy.core.options import ComputeOptions, NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.core.version import __version__
 from n2n_deploy.denoiser.denoiser import Denoiser
@@ -17,12 +18,14 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CTFParameters",
+    "ComputeOptions",
     "DataError",
     "DenoiseOptions",
     "Denoiser",
     "HostError",
     "Merge",
     "N2NError",
+    "NamingOptions",
     "Optics",
     "Recipe",
     "UsageError",

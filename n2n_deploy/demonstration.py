@@ -1,7 +1,7 @@
-"""The main job from end to end on the real micrograph in the package: train, export, denoise, measure, look.
+"""The whole workflow on the real micrograph in the package: train, export, denoise, measure, draw.
 
-Its two halves come from fair coin tosses on the electron counts (see `n2n_deploy.data`). The network is trained on the
-upper four fifths of the frame; what is measured and the close-up in the picture come from the rest, which it never saw.
+Each electron count is split at random between the two halves (see `n2n_deploy.data`). The network is trained on the
+upper four fifths of the frame; the numbers and the close-up in the picture come from the rest, which it never saw.
 """
 
 import shutil
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from n2n_deploy import data
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
 from n2n_deploy.batch.run import denoise
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
@@ -59,7 +60,7 @@ micrographs/{stem}_DW.mrc 1 {ctf.defocus_u} {ctf.defocus_v} {ctf.defocus_angle}
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What a run of the demonstration found.
+    """The result of a run of the demonstration.
 
     Attributes:
         network: estimates from the held-out halves, denoised by the network.
@@ -84,7 +85,7 @@ def write_pair(folder: Path, stem: str, even: NDArray[Any], odd: NDArray[Any]) -
         path = folder / "micrographs" / f"{stem}_{suffix}.mrc"
         write_mrc(path, image.astype(np.float32), pixel_size=data.OPTICS.pixel_size, label=label)
     table = folder / f"{stem}.star"
-    table.write_text(_STAR.format(optics=data.OPTICS, ctf=data.CTF, stem=stem))
+    table.write_text(_STAR.format(optics=data.OPTICS, ctf=data.CTF, stem=stem), encoding="utf-8")
     return table
 
 
@@ -96,7 +97,7 @@ def run_demonstration(
     announce: Callable[[str], None] = lambda _: None,
     training_progress: Callable[..., None] | None = None,
 ) -> Demonstration:
-    """Do the main job in `folder` and measure it.
+    """Run the whole workflow in `folder` and measure the result.
 
     Args:
         folder: where everything goes; an earlier demonstration there is replaced.
@@ -117,7 +118,7 @@ def run_demonstration(
         clock = time.perf_counter()
         announce(text)
 
-    announce("thinning a real micrograph's electrons into an even and an odd half")
+    announce("splitting a real micrograph's electrons into an even and an odd half")
     even, odd = data.thin(data.micrograph_counts(), seed)
     border = int(TRAINING_SHARE * even.shape[0])
     whole = write_pair(folder, "real_0001", even, odd)
@@ -137,16 +138,15 @@ def run_demonstration(
         table,
         folder / "run",
         config,
-        project=folder,
-        suffixes=("DW", "EVN", "ODD"),
+        naming=NamingOptions(project=folder, suffixes=("DW", "EVN", "ODD")),
         progress=training_progress,
     )
     step("train", "exporting the network to a bundle")
     bundle = export_bundle(checkpoint, folder / "model.n2n")
     step("export", "denoising the whole micrograph")
     options = DenoiseOptions(on_exists=OnExists.OVERWRITE)
-    denoise(whole, bundle, folder / "denoised", project=folder, options=options)
-    step("denoise", f"measuring on the lower {1 - TRAINING_SHARE:.0%}, which the network never saw")
+    denoise(whole, bundle, folder / "denoised", naming=NamingOptions(project=folder), options=options)
+    step("denoise", f"measuring on the lower {1 - TRAINING_SHARE:.0%}, which was not used for training")
     with Denoiser(bundle) as denoiser:
         network, wiener = _measure(denoiser, even, odd, border, data.OPTICS, data.CTF)
     step("measure", "drawing the picture")
@@ -173,7 +173,7 @@ def _measure(
 
 
 def draw_before_after(before: NDArray[Any], after: NDArray[Any], border: int, pixel_size: float, path: Path) -> Path:
-    """Whole frame and a close-up of the part not trained on, before and after, as one PNG; returns its path."""
+    """Draw the whole frame and a close-up of the part not trained on, before and after; returns the PNG's path."""
     from matplotlib.figure import Figure
 
     side = min(1000, before.shape[0] - border, before.shape[1])
@@ -192,7 +192,7 @@ def draw_before_after(before: NDArray[Any], after: NDArray[Any], border: int, pi
                 0.0,
             )
             axes.imshow(pixels, cmap="gray", vmin=low, vmax=high, extent=extent)
-            where = "whole frame" if row == 0 else "close-up, rows not trained on"
+            where = "whole frame" if row == 0 else "close-up, not used for training"
             axes.set_title(f"{name}: {where}")
             axes.set_xlabel("nm")
             if row == 0:
@@ -202,7 +202,7 @@ def draw_before_after(before: NDArray[Any], after: NDArray[Any], border: int, pi
 
 
 def _binned(image: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Means of factor × factor pixels, the fairest look at a noisy image at a small size."""
+    """Means of factor × factor pixels."""
     ny, nx = (side // factor * factor for side in image.shape)
     blocks = image[:ny, :nx].reshape(ny // factor, factor, nx // factor, factor)
     return np.asarray(blocks.mean(axis=(1, 3)))

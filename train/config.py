@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from n2n_deploy.core.options import Device
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.train.model import PRESETS
 
@@ -33,7 +34,7 @@ class TrainConfig(BaseModel):
         validation_fraction: of the patches, held out from training.
         seed: of the first weights and of the choice of patches.
         checkpointing: recompute activations in the backward pass: less memory, more time.
-        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
+        device: "auto" (a GPU where there is one), "cpu", "gpu" or "cuda", or "cuda:1".
         bf16: compute in bfloat16 where that is safe (autocast), on a GPU or a processor with AMX.
         compile: on a GPU, compile the network with `torch.compile`, which needs a C compiler and Python's headers.
     """
@@ -53,7 +54,7 @@ class TrainConfig(BaseModel):
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     seed: Annotated[int, Field(ge=0)] = 0
     checkpointing: bool = False
-    device: str = "auto"
+    device: Device = "auto"
     bf16: bool = True
     compile: bool = False
 
@@ -61,7 +62,7 @@ class TrainConfig(BaseModel):
     @classmethod
     def _known(cls, preset: str) -> str:
         if preset not in PRESETS:
-            raise PydanticCustomError("preset", "does not exist; choose one of {known}", {"known": ", ".join(PRESETS)})
+            raise PydanticCustomError("preset", "choose one of {known}", {"known": ", ".join(PRESETS)})
         return preset
 
     @property

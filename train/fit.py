@@ -140,11 +140,11 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device("cuda" if name == "gpu" else name)
     except RuntimeError as error:
-        raise HostError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N") from error
+        raise HostError(f"device {name!r} is unknown; choose auto, cpu, gpu (or cuda) or cuda:N") from error
     if device.type not in ("cpu", "cuda"):
-        raise HostError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+        raise HostError(f"device {name!r} is not supported; choose auto, cpu, gpu (or cuda) or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise HostError(
             f"device {name!r} is not there: torch {torch.__version__} sees {torch.cuda.device_count()} GPUs; "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.files.atomic import make_writable_folder
 from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.train.config import TrainConfig
@@ -31,10 +32,7 @@ def train(
     *,
     resume: bool = False,
     patches: Path | str | None = None,
-    project: Path | str | None = None,
-    suffixes: tuple[str, str, str] | None = None,
-    even_template: str | None = None,
-    odd_template: str | None = None,
+    naming: NamingOptions | None = None,
     workers: int | None = None,
     progress: Callable[[Preparing | Progress], None] | None = None,
     prepared: Callable[[Preparation], None] | None = None,
@@ -47,10 +45,7 @@ def train(
         config: how to train; None for the paper's settings.
         resume: continue the run in `out` if there is one; existing patches are used either way.
         patches: folder of the patch store; None for `out/patches`.
-        project: folder that the table's paths are relative to, where it is not found automatically.
-        suffixes: of the whole, even and odd sums' names, such as ("DW", "EVN", "ODD").
-        even_template: name of the even half, from the whole sum's; see `read_micrographs`.
-        odd_template: the same for the odd half.
+        naming: how files and their halves are found.
         workers: micrographs prepared concurrently; None for one per processor, but at most 4 to limit memory.
         progress: called with a `Preparing` after each micrograph and a `Progress` after each step.
         prepared: called with the outcome for each micrograph, before the training starts.
@@ -70,15 +65,7 @@ def train(
     find_device(config.device)
     refuse_taken_folder(out, resume=resume)
     make_writable_folder(out)
-    table = read_micrographs(
-        Path(table_path),
-        project=Path(project) if project is not None else None,
-        suffixes=suffixes,
-        even_template=even_template,
-        odd_template=odd_template,
-        need_ctf=config.recipe.phase_flip,
-        need_halves=True,
-    )
+    table = read_micrographs(Path(table_path), naming, need_ctf=config.recipe.phase_flip, need_halves=True)
     result = prepare_patches(
         [micrograph for micrograph in table.micrographs if micrograph.row not in table.problems],
         config.recipe,
@@ -103,7 +90,7 @@ def train(
         if len(store) < _MINIMUM_PATCHES:
             raise DataError(_too_few(table_path, len(store), result))
         facts = {
-            "data_set": str(table_path),
+            "data_set": str(table_path).encode(errors="replace").decode(),
             "micrographs": len(result.files),
             "micrographs_refused": len(result.refused),
             "patches": len(store),

@@ -278,7 +278,7 @@ def _try_submission(script: str) -> None:
     command = ["sbatch", "--test-only"]
     try:
         done = subprocess.run(
-            command, input=script, capture_output=True, text=True, check=False, timeout=_SBATCH_SECONDS
+            command, input=script, capture_output=True, encoding="utf-8", errors="replace", timeout=_SBATCH_SECONDS
         )
     except subprocess.TimeoutExpired as error:
         raise TimeoutError(f"{' '.join(command)} did not answer within {_SBATCH_SECONDS} s") from error

@@ -17,8 +17,8 @@ from n2n_deploy.batch.options import DenoiseOptions, OnExists
 from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.core.errors import DataError, HostError, N2NError, UsageError, names_file
 from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.core.sizes import size_text
 from n2n_deploy.core.version import __version__
-from n2n_deploy.device.memory import size_text
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.io.halves import half_files
 from n2n_deploy.io.mrc import read_header

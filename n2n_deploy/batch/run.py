@@ -21,6 +21,7 @@ from n2n_deploy.batch.task import Shard, Source, Task
 from n2n_deploy.batch.work import Outcome
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.signals import Stopping, stop_on_signal
 from n2n_deploy.core.version import __version__
 from n2n_deploy.files.atomic import make_writable_folder, remove_stale_temporaries
@@ -43,10 +44,7 @@ def denoise(
     output: Path | str,
     *,
     options: DenoiseOptions | None = None,
-    project: Path | str | None = None,
-    suffixes: tuple[str, str, str] | None = None,
-    even_template: str | None = None,
-    odd_template: str | None = None,
+    naming: NamingOptions | None = None,
     shard: Shard | None = None,
     retry: Path | None = None,
     cluster: str | None = None,
@@ -63,10 +61,7 @@ def denoise(
             `summary.json` and `report.html` are written there too. Tables and report tell of all that is in the
             folder: trying `failed.star` again adds to them.
         options: what to do; see `DenoiseOptions`.
-        project: folder that the table's relative paths start at; by default found from the table.
-        suffixes: (whole, even, odd), where the table does not name the halves that are to be averaged.
-        even_template: of the even half's name; see `read_micrographs`.
-        odd_template: of the odd half's.
+        naming: how files and their halves are found; see `NamingOptions`.
         shard: do one part of the table, with an account of its own under `shards`; see `merge_results`.
         retry: the `failed.star` of an earlier run: do those of the micrographs only that it lists.
         cluster: spread the work by Dask: "local:N", a scheduler's address or "slurm:N"; see `ClusterWorkers`.
@@ -83,13 +78,7 @@ def denoise(
         BundleError: the model is damaged or does not work here.
         UsageError, HostError: the plan cannot end well; nothing was written.
     """
-    naming: dict[str, Any] = {
-        "project": project,
-        "suffixes": suffixes,
-        "even_template": even_template,
-        "odd_template": odd_template,
-    }
-    task = Task.open(micrographs, bundle, output, options, shard, retry, **naming)
+    task = Task.open(micrographs, bundle, output, options, shard, retry, naming)
     return run_task(task, cluster=cluster, say=say, progress=progress)
 
 

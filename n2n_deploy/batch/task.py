@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from n2n_deploy.batch.lanes import Waiting, in_lane
 from n2n_deploy.batch.options import DenoiseOptions
@@ -12,6 +12,7 @@ from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Plan, look_at_headers, make_plan
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError, N2NError, UsageError
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.engines.select import candidates
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
@@ -64,7 +65,7 @@ class Task:
         options: what to do.
         shard: the part of the table to do; None for all of it.
         retry: a table such as `failed.star`, whose micrographs alone are to be done; None for all.
-        naming: how files are found: project, suffixes, even_template, odd_template; see `read_micrographs`.
+        naming: how files and their halves are found.
     """
 
     source: Source
@@ -73,7 +74,7 @@ class Task:
     options: DenoiseOptions
     shard: Shard | None
     retry: Path | None
-    naming: dict[str, Any]
+    naming: NamingOptions
 
     @classmethod
     def open(
@@ -84,7 +85,7 @@ class Task:
         options: DenoiseOptions | None = None,
         shard: Shard | None = None,
         retry: Path | None = None,
-        **naming: Any,
+        naming: NamingOptions | None = None,
     ) -> Self:
         """Gather what a run is asked, opening the bundle.
 
@@ -102,7 +103,7 @@ class Task:
                 return Bundle.open(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle
 
         opened = in_lane(read, options.timeout)
-        return cls(source, opened, Path(output).absolute(), options, shard, retry, naming)
+        return cls(source, opened, Path(output).absolute(), options, shard, retry, naming or NamingOptions())
 
     @property
     def folder(self) -> Path:
@@ -131,10 +132,10 @@ class Task:
             with waiting(f"reading {source if isinstance(source, (str, Path)) else source[0]}"):
                 return read_micrographs(
                     source,
+                    self.naming,
                     need_ctf=self.bundle.recipe.phase_flip,
                     need_halves=self.options.average_halves,
                     headers=headers,
-                    **self.naming,
                 )
 
         return in_lane(read, self.options.timeout)

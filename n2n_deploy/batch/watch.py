@@ -95,7 +95,7 @@ class _Source:
         self._table = len(sources) == 1 and is_table(sources[0])
         self._sources = [f"{source}/**/*.mrc" if Path(source).is_dir() else source for source in sources]
         naming = task.naming
-        self._halves = HalfNames(naming.get("suffixes"), naming.get("even_template"), naming.get("odd_template"))
+        self._halves = HalfNames(naming.suffixes, naming.even_template, naming.odd_template)
         self._seen: dict[str, Stamp] = {}
         self._taken: dict[str, tuple[Stamp, Micrograph | None]] = {}
         self._files: dict[str, tuple[Micrograph, str | None]] = {}

@@ -79,19 +79,14 @@ def open_denoiser(
     Raises:
         BundleError, HostError: as for `Denoiser`.
     """
+    here = {"device": device or options.devices[0], "gpus": None, "lanes": lanes or options.lanes_here}
     return Denoiser(
         bundle,
-        device=device or options.devices[0],
-        memory=options.memory,
-        threads=options.threads,
+        compute=options.model_copy(update=here),
         merge=options.merge,
         flip_back=options.flip_back,
         lowpass=options.lowpass,
-        augment=options.augment,
-        lanes=lanes or options.lanes_here,
-        engine=options.engine,
-        precision=options.precision,
-        trusted_keys=options.trusted_keys,
+        tta=options.tta,
     )
 
 

@@ -2,12 +2,13 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from n2n_deploy.bundle.engine_facts import EngineFacts
 from n2n_deploy.core.errors import BundleError
+from n2n_deploy.core.options import Precision as Precision
 from n2n_deploy.core.version import __version__
 
 FORMAT = 1
@@ -15,8 +16,6 @@ FORMAT = 1
 
 REQUIRES = "0.1.0"
 """The first n2n-deploy that reads `FORMAT`; older ones tell the user to update to it."""
-
-Precision = Literal["fp32", "fp16", "bf16"]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 

@@ -139,7 +139,7 @@ def load_trusted(source: Path) -> list[Any]:
             _refuse_writable(source)
         _refuse_writable(file)
         try:
-            blocks = file.read_text().split(_BEGIN)[1:]
+            blocks = file.read_text(encoding="utf-8").split(_BEGIN)[1:]
             loaded = [serialization.load_pem_public_key((_BEGIN + block).encode()) for block in blocks]
         except (UnicodeDecodeError, ValueError) as error:
             raise UsageError(f"{file}: is not a file of public keys; n2n-deploy keygen makes them") from error

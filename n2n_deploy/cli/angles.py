@@ -1,4 +1,4 @@
-"""`n2n-deploy angles`: how far apart two refinements put the same particles."""
+"""`n2n-deploy angles`: angular distances between two refinements of the same particles."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from n2n_deploy.cli.common import ConfigOption, JsonOption, out, print_json, sav
 def angles_command(
     ctx: typer.Context,
     first: Annotated[Path, typer.Argument(metavar="A.star", help="Particle table of one refinement.")],
-    second: Annotated[Path, typer.Argument(metavar="B.star", help="Particle table of another.")],
+    second: Annotated[Path, typer.Argument(metavar="B.star", help="Particle table of the other.")],
     symmetry: Annotated[
         str,
         typer.Option("--symmetry", "--sym", help="Point group of the map, as RELION names it: C1, D7, T, O, I2, …"),
@@ -24,14 +24,13 @@ def angles_command(
     json_output: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Measure the angular distance between two sets of particle orientations (RELION Euler angles).
+    """Measure the angular distances between two sets of particle orientations (RELION Euler angles).
 
-    Particles are matched by image name, or by micrograph and coordinates where they were extracted twice. Where both
-    tables have coordinates, names count only as far as these agree.
-    The angle is that of the rotation between the two orientations, the smallest over the symmetry mates;
-    beside it stands arccos of the quaternions' inner product, as the paper prints it, which is half of it.
+    Particles are matched by image name, or by micrograph and coordinates if they were extracted twice. If both
+    tables have coordinates, a match by name must agree with them.
+    The distance is the angle of the rotation between the two orientations, the smallest over the symmetry mates.
+    The arccos of the quaternions' inner product, which the paper gives, is half of it.
     """
-    del config
     from n2n_deploy.refinement.angles import compare
 
     distances = compare(first, second, symmetry)

@@ -5,12 +5,15 @@ import inspect
 import os
 import signal
 import sys
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from n2n_deploy.cli.common import err
+from n2n_deploy.cli.options import expectation
+from n2n_deploy.cli.terminal import tolerate_any_character
 from n2n_deploy.core.errors import HostError, N2NError
 from n2n_deploy.core.version import __version__
 
@@ -32,6 +35,9 @@ COMMANDS = {
     "demo": "n2n_deploy.cli.demo",
 }
 """Command name → the module that defines a function `<name>_command` for it, with underscores for hyphens."""
+
+_Misuse: Any = typer.BadParameter.__base__
+"""Click's UsageError, for a command line that cannot be parsed; Typer's copy of Click has no public name for it."""
 
 
 def build() -> typer.Typer:
@@ -79,29 +85,54 @@ def _version(value: bool) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 all done, 1 some failed, 2 usage, 3 environment, 130 interrupted.
 
-    Errors of this package are one line; an OSError that nothing foresaw is too, with the file it names.
+    Errors are one line: those of this package, a mistyped command line, and an OSError that nothing foresaw.
     """
-    # GNU OpenMP's waiting threads spin for milliseconds: on a machine shared with others that cost several times the
-    # work itself, while not spinning at all cost half of it again on an idle one. PyTorch reads this when imported.
+    tolerate_any_character()
+    # GNU OpenMP's waiting threads spin for milliseconds: on a machine shared with others that costs several times the
+    # work itself, while not spinning at all costs half of it again on an idle one. PyTorch reads this when imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
-        build()(arguments)
-    except KeyboardInterrupt:  # while the commands were still being imported; Typer sees to the rest
+        sys.exit(build()(arguments, prog_name="n2n-deploy", standalone_mode=False) or 0)
+    except KeyboardInterrupt:  # while the commands were still being imported; Typer handles it from there on
         sys.exit(128 + signal.SIGINT)
-    except (N2NError, ModuleNotFoundError, OSError) as error:
+    except (N2NError, ModuleNotFoundError, OSError, _Misuse) as error:
         if os.environ.get("N2N_DEPLOY_DEBUG"):
             raise
-        if isinstance(error, ModuleNotFoundError):
-            error = _missing_library(error)
-        elif isinstance(error, OSError):
-            error = HostError(f"{error.filename or 'the system'}: {error.strerror or error}; --debug shows where")
-        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(error.exit_code)
+        message, code = _explain(error)
+        if message:
+            err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+        sys.exit(code)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """One line that says what went wrong, and the exit code."""
+    if isinstance(error, _Misuse):
+        return _misuse(error), 2
+    if isinstance(error, ModuleNotFoundError):
+        error = _missing_library(error)
+    elif isinstance(error, OSError):
+        error = HostError(f"{error.filename or 'the system'}: {error.strerror or error}; --debug shows where")
+    assert isinstance(error, N2NError)
+    return str(error), error.exit_code
+
+
+def _misuse(error: Any) -> str:
+    """What is wrong with the command line, with the option that was probably meant."""
+    text = expectation(error.format_message().strip().rstrip("."))
+    if not text:  # no command at all: the help was printed
+        return ""
+    if hasattr(error, "possibilities"):  # NoSuchOption
+        known = [flag for parameter in error.ctx.command.params for flag in parameter.opts + parameter.secondary_opts]
+        text = f"no such option {error.option_name}"
+        if close := get_close_matches(error.option_name, known, 1):
+            text += f"; did you mean {close[0]}?"
+    command = error.ctx.command_path if error.ctx else "n2n-deploy"
+    return f"{text[0].lower()}{text[1:]} ({command} --help)"
 
 
 def _missing_library(error: ModuleNotFoundError) -> HostError:
-    """Say which extra of the package brings the library that is missing."""
+    """Say which extra of the package installs the missing library."""
     extras = {
         "torch": "train",
         "h5py": "train",
@@ -115,6 +146,6 @@ def _missing_library(error: ModuleNotFoundError) -> HostError:
     if library not in extras:
         raise error
     return HostError(
-        f"this command needs the Python library {library}, which is not installed here; "
-        f"pip install 'n2n-deploy[{extras[library]}]' brings it"
+        f"this command needs the Python library {library}, which is not installed; "
+        f"run: pip install 'n2n-deploy[{extras[library]}]'"
     )

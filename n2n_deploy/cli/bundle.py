@@ -8,16 +8,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from n2n_deploy.cli.common import (
-    ConfigOption,
+from n2n_deploy.cli.common import ConfigOption, JsonOption, out, print_json
+from n2n_deploy.cli.options import (
+    DeviceOption,
     EngineOption,
-    JsonOption,
     PrecisionOption,
+    ThreadsOption,
     TrustedKeysOption,
-    out,
-    parse_precision,
-    print_json,
+    gather,
 )
+from n2n_deploy.core.options import ComputeOptions
 
 if TYPE_CHECKING:
     from n2n_deploy.bundle.archive import Bundle
@@ -41,11 +41,10 @@ def inspect_command(bundle: BundleArgument, config: ConfigOption = None, as_json
 
 
 def verify_command(
+    ctx: typer.Context,
     bundle: BundleArgument,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu (or cuda), or cuda:N.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads.", show_default="all cores")
-    ] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     engine: EngineOption = None,
     precision: PrecisionOption = None,
     trusted_keys: TrustedKeysOption = None,
@@ -60,10 +59,16 @@ def verify_command(
     from n2n_deploy.bundle.archive import Bundle
     from n2n_deploy.engines.select import choose_session
 
+    compute = gather(ctx, ComputeOptions)
     opened = Bundle.open(bundle)
     opened.verify_members()
     choice = choose_session(
-        opened, device, threads, engine=engine, precision=parse_precision(precision), trusted_keys=trusted_keys
+        opened,
+        compute.device,
+        compute.threads,
+        engine=compute.engine,
+        precision=compute.precision,
+        trusted_keys=compute.trusted_keys,
     )
     choice.session.close()
     tolerance = opened.manifest.tolerance[choice.precision]

@@ -1,10 +1,11 @@
-"""What every command shares: errors to exit codes, `--config`, the effective configuration, `--json`."""
+"""What every command has: `--config`, the effective configuration that it saves, and `--json`."""
 
 import json
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tomli_w
 import typer
@@ -18,7 +19,7 @@ err = Console(stderr=True, highlight=False)
 
 
 def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
-    """Make the values of a TOML file the defaults of the command, so that flags given beside it win.
+    """Make the values of a TOML file the defaults of the command, so that flags on the command line win.
 
     Keys are the long option names without dashes in front; dashes and underscores are the same. A table named
     after the command, where there is one, is read in place of the whole file, so one file can serve several.
@@ -26,11 +27,11 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     if not path.is_file():
-        raise UsageError(f"{path}: there is no such file; --config takes a TOML file with options")
+        raise UsageError(f"{path}: file not found; --config takes a TOML file of options")
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
+        raise UsageError(f"{path}: not a valid TOML file: {error}") from error
     content = content.get(ctx.info_name or "", content)
     names = {
         option.lstrip("-").replace("-", "_"): parameter.name
@@ -42,7 +43,7 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     for key, value in content.items():
         name = names.get(key.replace("-", "_"))
         if name is None:
-            raise UsageError(f"{path}: {key} is no option of {ctx.info_name}; see n2n-deploy {ctx.info_name} --help")
+            raise UsageError(f"{path}: {ctx.info_name} has no option {key!r}; see n2n-deploy {ctx.info_name} --help")
         defaults[name] = value
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return path
@@ -52,7 +53,7 @@ ConfigOption = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="TOML file with values for these options; flags win over it.",
+        help="TOML file with values for these options; flags override it.",
         callback=load_config,
         is_eager=True,
         dir_okay=False,
@@ -60,75 +61,13 @@ ConfigOption = Annotated[
     ),
 ]
 
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON, for programs.", rich_help_panel="General")
-]
-
-_MACHINE, _ENGINE = "Machine", "The engine"
-
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, gpu or cuda:N.", rich_help_panel=_MACHINE)]
-
-MemoryOption = Annotated[
-    str | None,
-    typer.Option(
-        "--memory",
-        metavar="SIZE",
-        help="Most host memory to use, such as 3GB; tiles are chosen to fit. By default a share of what is free.",
-        rich_help_panel=_MACHINE,
-    ),
-]
-
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option("--threads", min=1, help="CPU threads of the network; all by default.", rich_help_panel=_MACHINE),
-]
-
-EngineOption = Annotated[
-    str | None,
-    typer.Option(
-        "--engine",
-        help="tensorrt, rtx, tensorrt-lean, onnxruntime-cuda, openvino or onnxruntime-cpu; by default the best "
-        "that works.",
-        rich_help_panel=_ENGINE,
-    ),
-]
-
-PrecisionOption = Annotated[
-    str | None,
-    typer.Option(
-        "--precision",
-        help="fp32, fp16 or bf16; by default fp16 on a GPU, and on the CPU bf16 with OpenVINO and AMX, else fp32.",
-        rich_help_panel=_ENGINE,
-    ),
-]
-
-TrustedKeysOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--trusted-keys",
-        envvar="N2N_DEPLOY_TRUSTED_KEYS",
-        help="File or folder of public keys; a bundle that none of them signed is refused.",
-        rich_help_panel=_ENGINE,
-    ),
-]
-
-
-def parse_precision(text: str | None) -> Literal["fp32", "fp16", "bf16"] | None:
-    """Check the name of a precision.
-
-    Raises:
-        UsageError: there is no such precision.
-    """
-    match text:
-        case None | "fp32" | "fp16" | "bf16":
-            return text
-    raise UsageError(f"--precision {text!r} does not exist; choose fp32, fp16 or bf16")
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel="General")]
 
 
 def effective_config(ctx: typer.Context) -> dict[str, Any]:
-    """Every option of this run with the value it really had, ready for TOML, under its long name.
+    """Every option of this run with the value that it had, ready for TOML, under its long name.
 
-    Left out are options without a value, and those that only say how to show the result.
+    Options without a value, old names, and options that only say how to show the result are left out.
     """
 
     def plain(value: Any) -> Any:
@@ -141,7 +80,7 @@ def effective_config(ctx: typer.Context) -> dict[str, Any]:
     found = {}
     for parameter in ctx.command.params:
         value = ctx.params.get(parameter.name or "")
-        if value is None or {"--config", "--json"} & set(parameter.opts):
+        if value is None or getattr(parameter, "hidden", False) or {"--config", "--json"} & set(parameter.opts):
             continue
         long_names = [option.removeprefix("--") for option in parameter.opts if option.startswith("--")]
         found[(long_names or [parameter.name or ""])[0].replace("-", "_")] = plain(value)
@@ -149,9 +88,16 @@ def effective_config(ctx: typer.Context) -> dict[str, Any]:
 
 
 def save_config(ctx: typer.Context, folder: Path) -> None:
-    """Write the effective configuration to `folder/config.toml`; `--config` takes it back as it is."""
+    """Write the effective configuration to `folder/config.toml`; `--config` reads it again."""
     with atomic_write(folder / "config.toml") as stream:
-        stream.write(tomli_w.dumps({ctx.info_name or "run": effective_config(ctx)}).encode())
+        stream.write(tomli_w.dumps({ctx.info_name or "run": effective_config(ctx)}).encode(errors="replace"))
+
+
+def print_rows(rows: Sequence[tuple[str, str]]) -> None:
+    """Print labels and values in two columns; values are not wrapped, for they may be paths."""
+    width = max((len(label) for label, _ in rows), default=0)
+    for label, value in rows:
+        out.print(f"{label:<{width}}  {value}", markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

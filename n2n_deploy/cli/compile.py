@@ -7,12 +7,13 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, parse_precision, print_json
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json
+from n2n_deploy.cli.options import parse_precision
 from n2n_deploy.core.errors import UsageError
 
 if TYPE_CHECKING:
     from n2n_deploy.bundle.engine_facts import TensorRTLibrary
-    from n2n_deploy.bundle.manifest import Precision
+    from n2n_deploy.core.options import Precision
     from n2n_deploy.core.recipe import Recipe
     from n2n_deploy.export.tensorrt_engine import Compiled
 
@@ -162,8 +163,7 @@ def _library(target: str) -> "TensorRTLibrary":
 
 
 def _precisions(text: str) -> "list[Precision]":
-    names = [parse_precision(part.strip()) for part in text.split(",")]
-    return [name for name in dict.fromkeys(names) if name is not None]
+    return list(dict.fromkeys(parse_precision(part.strip()) for part in text.split(",")))
 
 
 def _network_shapes(

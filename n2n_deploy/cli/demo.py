@@ -1,4 +1,4 @@
-"""`n2n-deploy demo`: the main job on a real micrograph, in a few minutes, with a picture and numbers."""
+"""`n2n-deploy demo`: the whole workflow on a real micrograph, in a few minutes, with a picture and numbers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, print_rows, save_config
 from n2n_deploy.cli.progress import training_progress
 from n2n_deploy.device.memory import keep_freed_memory
 
@@ -16,20 +16,17 @@ if TYPE_CHECKING:
 
 def demo_command(
     ctx: typer.Context,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything the demo makes.")] = Path(
-        "demo"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path("demo"),
     minutes: Annotated[float, typer.Option("--minutes", min=0.05, help="Minutes of training.")] = 3.0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the electron thinning and the training.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of the split and the training.")] = 0,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train, export and denoise on a real micrograph that comes with the package; measure and draw the result.
 
-    The electrons of one real micrograph are dealt by coin tosses into an even and an odd half. A small network learns
-    on the upper 80 % of the frame; the numbers and the close-up come from the rest.
+    Each electron of the micrograph is assigned at random to an even or an odd half. A small network is trained on the
+    upper 80 % of the frame; the numbers and the close-up come from the rest.
     """
-    del config
     from n2n_deploy.demonstration import run_demonstration
     from n2n_deploy.files.atomic import make_writable_folder
 
@@ -48,7 +45,8 @@ def demo_command(
         print_json(_as_dict(found))
         return
     out.print(_table(found))
-    out.print(f"picture  {found.picture}\nmodel    {found.bundle}\nimage    {output / 'denoised'}")
+    outputs = (("picture", found.picture), ("model", found.bundle), ("images", output / "denoised"))
+    print_rows([(label, str(path)) for label, path in outputs])
 
 
 def _as_dict(found: "Demonstration") -> dict[str, object]:
@@ -65,7 +63,7 @@ def _as_dict(found: "Demonstration") -> dict[str, object]:
 
 
 def _table(found: "Demonstration") -> Table:
-    table = Table(title="on the part of the frame that was not trained on", title_justify="left")
+    table = Table(title="On the part of the frame that was not used for training", title_justify="left")
     table.add_column("")
     for heading in ("SNR before", "SNR after", "recovered signal fraction"):
         table.add_column(heading, justify="right")

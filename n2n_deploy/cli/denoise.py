@@ -1,28 +1,35 @@
 """`n2n-deploy denoise`: micrographs in, denoised micrographs, tables and a summary out."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from n2n_deploy.cli.common import (
-    ConfigOption,
+from n2n_deploy.cli.common import ConfigOption, JsonOption, print_json, save_config
+from n2n_deploy.cli.denoise_output import DenoiseProgress, print_dry_run, print_summary
+from n2n_deploy.cli.options import (
+    FILES,
+    PIXELS,
+    AugmentOption,
     DeviceOption,
     EngineOption,
-    JsonOption,
+    EvenOption,
+    GpusOption,
+    LanesOption,
     MemoryOption,
+    OddOption,
     PrecisionOption,
+    ProjectOption,
+    SuffixesOption,
     ThreadsOption,
     TrustedKeysOption,
-    parse_precision,
-    print_json,
-    save_config,
+    TtaOption,
+    gather,
 )
-from n2n_deploy.cli.denoise_output import Bar, print_dry_run, print_summary
-from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, SuffixesOption, parse_suffixes
 from n2n_deploy.core.errors import UsageError
+from n2n_deploy.core.options import NamingOptions
 
-_PIXELS, _FILES, _MACHINE, _RUN = "What is written", "Files", "Machine", "Run"
+_RUN = "Run"
 
 
 def denoise_command(
@@ -33,96 +40,78 @@ def denoise_command(
             help="A STAR table or cryoSPARC's .cs of exposures; or MRC files or globs (models with --no-phase-flip)."
         ),
     ],
-    model: Annotated[Path, typer.Argument(help="The bundle that n2n-deploy export made (MODEL.n2n).")],
+    model: Annotated[Path, typer.Argument(help="The bundle (MODEL.n2n) from n2n-deploy export.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Output folder; the inputs' folders are mirrored under it.")
+        Path, typer.Option("--output", "-o", help="Output folder; keeps the folder structure of the inputs.")
     ],
-    merge: Annotated[
+    merge_resolution: Annotated[
         float | None,
         typer.Option(
             "--merge",
             metavar="Å",
-            help="Keep the noisy image's frequencies above 1/Å, so that nothing beyond the model's reach is lost.",
-            rich_help_panel=_PIXELS,
+            help="Keep the noisy image's frequencies above 1/Å, beyond the model's resolution.",
+            rich_help_panel=PIXELS,
         ),
     ] = None,
     merge_width: Annotated[
         float,
-        typer.Option("--merge-width", metavar="Å", help="Width of the merge band.", rich_help_panel=_PIXELS),
+        typer.Option("--merge-width", metavar="Å", help="Width of the merge band.", rich_help_panel=PIXELS),
     ] = 1.0,
     flip_back: Annotated[
         bool,
         typer.Option(
             "--flip-back",
             help="Undo the phase flip, for programs that correct the CTF themselves.",
-            rich_help_panel=_PIXELS,
+            rich_help_panel=PIXELS,
         ),
     ] = False,
     lowpass: Annotated[
         float | None,
-        typer.Option("--lowpass", metavar="Å", help="A further soft low-pass.", rich_help_panel=_PIXELS),
+        typer.Option("--lowpass", metavar="Å", help="Apply a soft low-pass to the output.", rich_help_panel=PIXELS),
     ] = None,
-    augment: Annotated[
-        bool,
-        typer.Option(
-            "--augment",
-            help="Average the network over the eight flips and quarter turns of each image, at eight times the cost.",
-            rich_help_panel=_PIXELS,
-        ),
-    ] = False,
+    tta: TtaOption = False,
+    augment: AugmentOption = False,
     average_halves: Annotated[
         bool,
         typer.Option(
             "--average-halves",
-            help="Denoise the even and the odd half, at the noise level of the training, and average them.",
-            rich_help_panel=_PIXELS,
+            help="Denoise the even and the odd half, which have the noise level of the training, and average them.",
+            rich_help_panel=PIXELS,
         ),
     ] = False,
     dtype: Annotated[
-        str, typer.Option("--dtype", help="float32 or float16 (half the disk).", rich_help_panel=_PIXELS)
+        str,
+        typer.Option(
+            "--dtype",
+            help="Type of the output files: float32, or float16 to save disk space.",
+            rich_help_panel=PIXELS,
+        ),
     ] = "float32",
     on_exists: Annotated[
         str,
         typer.Option(
             "--on-exists",
-            help="Outputs that are there and were made by other work: error, skip (keep them) or overwrite. Finished "
-            "outputs of the same model and options are recognised and never made again.",
-            rich_help_panel=_FILES,
+            help="What to do with existing outputs of another model or other options: error, skip (keep them) or "
+            "overwrite. Finished outputs of the same model and options are always kept.",
+            rich_help_panel=FILES,
         ),
     ] = "error",
     suffixes: SuffixesOption = None,
-    even: EvenOption = None,
-    odd: OddOption = None,
+    even_template: EvenOption = None,
+    odd_template: OddOption = None,
     project: ProjectOption = None,
     device: DeviceOption = "auto",
-    gpus: Annotated[
-        str | None,
-        typer.Option(
-            "--gpus",
-            metavar="N,…",
-            help="Several GPUs, such as 0,1, or all: the micrographs are shared among them. By default one.",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = None,
+    gpus: GpusOption = None,
     engine: EngineOption = None,
     precision: PrecisionOption = None,
     trusted_keys: TrustedKeysOption = None,
     memory: MemoryOption = None,
     threads: ThreadsOption = None,
-    lanes: Annotated[
-        int | None,
-        typer.Option(
-            "--lanes",
-            min=1,
-            help="Micrographs in hand at once, on each GPU; fewer where memory is short. By default 2 on a CPU, and on "
-            "GPUs one for every two cores, up to 8 each.",
-            rich_help_panel=_MACHINE,
-        ),
-    ] = None,
+    lanes: LanesOption = None,
     report: Annotated[
         bool,
         typer.Option(
-            "--report/--no-report", help="Write report.html, with a picture of each micrograph.", rich_help_panel=_FILES
+            "--report/--no-report", help="Write report.html, with a picture of each micrograph.", rich_help_panel=FILES
         ),
     ] = True,
     dry_run: Annotated[
@@ -138,7 +127,7 @@ def denoise_command(
         typer.Option(
             "--retry-failed",
             metavar="FAILED.STAR",
-            help="Do those of the micrographs only that this table lists: failed.star of an earlier run.",
+            help="Denoise only the micrographs listed in this table, the failed.star of an earlier run.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -147,7 +136,7 @@ def denoise_command(
         typer.Option(
             "--shard",
             metavar="I/N",
-            help="Do the I-th of N parts of the table, for job arrays; n2n-deploy merge-results joins the accounts.",
+            help="Denoise part I of N of the table, for job arrays; n2n-deploy merge-results joins the results.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -156,7 +145,7 @@ def denoise_command(
         typer.Option(
             "--cluster",
             metavar="WHERE",
-            help="Spread the work by Dask: local:N processes, the scheduler at tcp://HOST:PORT, or slurm:N jobs.",
+            help="Distribute the work with Dask: local:N processes, the scheduler at tcp://HOST:PORT, or slurm:N jobs.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -164,7 +153,7 @@ def denoise_command(
         bool,
         typer.Option(
             "--watch",
-            help="Follow a data collection: do micrographs as they come into the table or folder.",
+            help="Follow a data collection: denoise micrographs as they appear in the table or folder.",
             rich_help_panel=_RUN,
         ),
     ] = False,
@@ -173,7 +162,7 @@ def denoise_command(
         typer.Option(
             "--idle-minutes",
             min=0,
-            help="With --watch, end after so long without a new micrograph; by default on a signal.",
+            help="With --watch, end after this long without a new micrograph. By default only a signal ends it.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -182,14 +171,14 @@ def denoise_command(
         typer.Option(
             "--timeout",
             metavar="SECONDS",
-            help="Give up a file that takes longer to read or write, and the run where a table does.",
+            help="A micrograph fails if reading or writing one of its files takes longer; for a table the run ends.",
             rich_help_panel=_RUN,
         ),
     ] = 600.0,
     max_failures: Annotated[
         int | None,
         typer.Option(
-            "--max-failures", min=0, help="End the run once more than this have failed.", rich_help_panel=_RUN
+            "--max-failures", min=0, help="End the run once more micrographs than this fail.", rich_help_panel=_RUN
         ),
     ] = None,
     config: ConfigOption = None,
@@ -199,56 +188,29 @@ def denoise_command(
 
     [bold]n2n-deploy denoise micrographs.star model.n2n -o Denoised[/]
 
-    Writes one MRC per micrograph under the output folder with the input's size, pixel size and grey scale,
-    [bold]denoised.star[/] with every column of the input table, [bold]failed.star[/] with what could not be done,
-    log.jsonl, summary.json and [bold]report.html[/]. A file that cannot be used costs that file alone. Run the same
-    command again to go on after an interruption.
+    Writes one MRC per micrograph to the output folder, with the input's size, pixel size and grey scale,
+    [bold]denoised.star[/] with every column of the input table, [bold]failed.star[/] with the micrographs that failed,
+    log.jsonl, summary.json and [bold]report.html[/]. A failing micrograph is recorded and skipped. To continue after
+    an interruption, run the same command again.
     """
-    del config
-    from n2n_deploy.batch.options import parse_options
+    from n2n_deploy.batch.options import DenoiseOptions
     from n2n_deploy.batch.run import run_task
     from n2n_deploy.batch.task import Shard, Task
     from n2n_deploy.batch.watch import watch
     from n2n_deploy.device.gpus import parse_gpus
-    from n2n_deploy.device.memory import parse_bytes
 
-    options = parse_options(
-        merge_resolution=merge,
-        merge_width=merge_width,
-        flip_back=flip_back,
-        lowpass=lowpass,
-        augment=augment,
-        average_halves=average_halves,
-        dtype=dtype,
-        on_exists=on_exists,
-        device=device,
-        gpus=parse_gpus(gpus) if gpus else None,
-        engine=engine,
-        precision=parse_precision(precision),
-        trusted_keys=trusted_keys,
-        memory=parse_bytes(memory) if memory else None,
-        threads=threads,
-        lanes=lanes,
-        timeout=timeout,
-        max_failures=max_failures,
-        report=report,
-    )
-    source = micrographs[0] if len(micrographs) == 1 else micrographs
-    naming: dict[str, Any] = {
-        "project": project,
-        "suffixes": parse_suffixes(suffixes),
-        "even_template": even,
-        "odd_template": odd,
-    }
-    part = Shard.parse(shard) if shard else None
-    task = Task.open(source, model, output, options, part, retry_failed, **naming)
+    ctx.params["tta"] = tta or augment
+    options = gather(ctx, DenoiseOptions, gpus=parse_gpus(gpus) if gpus else None)
     if watching and (shard or retry_failed):
-        raise UsageError("--watch follows all that comes; give it without --shard and --retry-failed")
+        raise UsageError("--watch cannot be combined with --shard or --retry-failed")
     if idle_minutes is not None and not watching:
-        raise UsageError("--idle-minutes says when --watch ends; give both")
+        raise UsageError("--idle-minutes says when --watch ends; add --watch or leave it out")
+    source = micrographs[0] if len(micrographs) == 1 else micrographs
+    part = Shard.parse(shard) if shard else None
+    task = Task.open(source, model, output, options, part, retry_failed, gather(ctx, NamingOptions))
     if dry_run:
         print_dry_run(task, as_json=as_json)
-    with Bar(quiet=as_json) as bar:
+    with DenoiseProgress(quiet=as_json) as bar:
         if watching:
             idle = None if idle_minutes is None else 60 * idle_minutes
             summary = watch(task, idle=idle, cluster=cluster, say=bar.say, progress=bar.update)

@@ -5,70 +5,40 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
-from n2n_deploy.cli.common import err, out, print_json
-from n2n_deploy.cli.progress import LateProgress
-from n2n_deploy.device.memory import size_text
+from n2n_deploy.cli.common import out, print_json, print_rows
+from n2n_deploy.cli.progress import MicrographProgress
+from n2n_deploy.core.sizes import size_text
 
 if TYPE_CHECKING:
     from n2n_deploy.batch.summary import Summary
     from n2n_deploy.batch.task import Task
 
 
-class Bar:
-    """A progress bar with the time left; failures are printed above it as they happen."""
+class DenoiseProgress(MicrographProgress):
+    """The progress of a batch; refusals, failures and notes are printed as they happen."""
 
     def __init__(self, *, quiet: bool) -> None:
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        self._progress = LateProgress(TextColumn("denoising"), *columns, console=err, disable=quiet)
-        self._task: Any = None
-        self._total = 0
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        super().__init__("denoising", "denoised", quiet=quiet)
 
     def update(self, event: Any) -> None:
-        """Take a `Progress` of the batch."""
+        """Show a `Progress` of the batch."""
         from n2n_deploy.batch.plan import Status
 
-        if event.outcome is None:
-            self._total += len(event.plan.with_status(Status.PENDING))
-            if self._task is None:
-                self._task = self._progress.add_task("", total=self._total)
-                if self._progress.console.is_terminal:  # elsewhere it would only stand above what ends the run early
-                    self._progress.start()
-            self._progress.update(self._task, total=self._total)
+        if event.outcome is None:  # a plan; with --watch one after the other
+            self.expect(self.total + len(event.plan.with_status(Status.PENDING)))
             for job in event.plan.with_status(Status.REFUSED):
-                self._say("refused", job.reason)
+                self.say(job.reason, "refused")
             return
-        self._progress.start()
-        self._progress.advance(self._task)
+        self.advance(failed=bool(event.outcome.error))
         if event.outcome.error:
-            self._say("failed", event.outcome.error)
+            self.say(event.outcome.error, "failed")
         for note in event.outcome.notes:
-            self._say("note", f"{event.outcome.job.micrograph.name}: {note}", "yellow")
-
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._progress.console.print(escape(text), soft_wrap=True)
-
-    def _say(self, kind: str, text: str, colour: str = "red") -> None:
-        self._progress.console.print(f"[{colour}]{kind}:[/] {escape(text)}", soft_wrap=True)
+            self.say(f"{event.outcome.job.micrograph.name}: {note}", "note", "yellow")
 
 
 def print_dry_run(task: "Task", *, as_json: bool) -> NoReturn:
-    """Print what a run would do, and end with the exit code that it would end with."""
+    """Print what a run would do, and exit with the code that it would have."""
     from n2n_deploy.batch.forecast import forecast
     from n2n_deploy.batch.plan import Status
 
@@ -76,23 +46,22 @@ def print_dry_run(task: "Task", *, as_json: bool) -> NoReturn:
     if as_json:
         print_json(found.as_dict())
         raise typer.Exit(found.exit_code)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for status in Status:
-        if count := len(found.plan.with_status(status)):
-            table.add_row(status.value, str(count))
-    table.add_row("disk", f"{size_text(found.plan.bytes_needed)} needed, {size_text(found.plan.bytes_free)} free")
+    counts = ((status.value, len(found.plan.with_status(status))) for status in Status)
+    rows = [(status, str(count)) for status, count in counts if count]
+    rows.append(("disk", f"{size_text(found.plan.bytes_needed)} needed, {size_text(found.plan.bytes_free)} free"))
     if found.kinds:
         for line in found.memory.lines() if found.memory else ():
             title, _, text = line.rpartition(": ")
-            table.add_row(title, text)
-        table.add_row("engine", f"{found.session}, {found.lanes} lanes")
+            rows.append((title, text))
+        rows.append(("engine", f"{found.session}, {found.lanes} lanes"))
     for kind in found.kinds:
         ny, nx = kind.shape
         each = "" if kind.seconds is None else f", {kind.seconds:.2f} s each"
-        table.add_row(f"{kind.count} of {ny}×{nx}", f"{kind.pixel_size:g} Å/px, {kind.tiles} tiles each{each}")
+        tiles = "1 tile" if kind.tiles == 1 else f"{kind.tiles} tiles"
+        rows.append((f"{kind.count} of {nx}×{ny} px", f"{kind.pixel_size:g} Å/px, {tiles}{each}"))
     if found.seconds is not None:
-        table.add_row("time expected", f"{timedelta(seconds=round(found.seconds))}, writing apart")
-    out.print(table)
+        rows.append(("expected time", f"{timedelta(seconds=round(found.seconds))}, plus the time to write"))
+    print_rows(rows)
     for job in found.plan.with_status(Status.REFUSED):
         out.print(f"[red]refused:[/] {escape(job.reason)}", soft_wrap=True)
     if found.obstacle:
@@ -101,29 +70,30 @@ def print_dry_run(task: "Task", *, as_json: bool) -> NoReturn:
 
 
 def print_summary(summary: "Summary") -> None:
-    """A small table: how many, how fast, where the time went."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("denoised", str(summary.denoised))
+    """Print how many micrographs were denoised, how fast, and where the results are."""
+    rows: list[tuple[str, str]] = []
+    rows.append(("denoised", str(summary.denoised)))
     for label, count in (
-        ("done before", summary.already_done),
-        ("kept, of other work", summary.kept),
+        ("already finished", summary.already_done),
+        ("kept from other runs", summary.kept),
         ("failed", len(summary.failures)),
-        ("not begun", summary.not_begun),
+        ("not started", summary.not_begun),
     ):
         if count:
-            table.add_row(label, str(count))
+            rows.append((label, str(count)))
     if summary.denoised:
         rate = f"{summary.seconds:.1f} s, {summary.megapixels / summary.seconds:.2f} Mpx/s"
-        table.add_row("time", rate)
+        rows.append(("time", rate))
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in summary.stage_seconds.items())
-        table.add_row("seconds by stage", stages)
+        rows.append(("seconds by stage", stages))
     if summary.gave_up:
-        table.add_row("ended early", summary.gave_up)
+        rows.append(("ended early", summary.gave_up))
     if summary.listed > summary.denoised + summary.already_done + summary.kept:
-        table.add_row("in the folder", str(summary.listed))
-    table.add_row("output", str(summary.table or summary.output))
+        rows.append(("all in the folder", str(summary.listed)))
+    rows.append(("output", str(summary.table or summary.output)))
     if summary.report:
-        table.add_row("report", str(summary.report))
-    out.print(table)
+        rows.append(("report", str(summary.report)))
+    print_rows(rows)
     if summary.failures:
-        out.print(f"what failed, with reasons: {summary.output / 'failed.star'} and {summary.output / 'log.jsonl'}")
+        found = f"{summary.output / 'failed.star'} and {summary.output / 'log.jsonl'}"
+        out.print(f"failed micrographs and reasons: {escape(found)}", soft_wrap=True)

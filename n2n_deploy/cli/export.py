@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, err, print_json
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json
 
 
 def export_command(
@@ -30,9 +31,10 @@ def export_command(
     from n2n_deploy.cli.bundle import print_summary, summary
     from n2n_deploy.export import export_bundle
 
-    with err.status("exporting and comparing with PyTorch …"):
+    with err.status("exporting and comparing with PyTorch …", spinner="line"):
         bundle = Bundle.open(export_bundle(checkpoint, output))
     if as_json:
         print_json(summary(bundle))
     else:
         print_summary(bundle)
+        out.print(f"next: n2n-deploy denoise micrographs.star {escape(str(output))} -o Denoised", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`n2n-deploy fsc`: how far two maps, or two images, agree."""
+"""`n2n-deploy fsc`: the Fourier shell (or ring) correlation of two maps (or images)."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +13,13 @@ def fsc_command(
     ctx: typer.Context,
     first: Annotated[Path, typer.Argument(metavar="A.mrc", help="A map, half map or image.")],
     second: Annotated[Path, typer.Argument(metavar="B.mrc", help="The other half, or a model's map.")],
-    mask: Annotated[Path | None, typer.Option("--mask", help="Mask (0 to 1) to multiply both maps by.")] = None,
+    mask: Annotated[Path | None, typer.Option("--mask", help="Mask (0 to 1), applied to both maps.")] = None,
     model: Annotated[
-        bool, typer.Option("--model", help="B is a model's map: report the 0.5 crossing, not the 0.143 one.")
+        bool, typer.Option("--model", help="B is the map of a model: report the resolution at 0.5 instead of 0.143.")
     ] = False,
     pixel_size: Annotated[
-        float | None, typer.Option("--pixel-size", metavar="Å", help="In place of the headers' pixel size.")
+        float | None,
+        typer.Option("--pixel-size", metavar="Å", help="Instead of the headers' pixel size."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -27,11 +28,10 @@ def fsc_command(
     json_output: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Fourier shell correlation of two maps, or ring correlation of two images.
+    """Compute the Fourier shell correlation of two maps, or the ring correlation of two images.
 
-    With a mask, the correlation that the mask itself brings is measured by phase randomisation and taken off.
+    With a mask, the correlation that the mask itself causes is measured by phase randomisation and removed.
     """
-    del config
     from n2n_deploy.refinement.map_comparison import compare_maps
 
     comparison = compare_maps(first, second, mask=mask, model=model, pixel_size=pixel_size)
@@ -45,7 +45,7 @@ def fsc_command(
         print_json(summary)
         return
     kind = f"{summary['curve']} against the {summary['against']}"
-    box = " x ".join(map(str, summary["box"]))
+    box = "×".join(map(str, summary["box"]))
     out.print(f"{kind}, box {box}, {summary['pixel_size']:.4g} Å/px{', masked' if mask else ''}")
     for level, resolution in summary["resolution_at"].items():
         value = f"{resolution:.2f} Å" if resolution else f"beyond Nyquist ({summary['nyquist_resolution']:.2f} Å)"

@@ -1,4 +1,4 @@
-"""`n2n-deploy merge-results`: the accounts of a job array's shards made one."""
+"""`n2n-deploy merge-results`: the tables and reports of a job array's shards joined."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,20 +16,21 @@ def merge_results_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Where the joined account goes; by default the folder, where one is given."
+            "--output",
+            "-o",
+            help="Output folder. By default the input folder, if there is only one.",
         ),
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Join the tables, logs and reports of shards.
+    """Join the tables, logs and reports of the shards of a job array.
 
     [bold]n2n-deploy merge-results Denoised[/]
 
-    Writes [bold]denoised.star[/], failed.star, log.jsonl, summary.json and [bold]report.html[/] of all shards. Exit
-    code 0 where every shard has ended and every micrograph has its output, otherwise 1.
+    Writes [bold]denoised.star[/], failed.star, log.jsonl, summary.json and [bold]report.html[/] of all shards. The
+    exit code is 0 if every shard has ended and every micrograph has an output, otherwise 1.
     """
-    del config
     from n2n_deploy.batch.merge import merge_results
 
     merged = merge_results(folders, output)
@@ -45,5 +46,5 @@ def merge_results_command(
         if summary["report"]:
             out.print(f"report: {escape(summary['report'])}", soft_wrap=True)
         if merged.missing:
-            out.print(f"shards that have not ended: {', '.join(merged.missing)}", soft_wrap=True)
+            out.print(f"unfinished shards: {', '.join(merged.missing)}", soft_wrap=True)
     raise typer.Exit(merged.exit_code)

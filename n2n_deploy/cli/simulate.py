@@ -1,4 +1,4 @@
-"""`n2n-deploy simulate`: micrographs to try everything on, with the truth beside them."""
+"""`n2n-deploy simulate`: micrographs with known ground truth."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, print_json, print_rows, save_config
 from n2n_deploy.cli.progress import LateProgress
 from n2n_deploy.core.errors import UsageError
 
@@ -15,48 +15,49 @@ _MICROSCOPE = "Microscope"
 
 def simulate_command(
     ctx: typer.Context,
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write to.", file_okay=False)],
-    micrographs: Annotated[int, typer.Option("--micrographs", "-n", help="How many.", min=1)] = 10,
-    size: Annotated[str, typer.Option("--size", help="Pixels: WIDTHxHEIGHT.")] = "2048x2048",
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder.", file_okay=False)],
+    micrographs: Annotated[int, typer.Option("--micrographs", "-n", help="Number of micrographs.", min=1)] = 10,
+    size: Annotated[str, typer.Option("--size", help="WIDTHxHEIGHT in pixels.")] = "2048x2048",
     pixel_size: Annotated[float, typer.Option("--pixel-size", help="Å per pixel.")] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same files.", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same files.", min=0)] = 0,
     particles: Annotated[
         int | None,
         typer.Option(
             "--particles",
-            help="On each micrograph; by default they cover three tenths of it, and 0 is empty ice.",
+            help="Particles on each micrograph; 0 is empty ice. By default they cover 30 % of it.",
             min=0,
         ),
     ] = None,
     dose: Annotated[
         float,
-        typer.Option("--dose", help="Electrons per Å² of both halves together.", rich_help_panel=_MICROSCOPE),
+        typer.Option("--dose", help="Total dose of both halves, in electrons per Å².", rich_help_panel=_MICROSCOPE),
     ] = 40.0,
-    voltage: Annotated[float, typer.Option("--voltage", help="kV.", rich_help_panel=_MICROSCOPE)] = 300.0,
+    voltage: Annotated[float, typer.Option("--voltage", help="Voltage in kV.", rich_help_panel=_MICROSCOPE)] = 300.0,
     defocus: Annotated[
         tuple[float, float],
-        typer.Option("--defocus", help="Å of underfocus, lowest and highest.", rich_help_panel=_MICROSCOPE),
+        typer.Option("--defocus", help="Lowest and highest underfocus in Å.", rich_help_panel=_MICROSCOPE),
     ] = (8000.0, 25000.0),
     astigmatism: Annotated[
         float,
         typer.Option(
             "--astigmatism",
-            help="Å, the largest difference between defocus U and V.",
+            help="Largest difference between defocus U and V in Å.",
             rich_help_panel=_MICROSCOPE,
         ),
     ] = 500.0,
     phase_shift: Annotated[
-        float, typer.Option("--phase-shift", help="Degrees, of a phase plate.", rich_help_panel=_MICROSCOPE)
+        float,
+        typer.Option("--phase-shift", help="Of a phase plate, in degrees.", rich_help_panel=_MICROSCOPE),
     ] = 0.0,
     b_factor: Annotated[
         float,
-        typer.Option("--b-factor", help="Å² of the envelope exp(-B s²/4).", rich_help_panel=_MICROSCOPE),
+        typer.Option("--b-factor", help="B factor of the envelope exp(-B s²/4) in Å².", rich_help_panel=_MICROSCOPE),
     ] = 120.0,
     ice_gradient: Annotated[
         float,
         typer.Option(
             "--ice-gradient",
-            help="Relative difference in intensity between thin and thick ice, at most.",
+            help="Largest relative difference in intensity between thin and thick ice.",
             rich_help_panel=_MICROSCOPE,
         ),
     ] = 0.1,
@@ -70,8 +71,6 @@ def simulate_command(
     [bold]OUT/truth/mic_0001.mrc[/] (the same without noise) and [bold]OUT/truth/particles.star[/] (positions
     and orientations). Particles are dark and have about the signal-to-noise ratio of real micrographs.
     """
-    del config
-
     from n2n_deploy.simulate import simulate
 
     shape = _shape(size)
@@ -102,12 +101,12 @@ def simulate_command(
     if json_output:
         print_json({"micrographs": micrographs, "star": star, "truth": output / "truth"})
         return
-    out.print(f"{micrographs} micrographs of {size} pixels in {star}, the truth in {output / 'truth'}")
+    print_rows([("micrographs", str(star)), ("ground truth", str(output / "truth"))])
 
 
 def _shape(size: str) -> tuple[int, int]:
     """(ny, nx) from WIDTHxHEIGHT."""
     match = re.fullmatch(r"(\d+)[x×](\d+)", size)
     if match is None:
-        raise UsageError(f"--size is WIDTHxHEIGHT in pixels, such as 2048x2048, not {size}")
+        raise UsageError(f"invalid --size {size!r}; use WIDTHxHEIGHT in pixels, e.g. 2048x2048")
     return int(match[2]), int(match[1])

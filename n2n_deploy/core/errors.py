@@ -22,8 +22,8 @@ class BundleError(N2NError):
     """A model bundle is damaged, altered, of a newer format, or does not do here what it did when it was made."""
 
 
-class UsageError(N2NError):
-    """An option or argument, or a combination of them, makes no sense."""
+class UsageError(N2NError, ValueError):
+    """An option or argument, or a combination of them, is invalid."""
 
     exit_code = 2
 

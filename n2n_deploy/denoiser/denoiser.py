@@ -11,8 +11,8 @@ from pathlib import Path
 from numpy.typing import DTypeLike
 
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.bundle.manifest import Precision
-from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.core.options import ComputeOptions
 from n2n_deploy.denoiser.denoised import Denoised, averaged, notes
 from n2n_deploy.denoiser.memory_plan import MemoryPlan, Need, network_memory, plan_memory
 from n2n_deploy.denoiser.place import place_of
@@ -36,20 +36,16 @@ class Denoiser(Closing):
 
     Args:
         bundle: an open bundle, or the path of one.
-        device: "auto", "cpu", "gpu" or "cuda:N"; see `open_session`.
-        memory: bytes of host memory that the whole process may use at most; by default a share of what is free now.
-            Of a GPU's memory a share of what is free there is used. The network runs on the whole image where that
-            fits, otherwise on exact tiles: the result is the same.
-        threads: CPU threads of the network; by default all cores this process may use.
+        compute: device, engine, precision, threads and the keys to trust; `memory`, which the whole process may use at
+            most (the network runs on the whole image where that fits, otherwise on exact tiles: the result is the
+            same; of a GPU's memory a share of what is free is used); `lanes`, how many threads will call this
+            concurrently (None: one).
         merge: keep the noisy spectrum above this band (S2.4); by default the output ends at max_resolution.
         flip_back: undo the phase flip in the output, for programs that correct the CTF themselves.
         lowpass: Å; a further soft low-pass of the output.
-        augment: average the network over the eight flips and quarter turns of its input, at eight times the cost.
-        lanes: how many threads will call this at once; their Fourier work is taken off the memory the network gets.
-        engine: name of the one engine to use, such as "tensorrt"; by default the best that works.
-        precision: of the network: "fp32", "fp16" or "bf16"; by default the engine's.
-        trusted_keys: file or folder of public keys, one of which must have signed the bundle.
-        session: an open session to use in place of choosing one; it stays the caller's to close.
+        tta: test-time augmentation: average the network over the eight flips and quarter turns of its input, at eight
+            times the cost.
+        session: an open session to use in place of choosing one; the caller closes it.
 
     Attributes:
         bundle: the model.
@@ -59,25 +55,20 @@ class Denoiser(Closing):
         lanes: how many threads may call this at once.
 
     Raises:
-        BundleError: the bundle is damaged or its network does not do here what it did when it was made.
+        BundleError: the bundle is damaged, or its network gives other results here than when it was exported.
         HostError: no session works here, or the memory cannot hold even the smallest tile.
+        UsageError: there is no such engine, it does not run on the device, or several GPUs are named.
     """
 
     def __init__(
         self,
         bundle: Bundle | Path | str,
         *,
-        device: str = "auto",
-        memory: int | None = None,
-        threads: int | None = None,
+        compute: ComputeOptions | None = None,
         merge: Merge | None = None,
         flip_back: bool = False,
         lowpass: float | None = None,
-        augment: bool = False,
-        lanes: int = 1,
-        engine: str | None = None,
-        precision: Precision | None = None,
-        trusted_keys: Path | None = None,
+        tta: bool = False,
         session: Session | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
@@ -85,19 +76,27 @@ class Denoiser(Closing):
         self.merge = merge
         self.flip_back = flip_back
         self.lowpass = lowpass
-        self.augment = augment
-        self._asked = self.lanes = lanes
+        self.tta = tta
+        compute = compute or ComputeOptions()
+        if len(compute.devices) > 1:
+            raise UsageError(f"GPUs {compute.gpus}: a Denoiser runs on one GPU; open one for each, or call denoise()")
+        self._asked = self.lanes = compute.lanes or 1
         self._owns_session = session is None
         self.rejected_engines: dict[str, str] = {}
         if session is None:
             # Also what is not used here: a bit that was lost in one member says that the copy or the disk is bad.
             self.bundle.verify_members()
             choice = choose_session(
-                self.bundle, device, threads, engine=engine, precision=precision, trusted_keys=trusted_keys
+                self.bundle,
+                compute.devices[0],
+                compute.threads,
+                engine=compute.engine,
+                precision=compute.precision,
+                trusted_keys=compute.trusted_keys,
             )
             session, self.rejected_engines = choice.session, choice.rejected_engines
         self.session = session
-        self._place = place_of(self.session, memory)
+        self._place = place_of(self.session, compute.memory)
         self._supply = self._place.supply()
         self._needs: tuple[Need, ...] = ()
         self._network = threading.Lock()
@@ -162,7 +161,7 @@ class Denoiser(Closing):
                 noisy, made, *each = shown if network_images else (None, None)
                 statistics = self._place.statistics(full)
                 full = self._place.take(full)
-        passes = len(parts) * (VIEWS if self.augment else 1)
+        passes = len(parts) * (VIEWS if self.tta else 1)
         tiles = passes * count_tiles(prepared.image.shape, self.bundle.manifest.halo, tile)
         grey, said = (prepared.mean, prepared.std), notes(prepared) + short
         return Denoised(full, noisy, made, prepared.spacing, said, tiles, seconds, grey, tuple(each), statistics)
@@ -216,7 +215,7 @@ class Denoiser(Closing):
             image: as `preprocess` makes it.
             tile: height and width of the tiles, as the method `tile` gives them; by default the whole image at once.
         """
-        run = run_averaged if self.augment else run_tiled
+        run = run_averaged if self.tta else run_tiled
         with nullcontext() if self._place.parallel_networks else self._network:
             return run(self.session, image, self.bundle.manifest.halo, tile or image.shape)
 
@@ -248,7 +247,7 @@ class Denoiser(Closing):
             # As read, and what is handed on for the report to measure: four images, and float64 copies for the sums.
             pixels += 2 * self._place.image_bytes(shape) + (4 * 4 + 2 * 4 * 8) * math.prod(size)
             work += 4 * (math.prod(shape) + 4 * math.prod(size))
-        if self.augment:
+        if self.tta:
             work += 3 * 4 * math.prod(size)
         return Need(shape, pixel_size, count, size, pixels, work)
 

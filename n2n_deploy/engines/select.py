@@ -1,6 +1,5 @@
 """Choose the session: the fastest engine that works on this machine and passes the bundle's golden vectors."""
 
-import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.manifest import Deviation, Precision
 from n2n_deploy.bundle.trust import check_trusted
 from n2n_deploy.core.errors import BundleError, HostError, N2NError, UsageError
+from n2n_deploy.core.options import parse_device
 from n2n_deploy.device.gpus import find_gpu
 from n2n_deploy.engines.engine import Engine, Request
 from n2n_deploy.engines.onnxruntime.diagnose import diagnose_cpu, diagnose_cuda
@@ -115,17 +115,6 @@ def choose_session(
         return Choice(session, used, found, rejected_engines)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected_engines.items())
     raise HostError(f"no engine works on device {device}: {reasons}")
-
-
-def parse_device(text: str) -> str:
-    """Return a device in the form "auto", "cpu", "gpu" or "cuda:N"; "cuda" is another name for "gpu".
-
-    Raises:
-        UsageError: there is no such device.
-    """
-    if not re.fullmatch(r"auto|cpu|gpu|cuda(:\d+)?", text):
-        raise UsageError(f"invalid device {text!r}; choose auto, cpu, gpu, cuda or cuda:N")
-    return "gpu" if text == "cuda" else text
 
 
 def _gpu_problem(index: int) -> str | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.options import ComputeOptions, NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.engines.session import Session
@@ -41,6 +41,9 @@ from n2n_deploy.report.thumbnails import picture_limit
 from n2n_deploy.report.views import view
 from n2n_deploy.statistics.intervals import LEVEL
 
+_LANES = 2
+"""Micrographs processed concurrently where the options do not say how many: one is read while another is denoised."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationRun:
@@ -69,19 +72,10 @@ def run_evaluation(
     bundle: Bundle | Path | str,
     output: Path | str,
     *,
+    compute: ComputeOptions | None = None,
+    naming: NamingOptions | None = None,
     truth: Path | None = None,
-    augment: bool = False,
-    device: str = "auto",
-    memory: int | None = None,
-    threads: int | None = None,
-    lanes: int = 2,
-    engine: str | None = None,
-    precision: Precision | None = None,
-    trusted_keys: Path | None = None,
-    project: Path | str | None = None,
-    suffixes: tuple[str, str, str] | None = None,
-    even_template: str | None = None,
-    odd_template: str | None = None,
+    tta: bool = False,
     session: Session | None = None,
     progress: Callable[[int, str | None, str | None], None] = lambda _total, _name, _error: None,
 ) -> EvaluationRun:
@@ -93,20 +87,11 @@ def run_evaluation(
     Args:
         micrographs: a STAR file; or MRC files or globs, if the model does not flip phases.
         bundle: the model.
-        output: folder to write to.
+        output: the folder to write to.
+        compute: where and how the network runs; two lanes by default.
+        naming: how files and their halves are found.
         truth: folder of noiseless images of simulated micrographs, to compare the estimates with.
-        augment: average the network over eight views.
-        device: "auto", "cpu", "gpu" or "cuda:N".
-        memory: bytes that the process may use.
-        threads: CPU threads of the network.
-        lanes: micrographs processed concurrently.
-        engine: name of the one engine to use; by default the best that works.
-        precision: of the network; by default the engine's.
-        trusted_keys: file or folder of public keys, one of which must have signed the bundle.
-        project: folder that the table's relative paths start at.
-        suffixes: of the sum, the even and the odd half, if the table does not name the halves.
-        even_template: of the even half's name.
-        odd_template: of the odd half's.
+        tta: average the network over the eight flips and quarter turns of each image.
         session: an open session to use in place of the bundle's network.
         progress: called with the number of micrographs, first alone, then with the name of each finished micrograph,
             and with the reason if it failed.
@@ -119,15 +104,10 @@ def run_evaluation(
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
     output = Path(output)
-    table = read_micrographs(
-        micrographs,
-        project=project,
-        suffixes=suffixes,
-        even_template=even_template,
-        odd_template=odd_template,
-        need_ctf=bundle.recipe.phase_flip,
-        need_halves=True,
-    )
+    naming = naming or NamingOptions()
+    compute = compute or ComputeOptions()
+    compute = compute.model_copy(update={"lanes": compute.lanes or _LANES})
+    table = read_micrographs(micrographs, naming, need_ctf=bundle.recipe.phase_flip, need_halves=True)
     refuse_batch(output)
     make_writable_folder(output)
     missing = [*missing_libraries(), *(() if importlib.util.find_spec("matplotlib") else ("matplotlib",))]
@@ -139,18 +119,7 @@ def run_evaluation(
         if not missing:
             store.put(micrograph.name, bundle.short_hash, _entry(evaluation, halves, limit))
 
-    with Denoiser(
-        bundle,
-        device=device,
-        memory=memory,
-        threads=threads,
-        augment=augment,
-        lanes=lanes,
-        engine=engine,
-        precision=precision,
-        trusted_keys=trusted_keys,
-        session=session,
-    ) as denoiser:
+    with Denoiser(bundle, compute=compute, tta=tta, session=session) as denoiser:
         used = denoiser.session.name
         if sizes := _sizes(table, bundle.recipe):
             denoiser.plan(sizes, halves=True)
@@ -165,20 +134,8 @@ def run_evaluation(
             progress=lambda name, error: progress(len(table), name, error),
         )
     whole = result.whole()
-    options = {
-        "augment": augment,
-        "truth": truth and str(truth),
-        "project": project and str(project),
-        "suffixes": suffixes and ",".join(suffixes),
-        "even": even_template,
-        "odd": odd_template,
-        "device": device,
-        "engine": engine,
-        "precision": precision,
-        "memory": memory,
-        "threads": threads,
-        "lanes": lanes,
-    }
+    asked = compute.model_dump(mode="json") | naming.model_dump(mode="json")
+    options = {"tta": tta, "truth": truth and str(truth), **asked}
     done, hours = len(result.done), result.seconds / 3600
     speed = {"wall time": f"{result.seconds:.1f} s", "micrographs per hour": round(done / hours) if hours else None}
     info = run_info("", bundle, used, options, throughput=speed)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_deploy.core.errors import UsageError
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.cryosparc import is_cryosparc, read_cryosparc
 from n2n_deploy.io.micrograph_files import describe_files, find_files, is_table
@@ -21,11 +22,8 @@ __all__ = ["MicrographTable", "listed_names", "read_micrographs"]
 
 def read_micrographs(
     source: Path | str | Sequence[Path | str],
+    naming: NamingOptions | None = None,
     *,
-    project: Path | str | None = None,
-    suffixes: tuple[str, str, str] | None = None,
-    even_template: str | None = None,
-    odd_template: str | None = None,
     need_ctf: bool = True,
     need_halves: bool = False,
     pixel_size: float | None = None,
@@ -44,11 +42,8 @@ def read_micrographs(
     Args:
         source: a STAR file or cryoSPARC's .cs file of exposures; or MRC files, globs or text files of names,
             where no CTF is needed.
-        project: the project folder; None to try the current folder, then the table's and each one above it.
-        suffixes: (whole, even, odd) to find the halves by; see `HalfNames`. Wins over the table's own labels.
-        even_template: of the even half's name, with {folder}, {stem}, {name} and {ending} of the whole sum.
-        odd_template: of the odd half's.
-        need_ctf: every micrograph must have a CTF, and must not be phase-flipped yet.
+        naming: the project folder, and how halves are named where the table does not say it.
+        need_ctf: every micrograph must have a CTF, and not be phase-flipped yet.
         need_halves: every micrograph must have even and odd halves.
         pixel_size: Å, for tables without one, and for files given without a table. A table's value wins over it;
             it wins over the files' headers.
@@ -69,11 +64,12 @@ def read_micrographs(
         UsageError: MRC files where a CTF is needed; invalid suffixes, templates or optics.
     """
     sources = [source] if isinstance(source, (str, Path)) else list(source)
-    project = Path(project) if project is not None else None
+    naming = naming or NamingOptions()
+    project = naming.project
     if project is not None and not project.is_dir():
         raise UsageError(f"{project}: is not a folder; give the project folder that names start at")
     options = ReadOptions(
-        half_names=HalfNames(suffixes, even_template, odd_template),
+        half_names=HalfNames(naming.suffixes, naming.even_template, naming.odd_template),
         need_ctf=need_ctf,
         need_halves=need_halves,
         fallback=Optics(

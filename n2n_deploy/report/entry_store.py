@@ -46,4 +46,5 @@ class EntryStore:
             return None  # pictures lost are no reason to do without a report
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.json.gz"
+        digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()  # a file's name need not be text
+        return self.folder / f"{digest[:24]}.json.gz"

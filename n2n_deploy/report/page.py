@@ -63,7 +63,7 @@ def write_report(path: Path, run: RunInfo, entries: Iterable[MicrographEntry]) -
             details=_details(entries, outliers),
         )
         for part in parts:
-            stream.write(part.encode())
+            stream.write(part.encode(errors="replace"))
 
 
 def _resource(name: str) -> str:

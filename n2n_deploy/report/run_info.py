@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.sizes import size_text
 from n2n_deploy.core.version import __version__
 from n2n_deploy.device.gpus import driver
-from n2n_deploy.device.memory import size_text
 from n2n_deploy.report.entries import RunInfo
 
 _LIBRARIES = ("jinja2", "PIL")

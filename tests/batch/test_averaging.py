@@ -11,6 +11,7 @@ import starfile
 from n2n_deploy import CTFParameters, DataError, DenoiseOptions, Denoiser, Optics, UsageError, denoise
 from n2n_deploy.batch.plan import Job, Status
 from n2n_deploy.batch.report import EntryKeeper
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.device.arrays import fft_workers, set_fft_workers
 from n2n_deploy.engines.session import Array
 from n2n_deploy.io.records import Micrograph
@@ -20,6 +21,8 @@ from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited
 
 OPTICS = Optics(PIXEL_SIZE, 300.0, 2.7, 0.1)
 CTF = CTFParameters(15000.0, 14900.0, 30.0)
+
+NAMING = NamingOptions(suffixes=("DW", "EVN", "ODD"))
 
 
 class Tanh:
@@ -89,7 +92,7 @@ def test_a_batch_averages_halves_and_refuses_rows_without(
         identity_bundle(),
         tmp_path / "out",
         options=DenoiseOptions(average_halves=True),
-        suffixes=("DW", "EVN", "ODD"),
+        naming=NAMING,
     )
     assert summary.denoised == 2
     assert list(summary.failures) == ["job/mics/m1.mrc"]
@@ -106,7 +109,7 @@ def test_a_table_without_halves_is_refused(table: MakeTable, identity_bundle: Ma
         denoise(table(1), identity_bundle(), tmp_path / "out", options=DenoiseOptions(average_halves=True))
 
 
-@pytest.mark.parametrize("change", [{"augment": True}, {"average_halves": True}])
+@pytest.mark.parametrize("change", [{"tta": True}, {"average_halves": True}])
 def test_averaging_is_other_work(
     change: dict[str, bool], table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
@@ -114,17 +117,16 @@ def test_averaging_is_other_work(
     add_halves(tmp_path, 1)
     denoise(source, bundle, tmp_path / "out")
     with pytest.raises(UsageError, match="already there"):
-        denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(**change), suffixes=("DW", "EVN", "ODD"))
+        denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(**change), naming=NAMING)
 
 
 def test_a_changed_half_is_new_work(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle, options = table(2), identity_bundle(), DenoiseOptions(average_halves=True, on_exists="overwrite")
     add_halves(tmp_path, 2)
-    suffixes = ("DW", "EVN", "ODD")
-    denoise(source, bundle, tmp_path / "out", options=options, suffixes=suffixes)
+    denoise(source, bundle, tmp_path / "out", options=options, naming=NAMING)
     with mrcfile.mmap(tmp_path / "job" / "mics" / "m1_ODD.mrc", "r+") as mrc:
         mrc.data[0, 0] += 1
-    summary = denoise(source, bundle, tmp_path / "out", options=options, suffixes=suffixes)
+    summary = denoise(source, bundle, tmp_path / "out", options=options, naming=NAMING)
     assert (summary.denoised, summary.already_done) == (1, 1)
 
 

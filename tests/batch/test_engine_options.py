@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from n2n_deploy.batch import cluster
-from n2n_deploy.batch.options import DenoiseOptions, parse_options
+from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.cli import main
-from n2n_deploy.core.errors import UsageError
 from n2n_deploy.device.gpus import GPU, driver, parse_gpus
 
 from .conftest import MakeBundle, MakeTable
@@ -41,9 +41,9 @@ def test_the_engine_that_is_named_runs(run: Any, tmp_path: Path) -> None:
         (["--device", "magic"], 2, "invalid device 'magic'"),
         (["--engine", "magic"], 2, "invalid engine 'magic'"),
         (["--engine", "tensorrt", "--device", "cpu"], 2, "does not run on device cpu"),
-        (["--precision", "fp8"], 2, "choose fp32, fp16 or bf16"),
+        (["--precision", "fp8"], 2, "invalid --precision fp8: expected 'fp32', 'fp16' or 'bf16'"),
         (["--precision", "fp16", "--device", "cpu"], 3, "ONNX Runtime's own kernels run the network in fp32"),
-        (["--gpus", "0,1", "--device", "cpu"], 2, "do not go together"),
+        (["--gpus", "0,1", "--device", "cpu"], 2, "exclude each other"),
         (["--gpus", "0,0"], 2, "named twice"),
         (["--gpus", "first"], 2, "write their numbers"),
         (["--trusted-keys", "nowhere"], 3, "nowhere"),
@@ -121,6 +121,6 @@ def test_workers_of_a_cluster_share_the_gpus_that_are_named(monkeypatch: pytest.
 
 def test_gpus_are_named_by_number() -> None:
     assert parse_gpus("0, 2") == (0, 2)
-    assert parse_options(gpus=(0, 2)).devices == ("cuda:0", "cuda:2")
-    with pytest.raises(UsageError, match="greater than or equal to 0"):
-        parse_options(gpus=(-1,))
+    assert DenoiseOptions(gpus=(0, 2)).devices == ("cuda:0", "cuda:2")
+    with pytest.raises(ValidationError, match="greater than or equal to 0"):
+        DenoiseOptions(gpus=(-1,))

@@ -55,7 +55,7 @@ def test_a_dry_run_on_the_command_line(table: MakeTable, identity_bundle: MakeBu
     run = [*map(str, command), "--dry-run"]
     shown = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
-    assert "2 of 192×232" in shown.stdout
+    assert "2 of 232×192 px" in shown.stdout
     told = json.loads(subprocess.run([*run, "--json"], capture_output=True, text=True, check=True).stdout)
     assert told["to_do"] == 2
     assert not (tmp_path / "out").exists()

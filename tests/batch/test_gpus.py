@@ -18,6 +18,7 @@ from n2n_deploy.batch.lanes import Waiting, run_lanes, seat
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.options import ComputeOptions
 from n2n_deploy.denoiser.denoised import Denoised
 from n2n_deploy.denoiser.denoiser import Denoiser
 
@@ -28,7 +29,7 @@ class Counting(Denoiser):
     """A denoiser on the CPU that notes which threads call it and how many do at once."""
 
     def __init__(self, bundle: Bundle, lanes: int) -> None:
-        super().__init__(bundle, device="cpu", lanes=lanes, threads=1)
+        super().__init__(bundle, compute=ComputeOptions(device="cpu", lanes=lanes, threads=1))
         self.threads: Counter[int] = Counter()
         self.at_once = self.most_at_once = 0
         self.closed = False

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from n2n_deploy import DenoiseOptions, denoise
 from n2n_deploy.bundle.manifest import Deviation, Manifest
 from n2n_deploy.bundle.write import write_bundle
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.simulate import simulate
 
@@ -65,7 +66,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     star = simulate(folder, 2, SHAPE, PIXEL_SIZE, seed=5, dose=60)
     model = _blur_bundle(folder / "model.n2n")
     options = DenoiseOptions(report=False)
-    summary = denoise(star, model, folder / "Denoise" / "job001", project=folder, options=options)
+    summary = denoise(star, model, folder / "Denoise" / "job001", naming=NamingOptions(project=folder), options=options)
     assert summary.exit_code == 0
     return folder
 

@@ -38,9 +38,7 @@ def test_verify_runs_the_golden_vectors(exported: Path, run: Run) -> None:
     assert "intact" in text
 
 
-def test_verify_finds_damage_in_a_member_that_this_machine_does_not_use(
-    exported: Path, run: Run, tmp_path: Path
-) -> None:
+def test_verify_finds_damage_in_a_member_not_used_on_this_machine(exported: Path, run: Run, tmp_path: Path) -> None:
     content = bytearray(exported.read_bytes())
     content[content.index(b"model.fp16.onnx", 5000) + 1000] ^= 4
     damaged = tmp_path / "damaged.n2n"
@@ -52,7 +50,7 @@ def test_verify_finds_damage_in_a_member_that_this_machine_does_not_use(
     assert len(error.strip().splitlines()) == 1
 
 
-def test_errors_are_one_line_and_a_code(exported: Path, run: Run, tmp_path: Path) -> None:
+def test_errors_are_one_line_with_an_exit_code(exported: Path, run: Run, tmp_path: Path) -> None:
     for code, arguments in [
         (1, ("inspect", tmp_path / "nowhere.n2n")),
         (1, ("verify", exported.with_name("model.pt"))),

@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from n2n_deploy.cli.app import COMMANDS, build
+from n2n_deploy.device.gpus import driver
 
 from .conftest import Run
 
@@ -77,7 +78,7 @@ def test_configuration_file_gives_defaults_that_flags_override(tmp_path: Path) -
             np.testing.assert_array_equal(first.data, second.data)
 
 
-def test_what_a_run_saves_repeats_it_and_not_the_way_it_was_shown(simulated: Path, exported: Path, run: Run) -> None:
+def test_saved_configuration_repeats_the_run_but_not_json(simulated: Path, exported: Path, run: Run) -> None:
     first, second = simulated.parent / "first", simulated.parent / "second"
     code, printed, _ = run(
         *("denoise", simulated / "micrographs.star", exported, "-o", first),
@@ -105,7 +106,35 @@ def _long_options(command: str) -> set[str]:
     return {flag for parameter in parameters for flag in parameter.opts if flag.startswith("--")}
 
 
-def test_configuration_mistakes_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", ["--tta", "--augment"])
+def test_augment_is_the_hidden_old_name_of_tta(flag: str, simulated: Path, exported: Path, run: Run) -> None:
+    assert "--augment" not in n2n("denoise", "--help").stdout
+    for command in ("denoise", "evaluate"):
+        out = simulated.parent / f"{command}{flag}"
+        code, _, error = run(command, simulated / "micrographs.star", exported, "-o", out, flag)
+        assert code == 0, error
+        saved = tomllib.loads((out / "config.toml").read_text())[command]
+        assert saved["tta"]
+        assert "augment" not in saved
+    assert json.loads((out / "evaluation.json").read_text())["run"]["options"]["tta"] is True
+
+
+@pytest.mark.skipif(driver().problem is None, reason="this machine has a GPU")
+@pytest.mark.parametrize("device", ["gpu", "cuda", "cuda:0"])
+def test_every_command_knows_the_gpu_by_each_name(device: str, simulated: Path, exported: Path, run: Run) -> None:
+    table, out = simulated / "micrographs.star", simulated.parent / "gpu"
+    for arguments in (
+        ("verify", exported),
+        ("denoise", table, exported, "-o", out),
+        ("evaluate", table, exported, "-o", out),
+        ("train", table, "-o", out),
+    ):
+        code, _, error = run(*arguments, "--device", device)
+        assert code == 3, error
+        assert "GPU" in error
+
+
+def test_mistakes_in_a_configuration_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("micrograhps = 3\n")
     done = n2n("simulate", "sim", "--config", tmp_path / "c.toml")
     assert done.returncode == 2
@@ -114,7 +143,7 @@ def test_configuration_mistakes_are_named(tmp_path: Path) -> None:
     assert n2n("simulate", "sim", "--config", tmp_path / "c.toml").returncode == 2
 
 
-def test_a_file_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
+def test_invalid_bundle_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "not.n2n").write_text("no bundle")
     done = n2n("denoise", "nowhere.star", tmp_path / "not.n2n", "-o", tmp_path / "out")
     assert done.returncode == 1

@@ -49,8 +49,20 @@ def there(simulated: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.M
         ("denoise good.star model.pt -o out", 1, "n2n-deploy export"),
         ("denoise good.star model.n2n -o notes.txt", 3, "notes.txt: is a file, expected a folder"),
         ("denoise good.star model.n2n -o out --dtype int8", 2, "int8"),
-        ("denoise good.star model.n2n -o out --config none.toml", 2, "none.toml: there is no such file"),
-        ("denoise good.star model.n2n -o out --device gpu9", 2, "gpu9"),
+        ("denoise good.star model.n2n -o out --config none.toml", 2, "none.toml: file not found"),
+        ("denoise good.star model.n2n -o out --device gpu9", 2, "invalid device 'gpu9'; choose auto, cpu, gpu"),
+        ("denoise good.star model.n2n -o out --memory 3_apples", 2, "invalid size '3_apples'; use e.g. 3GB"),
+        ("denoise good.star model.n2n -o out --merge -3", 2, "invalid --merge -3.0: expected a value greater than 0"),
+        ("denoise good.star model.n2n -o out --suffixes DW,EVN", 2, "invalid suffixes 'DW,EVN'; expected three"),
+        ("denoise good.star model.n2n -o out --gpus 0,0", 2, "a GPU is named twice"),
+        ("denoise good.star model.n2n -o out --merg 3", 2, "--merg; did you mean --merge? (n2n-deploy denoise --help)"),
+        (
+            "denoise good.star model.n2n -o out --lanes two",
+            2,
+            "'--lanes': expected a valid integer (n2n-deploy",
+        ),
+        ("denoise good.star", 2, "missing argument 'micrographs' (n2n-deploy denoise --help)"),
+        ("denoize good.star model.n2n -o out", 2, "no such command 'denoize'. Did you mean 'denoise'? (n2n-deploy"),
         ("evaluate no-halves.star model.n2n -o out", 1, "no rlnMicrographNameEven"),
         ("evaluate good.star damaged.n2n -o out", 1, "damaged.n2n: "),
         ("evaluate good.star model.n2n -o notes.txt", 3, "notes.txt: is a file, expected a folder"),
@@ -61,7 +73,7 @@ def there(simulated: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.M
         ("train good.star -o notes.txt", 3, "notes.txt: is a file, expected a folder"),
         ("train good.star -o notes.txt/run", 3, "notes.txt: is a file, expected a folder"),
         ("train good.star -o out --preset huge", 2, "choose one of paper, fast, small"),
-        ("train good.star -o out --device tpu", 3, "tpu"),
+        ("train good.star -o out --device tpu", 2, "invalid device 'tpu'; choose auto, cpu, gpu (or cuda) or cuda:N"),
         ("train good.star -o out --max-resolution 0", 2, "--max-resolution 0"),
         ("export model.n2n -o new.n2n", 1, "n2n-deploy train"),
         ("export sim -o new.n2n", 1, "sim: there is no such model file"),
@@ -81,11 +93,11 @@ def there(simulated: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.M
         ("verify damaged.n2n", 1, "damaged.n2n: "),
         ("demo -o notes.txt", 3, "notes.txt: is a file, expected a folder"),
         ("simulate out --size 10x2000", 2, "the size is 10x2000, expected at least 64"),
-        ("simulate out --size large", 2, "--size is WIDTHxHEIGHT"),
+        ("simulate out --size large", 2, "invalid --size 'large'; use WIDTHxHEIGHT in pixels, e.g. 2048x2048"),
         ("simulate out --pixel-size 0", 2, "pixel size is 0.0, expected"),
     ],
 )
-def test_a_mistake_is_one_line(command: str, code: int, words: str, there: Path, run: Run) -> None:
+def test_mistake_is_one_line(command: str, code: int, words: str, there: Path, run: Run) -> None:
     before = sorted(there.rglob("*"))
     more = SMALL if command.startswith("train") and "--" not in command else ()
     found, printed, error = run(*command.split(), *more)
@@ -97,9 +109,7 @@ def test_a_mistake_is_one_line(command: str, code: int, words: str, there: Path,
     assert {path.name for path in there.rglob("*") if path not in before and path.is_file()} <= {"log.jsonl"}
 
 
-def test_an_error_of_the_system_that_nothing_foresaw_is_one_line_too(
-    there: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexpected_system_error_is_one_line(there: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise OSError(5, "Input/output error", "/data/disk")
 
@@ -119,7 +129,7 @@ def test_an_error_of_the_system_that_nothing_foresaw_is_one_line_too(
         "evaluate good.star model.n2n -o OUT",
     ],
 )
-def test_a_folder_without_rights(command: str, there: Path) -> None:
+def test_folder_without_permission(command: str, there: Path) -> None:
     folder = there / "read-only"
     folder.mkdir(mode=0o555)
     prefix = []
@@ -140,7 +150,7 @@ def test_a_folder_without_rights(command: str, there: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_control_c_while_it_works_leaves_whole_files(tmp_path: Path) -> None:
+def test_control_c_leaves_only_complete_files(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "n2n_deploy", "simulate", tmp_path / "sim", "-n", "500", "--size", "128x128"]
     process = subprocess.Popen([*map(str, command), "--particles", "0"], stderr=subprocess.PIPE)
     while not list(tmp_path.glob("sim/truth/*.mrc")):

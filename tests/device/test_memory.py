@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from n2n_deploy.core.errors import UsageError
-from n2n_deploy.device.memory import parse_bytes, process_memory, size_text
+from n2n_deploy.device.memory import process_memory
 
 KEPT = """
 import sys, numpy, psutil
@@ -31,25 +30,6 @@ def test_freed_memory_is_kept_only_where_that_is_asked_for() -> None:
     taken = 4 * 2**22 * 8
     assert left("give back") < taken / 4
     assert taken * 0.9 < left("keep") < taken * 1.5
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("3GB", 3 * 10**9), ("500M", 500 * 10**6), (" 1.5 gb ", 1.5 * 10**9), (".5T", 5 * 10**11), ("1024", 1024)],
-)
-def test_sizes_are_read_in_decimal_units(text: str, expected: float) -> None:
-    assert parse_bytes(text) == expected
-
-
-@pytest.mark.parametrize("count", [74_300_000, 3_200_000_000, 1_000_000_000])
-def test_sizes_are_written_as_they_are_read(count: int) -> None:
-    assert parse_bytes(size_text(count)) == count
-
-
-@pytest.mark.parametrize("text", ["", "0", "-1GB", "3 apples", "GB"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="3GB or 500MB"):
-        parse_bytes(text)
 
 
 def test_what_a_process_fills_it_holds() -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from n2n_deploy.cli.app import build
 from n2n_deploy.core.errors import DataError, HostError, UsageError
+from n2n_deploy.core.options import ComputeOptions
 from n2n_deploy.evaluation import evaluation_run
 from n2n_deploy.evaluation.evaluation_run import EvaluationRun, run_evaluation
 from n2n_deploy.evaluation.set_evaluation import evaluate_set
@@ -222,7 +223,7 @@ def test_output_folder_of_a_batch_is_refused(name: str, one: Path, model: Path, 
 
 def test_too_little_memory_is_one_error_for_the_run(one: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(HostError, match="memory"):
-        run_evaluation(one, model, tmp_path / "out", device="cpu", memory=10**6)
+        run_evaluation(one, model, tmp_path / "out", compute=ComputeOptions(device="cpu", memory=10**6))
 
 
 def test_missing_libraries_skip_the_report_only(
@@ -239,8 +240,8 @@ def test_test_time_averaging_improves_an_asymmetric_network(one: Path, model: Pa
     """A network that shifts the image loses signal that averaging over views keeps."""
     shift = FunctionSession(lambda image: gaussian_filter(np.roll(image, 2, axis=1), 1.0))
     fractions = []
-    for augment in (False, True):
-        run = run_evaluation(one, model, tmp_path / f"{augment}", augment=augment, session=shift)
+    for tta in (False, True):
+        run = run_evaluation(one, model, tmp_path / f"{tta}", tta=tta, session=shift)
         assert run.whole is not None
         fractions.append(run.whole.image["recovered_signal_fraction"].value)
     assert fractions[1] > fractions[0] + 0.02

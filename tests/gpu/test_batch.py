@@ -12,6 +12,7 @@ from n2n_deploy import Denoiser, denoise
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError, HostError
+from n2n_deploy.core.options import ComputeOptions
 from n2n_deploy.device.gpus import gpus
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
@@ -25,9 +26,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("N2N_DEPLOY_CACHE", str(tmp_path_factory.getbasetemp() / "gpu-cache"))
 
 
-def gpu_denoiser(bundle: Bundle, **options: Any) -> Denoiser:
+def gpu_denoiser(bundle: Bundle, lanes: int = 1, **options: Any) -> Denoiser:
     try:
-        return Denoiser(bundle, device="gpu", **options)
+        return Denoiser(bundle, compute=ComputeOptions(device="gpu", lanes=lanes), **options)
     except HostError as error:
         pytest.skip(str(error))
 
@@ -80,10 +81,10 @@ def test_halves_and_views_are_averaged_as_on_the_cpu(gpu_bundle: Bundle, flip_ba
     rng = np.random.default_rng(0)
     even, odd = (rng.normal(20, 4, (511, 600)).astype(np.float32) for _ in range(2))
     even[5, 7] = np.nan
-    options: dict[str, Any] = {"augment": True, "merge": Merge(9.0, 3.0), "flip_back": flip_back, "lowpass": 5.0}
+    options: dict[str, Any] = {"tta": True, "merge": Merge(9.0, 3.0), "flip_back": flip_back, "lowpass": 5.0}
     with (
         gpu_denoiser(gpu_bundle, **options) as there,
-        Denoiser(gpu_bundle, engine="onnxruntime-cpu", **options) as here,
+        Denoiser(gpu_bundle, compute=ComputeOptions(engine="onnxruntime-cpu"), **options) as here,
     ):
         found, expected = (
             denoiser.denoise(even + odd, OPTICS, CTF, halves=(even, odd)).image for denoiser in (there, here)

@@ -9,6 +9,7 @@ import pytest
 import starfile
 
 from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.star import read_micrographs
 
@@ -45,7 +46,7 @@ def test_globs_lists_and_names(folder: Path) -> None:
 
 
 def test_halves_that_a_glob_matches_are_left_out(folder: Path) -> None:
-    table = read_micrographs("**/*.mrc", suffixes=("DW", "EVN", "ODD"), need_ctf=False, need_halves=True)
+    table = read_micrographs("**/*.mrc", NamingOptions(suffixes=("DW", "EVN", "ODD")), need_ctf=False, need_halves=True)
     assert [micrograph.path.name for micrograph in table.micrographs] == ["a_DW.mrc", "b_DW.mrc", "c_DW.mrc"]
     assert table.micrographs[1].even == folder / "raw" / "b_EVN.mrc"
     assert table.micrographs[1].odd == folder / "raw" / "b_ODD.mrc"

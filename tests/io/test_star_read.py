@@ -10,6 +10,7 @@ import pytest
 import starfile
 
 from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.io.star import read_micrographs
 
@@ -113,43 +114,47 @@ def test_names_start_at_project_table_or_a_folder_above(
     assert a == tmp_path / "Movies" / "a_DW.mrc"
     assert b == job / "Movies" / "b_DW.mrc"
     assert c.parent in (a.parent, b.parent)
-    a, b, c = (micrograph.path for micrograph in read_micrographs(path, project=project).micrographs)
+    a, b, c = (micrograph.path for micrograph in read_micrographs(path, NamingOptions(project=project)).micrographs)
     assert (b, c) == (job / "Movies" / "b_DW.mrc", project / "Movies" / "c_DW.mrc")
     touch(home / "Movies" / "a_DW.mrc")
     assert read_micrographs(path).micrographs[0].path == home / "Movies" / "a_DW.mrc"
     absolute = star(("Movies/a_DW.mrc", "/data/a_DW.mrc"))
     assert read_micrographs(absolute).micrographs[0].path == Path("/data/a_DW.mrc")
     with pytest.raises(UsageError, match="is not a folder"):
-        read_micrographs(path, project=tmp_path / "nowhere")
+        read_micrographs(path, NamingOptions(project=tmp_path / "nowhere"))
 
 
 def test_halves_by_suffix_and_template(star: Star, tmp_path: Path) -> None:
     path = star(("Movies/b_DW.mrc", "Movies/b.mrc"), ("Movies/c_DW.mrc", "Movies/c_DW.mrc.gz"))
     touch(tmp_path / "Movies" / "a_DW.mrc", tmp_path / "Halves" / "a_EVN.mrc")
     movies = tmp_path / "Movies"
-    table = read_micrographs(path, project=tmp_path, suffixes=("DW", "EVN", "ODD"), need_halves=True)
+    table = read_micrographs(path, NamingOptions(project=tmp_path, suffixes=("DW", "EVN", "ODD")), need_halves=True)
     assert [micrograph.even for micrograph in table.micrographs] == [
         movies / "a_EVN.mrc",
         movies / "b_EVN.mrc",
         movies / "c_EVN.mrc.gz",
     ]
     assert table.micrographs[0].odd == movies / "a_ODD.mrc"
-    table = read_micrographs(path, project=tmp_path, suffixes=("_DW", "-even", "-odd"))
+    table = read_micrographs(path, NamingOptions(project=tmp_path, suffixes=("_DW", "-even", "-odd")))
     assert table.micrographs[0].even == movies / "a-even.mrc"
     table = read_micrographs(
         path,
-        project=tmp_path,
-        even_template="{folder}/{stem}_EVN.mrc",
-        odd_template="{folder}/{stem}_ODD{ending}",
+        NamingOptions(
+            project=tmp_path,
+            even_template="{folder}/{stem}_EVN.mrc",
+            odd_template="{folder}/{stem}_ODD{ending}",
+        ),
     )
     assert table.micrographs[0].even == movies / "a_DW_EVN.mrc"
     assert table.micrographs[2].odd == movies / "c_DW_ODD.mrc.gz"
     table = read_micrographs(
         path,
-        project=tmp_path,
-        suffixes=("DW", "EVN", "ODD"),
-        even_template="Halves/{stem}_EVN.mrc",
-        odd_template="Halves/{stem}_ODD.mrc",
+        NamingOptions(
+            project=tmp_path,
+            suffixes=("DW", "EVN", "ODD"),
+            even_template="Halves/{stem}_EVN.mrc",
+            odd_template="Halves/{stem}_ODD.mrc",
+        ),
     )
     assert table.micrographs[0].even == tmp_path / "Halves" / "a_EVN.mrc"
     assert table.micrographs[1].odd == tmp_path / "Halves" / "b_ODD.mrc"
@@ -172,7 +177,7 @@ def test_halves_by_label(star: Star) -> None:
     assert "same file" in table.problems[1]
     assert "rlnMicrographNameEven has no value" in table.problems[2]
     # What the user asks for wins over what the table says.
-    table = read_micrographs(path, need_halves=True, suffixes=("DW", "EVN", "ODD"))
+    table = read_micrographs(path, NamingOptions(suffixes=("DW", "EVN", "ODD")), need_halves=True)
     assert [str(micrograph.even)[-9:] for micrograph in table.micrographs] == [f"{x}_EVN.mrc" for x in "abc"]
     assert table.problems == {}
 
@@ -260,7 +265,7 @@ def test_tables_without_micrographs_are_refused(star: Star, tmp_path: Path) -> N
 )
 def test_invalid_half_names_are_refused(star: Star, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        read_micrographs(star(), **options)
+        read_micrographs(star(), NamingOptions(**options))
 
 
 def test_one_micrograph_given_as_a_list_of_pairs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import starfile
 
 from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.io.star import MicrographTable, listed_names, read_micrographs
 from n2n_deploy.io.star_document import StarDocument
 
@@ -154,7 +155,7 @@ def test_the_input_is_never_overwritten(star: Star) -> None:
 
 
 def test_names_are_relative_to_the_project(star: Star, tmp_path: Path) -> None:
-    table = read_micrographs(star(), project=tmp_path)
+    table = read_micrographs(star(), NamingOptions(project=tmp_path))
     assert table.name_of(tmp_path / "Denoise" / "a.mrc") == "Denoise/a.mrc"
     assert table.name_of(tmp_path / "x" / ".." / "a.mrc") == "a.mrc"
     assert table.name_of("/elsewhere/a.mrc") == "/elsewhere/a.mrc"

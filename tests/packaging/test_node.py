@@ -62,7 +62,7 @@ def _run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_node_denoises_without_torch(node: Path, bundle: Path, tmp_path: Path) -> None:
-    from n2n_deploy import CTFParameters, Denoiser, Optics
+    from n2n_deploy import ComputeOptions, CTFParameters, Denoiser, Optics
 
     image = np.random.default_rng(0).poisson(20, (250, 330)).astype(np.float32)
     with mrcfile.new(tmp_path / "mic.mrc") as mrc:
@@ -73,7 +73,7 @@ def test_the_node_denoises_without_torch(node: Path, bundle: Path, tmp_path: Pat
     done = _run(node / "n2n-deploy", "denoise", "mics.star", bundle, "-o", "out", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["denoised"] == 1
-    with Denoiser(bundle, engine="onnxruntime-cpu") as denoiser:
+    with Denoiser(bundle, compute=ComputeOptions(engine="onnxruntime-cpu")) as denoiser:
         here = denoiser(image, Optics(2.0, 300.0, 2.7, 0.1), CTFParameters(15000.0, 14800.0, 20.0))
     with mrcfile.open(tmp_path / "out" / "mic.mrc") as mrc:
         np.testing.assert_allclose(mrc.data, here, atol=1e-4 * here.std())

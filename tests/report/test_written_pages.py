@@ -14,11 +14,14 @@ from bundle_builder import one_layer, one_layer_bundle
 
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.run import denoise
+from n2n_deploy.core.options import ComputeOptions, NamingOptions
 from n2n_deploy.evaluation.evaluation_run import run_evaluation
 from n2n_deploy.simulate import simulate
 from n2n_deploy.statistics.estimates import QUANTITIES
 
 COUNT = 4
+
+CPU = ComputeOptions(device="cpu")
 
 
 @pytest.fixture(scope="module", params=["denoise", "average halves", "evaluate"])
@@ -31,12 +34,12 @@ def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     blur = one_layer("Conv", np.outer(*[np.hanning(9)[1:-1]] * 2) / 16, auto_pad="SAME_UPPER")
     model = one_layer_bundle(folder / "blur.n2n", blur, halo=8, max_resolution=12.0, phase_flip=True)
     if request.param == "evaluate":
-        run_evaluation(star, model, folder / "out", truth=star.parent / "truth", device="cpu")
+        run_evaluation(star, model, folder / "out", truth=star.parent / "truth", compute=CPU)
     else:
         options = DenoiseOptions(average_halves=request.param == "average halves", merge_resolution=20.0, memory=10**10)
-        denoise(star, model, folder / "out", project=star.parent, options=options)
+        denoise(star, model, folder / "out", naming=NamingOptions(project=star.parent), options=options)
         if options.average_halves:
-            run_evaluation(star, model, folder / "evaluation", device="cpu")
+            run_evaluation(star, model, folder / "evaluation", compute=CPU)
     return request.param, folder / "out" / "report.html"
 
 
@@ -152,7 +155,7 @@ def test_estimates_on_the_page_agree_with_evaluate(tab: Any, written: tuple[str,
 def test_single_micrograph_has_a_dash_for_its_interval(browser: Any, tmp_path: Path) -> None:
     star = simulate(tmp_path / "simulated", 1, (300, 320), 4.0, seed=5)
     model = one_layer_bundle(tmp_path / "model.n2n", max_resolution=12.0, phase_flip=True)
-    run_evaluation(star, model, tmp_path / "out", device="cpu")
+    run_evaluation(star, model, tmp_path / "out", compute=CPU)
     browser.get((tmp_path / "out" / "report.html").as_uri())
     rows = [row.text for row in all_of(browser, ".results tbody tr")]
     assert len(rows) == len(QUANTITIES)

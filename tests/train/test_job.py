@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 
 from n2n_deploy.cli.train import train_command
 from n2n_deploy.core.errors import DataError, HostError, N2NError, UsageError
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.train import TrainConfig, load_model, train
 from n2n_deploy.train.patches import Preparation
 
 TINY = ("--preset", "small", "--max-resolution", "8", "--patch-size", "32", "--no-phase-flip", "--device", "cpu")
 SHORT = ("--epochs", "1", "--batches", "3", "--batch-size", "2", "--suffixes", "DW,EVN,ODD")
+NAMING = NamingOptions(suffixes=("DW", "EVN", "ODD"))
 
 
 @pytest.fixture
@@ -38,9 +40,7 @@ def test_one_bad_micrograph_does_not_stop_the_training(
     bad["ODD"] = bad["EVN"]
     table = write_table({"bad": bad, "good": halves(1)})
     refusals: list[Preparation] = []
-    path = train(
-        table, tmp_path / "run", tiny, suffixes=("DW", "EVN", "ODD"), prepared=refusals.append, progress=lambda _: None
-    )
+    path = train(table, tmp_path / "run", tiny, naming=NAMING, prepared=refusals.append, progress=lambda _: None)
     model = load_model(path)
     assert model.step == 2
     assert (model.summary["micrographs"], model.summary["micrographs_refused"]) == (1, 1)
@@ -55,7 +55,7 @@ def test_a_nyquist_frequency_short_of_the_resolution_is_noted(
     for resolution in (1.0, tiny.recipe.max_resolution):
         config = tiny.model_copy(update={"recipe": tiny.recipe.model_copy(update={"max_resolution": resolution})})
         out, table = tmp_path / f"{resolution}", write_table({"good": halves(1)})
-        train(table, out, config, suffixes=("DW", "EVN", "ODD"), prepared=told.append)
+        train(table, out, config, naming=NAMING, prepared=told.append)
     (note,) = told[0].notes
     assert "1 of 1 micrographs end at" in note
     assert "short of 1 Å" in note
@@ -68,12 +68,12 @@ def test_errors_are_found_before_patches_are_cut(
 ) -> None:
     table, run = write_table({"a": halves(1)}), tmp_path / "run"
     with pytest.raises(HostError, match=device):
-        train(table, run, tiny.model_copy(update={"device": device}), suffixes=("DW", "EVN", "ODD"))
+        train(table, run, tiny.model_copy(update={"device": device}), naming=NAMING)
     assert not run.exists()
     run.mkdir()
     (run / "model.pt").write_text("another's")
     with pytest.raises(UsageError, match="holds a training already"):
-        train(table, run, tiny, suffixes=("DW", "EVN", "ODD"))
+        train(table, run, tiny, naming=NAMING)
     assert [path.name for path in run.iterdir()] == ["model.pt"]
 
 
@@ -83,7 +83,7 @@ def test_the_model_keeps_the_recipe_with_phase_flip(
     recipe = tiny.recipe.model_copy(update={"phase_flip": True})
     table = write_table({"a": halves(1)}, ctf=True)
     config = tiny.model_copy(update={"recipe": recipe})
-    assert load_model(train(table, tmp_path / "run", config, suffixes=("DW", "EVN", "ODD"))).recipe == recipe
+    assert load_model(train(table, tmp_path / "run", config, naming=NAMING)).recipe == recipe
 
 
 def test_too_few_usable_micrographs_are_refused_with_the_cause(
@@ -91,7 +91,7 @@ def test_too_few_usable_micrographs_are_refused_with_the_cause(
 ) -> None:
     table = write_table({"a": {"DW": halves(0)["DW"]}})
     with pytest.raises(DataError, match=r"micrographs.star: 0 patches .*1 of 1 micrographs .*a_EVN.mrc"):
-        train(table, tmp_path / "run", tiny, suffixes=("DW", "EVN", "ODD"))
+        train(table, tmp_path / "run", tiny, naming=NAMING)
 
 
 def test_a_table_without_ctf_cannot_be_phase_flipped(
@@ -100,7 +100,7 @@ def test_a_table_without_ctf_cannot_be_phase_flipped(
     table = write_table({"a": halves(0)})
     config = tiny.model_copy(update={"recipe": Recipe(max_resolution=8, patch_size=32)})
     with pytest.raises(DataError, match="rlnDefocusU"):
-        train(table, tmp_path / "run", config, suffixes=("DW", "EVN", "ODD"))
+        train(table, tmp_path / "run", config, naming=NAMING)
 
 
 def test_a_table_without_halves_says_how_to_name_them(
@@ -112,7 +112,7 @@ def test_a_table_without_halves_says_how_to_name_them(
 
 def test_a_particle_table_is_refused(tmp_path: Path, shared_data: Path, tiny: TrainConfig) -> None:
     with pytest.raises(N2NError, match=r"relion31_particles_1k\.star"):
-        train(shared_data / "star" / "relion31_particles_1k.star", tmp_path, tiny, suffixes=("DW", "EVN", "ODD"))
+        train(shared_data / "star" / "relion31_particles_1k.star", tmp_path, tiny, naming=NAMING)
 
 
 def test_the_command_resumes_with_the_options_of_the_run(
@@ -141,7 +141,7 @@ def test_the_command_resumes_with_the_options_of_the_run(
         (("--epochs", "0"), "--epochs 0"),
         (("--patch-size", "100"), "--patch-size 100"),
         (("--schedule", "steps"), "--schedule steps"),
-        (("--suffixes", "EVN,ODD"), "--suffixes EVN,ODD"),
+        (("--suffixes", "EVN,ODD"), "invalid suffixes 'EVN,ODD'"),
         (("--preset", "huge"), "huge"),
     ],
 )

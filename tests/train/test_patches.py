@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.records import Micrograph
@@ -21,7 +22,7 @@ SUFFIXES = ("DW", "EVN", "ODD")
 
 
 def micrographs_of(table: Path) -> list[Micrograph]:
-    return read_micrographs(table, suffixes=SUFFIXES, need_ctf=False).micrographs
+    return read_micrographs(table, NamingOptions(suffixes=SUFFIXES), need_ctf=False).micrographs
 
 
 def test_patches_are_normalised_cover_the_image_and_stay_registered() -> None:

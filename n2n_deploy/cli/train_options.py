@@ -1,0 +1,211 @@
+"""The options of `n2n-deploy train`: what the network sees and how it is trained, and the `TrainConfig` they make."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from n2n_deploy.cli.options import FILES, MACHINE, gather
+from n2n_deploy.core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from n2n_deploy.train import TrainConfig
+
+_RECIPE, _COURSE = "Network input", "Training"
+
+PresetOption = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        help="paper: the published network. fast: 3×3 kernels, less work and faster on GPUs. small: half as wide, for "
+        "CPUs and short trainings.",
+    ),
+]
+
+MaxResolutionOption = Annotated[
+    float,
+    typer.Option(
+        "--max-resolution",
+        metavar="Å",
+        help="Finest resolution kept; micrographs are downsampled to half this as pixel size. Finer takes longer, and "
+        "beyond the signal in the data there is nothing to learn; 4.5 suits most data sets, 8 a quick look.",
+        rich_help_panel=_RECIPE,
+    ),
+]
+
+HighpassOption = Annotated[
+    float,
+    typer.Option(
+        "--highpass", metavar="Å", help="Remove coarser features, such as ice gradients.", rich_help_panel=_RECIPE
+    ),
+]
+
+PhaseFlipOption = Annotated[
+    bool,
+    typer.Option(
+        "--phase-flip/--no-phase-flip",
+        help="Multiply by the sign of the CTF, which the table must have. The model remembers it.",
+        rich_help_panel=_RECIPE,
+    ),
+]
+
+PatchSizeOption = Annotated[
+    int,
+    typer.Option(
+        "--patch-size",
+        metavar="PIXELS",
+        help="Side of the training patches, a multiple of 8.",
+        rich_help_panel=_RECIPE,
+    ),
+]
+
+MaxMinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-minutes",
+        help="Train for at most this long, in total if a run is resumed, not counting the making of patches. The "
+        "learning rate falls to zero by then.",
+        rich_help_panel=_COURSE,
+    ),
+]
+
+EpochsOption = Annotated[int, typer.Option("--epochs", help="Number of epochs.", rich_help_panel=_COURSE)]
+
+BatchesOption = Annotated[int, typer.Option("--batches", help="Batches in an epoch.", rich_help_panel=_COURSE)]
+
+BatchSizeOption = Annotated[
+    int, typer.Option("--batch-size", help="Pairs of patches in a batch.", rich_help_panel=_COURSE)
+]
+
+LearningRateOption = Annotated[
+    float | None,
+    typer.Option(
+        "--learning-rate",
+        help="Initial learning rate of Adam. By default 1e-4 with the paper's schedule, 7e-4 with the others.",
+        rich_help_panel=_COURSE,
+    ),
+]
+
+ScheduleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--schedule",
+        help="Learning rate. paper: lowered by a quarter of its initial value after each quarter of the run. linear, "
+        "cosine: to zero. By default linear with --max-minutes, otherwise paper.",
+        rich_help_panel=_COURSE,
+    ),
+]
+
+AugmentOption = Annotated[
+    bool,
+    typer.Option(
+        "--augment/--no-augment",
+        help="Randomly swap even and odd, flip, and rotate by quarter turns.",
+        rich_help_panel=_COURSE,
+    ),
+]
+
+OverlapOption = Annotated[
+    float,
+    typer.Option(
+        "--overlap",
+        help="Fraction of their side by which patches overlap; 0.5 makes more of few micrographs.",
+        rich_help_panel=_COURSE,
+    ),
+]
+
+ValidationOption = Annotated[
+    float,
+    typer.Option(
+        "--validation", help="Fraction of the patches held out to measure the validation loss.", rich_help_panel=_COURSE
+    ),
+]
+
+SeedOption = Annotated[
+    int,
+    typer.Option(
+        "--seed", help="Random seed of the initial weights and the choice of patches.", rich_help_panel=_COURSE
+    ),
+]
+
+ResumeOption = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue the run in the output folder with its options; start one if there is none.",
+        rich_help_panel=_COURSE,
+    ),
+]
+
+PatchesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--patches",
+        help="Folder of the patches, to share them between runs of one recipe. By default OUTPUT/patches.",
+        rich_help_panel=FILES,
+    ),
+]
+
+CheckpointingOption = Annotated[
+    bool,
+    typer.Option(
+        "--checkpointing",
+        help="Save GPU memory by computing activations twice, which takes longer.",
+        rich_help_panel=MACHINE,
+    ),
+]
+
+Bf16Option = Annotated[
+    bool,
+    typer.Option(
+        "--bf16/--no-bf16",
+        help="Compute in bfloat16 where safe, on a GPU or a processor with AMX.",
+        rich_help_panel=MACHINE,
+    ),
+]
+
+CompileOption = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the network for the GPU first; needs gcc and Python's headers.",
+        rich_help_panel=MACHINE,
+    ),
+]
+
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Micrographs cut into patches concurrently. By default one per core, at most 4.",
+        rich_help_panel=MACHINE,
+    ),
+]
+
+
+def train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
+    """The options as a `TrainConfig`; where a run is resumed its own, with the options given now on top.
+
+    Args:
+        ctx: of the command, whose parameters are named like the fields of `TrainConfig` and `Recipe`.
+        state: `state.pt` of the run to resume; None, or missing, for a new run.
+
+    Raises:
+        UsageError: a value is invalid.
+        DataError: the state cannot be read.
+    """
+    from n2n_deploy.train import TrainConfig
+    from n2n_deploy.train.checkpoint import load_state
+
+    resumed = state is not None and state.exists()
+    earlier: dict[str, Any] = load_state(state)["config"] if state is not None and resumed else {}
+    recipe = earlier.pop("recipe", {})
+    for values, model in ((earlier, TrainConfig), (recipe, Recipe)):
+        for name in values.keys() & model.model_fields.keys() & ctx.params.keys():
+            source = ctx.get_parameter_source(name)
+            if source is None or source.name == "DEFAULT":
+                ctx.params[name] = values[name]
+    config = gather(ctx, TrainConfig, recipe=gather(ctx, Recipe))
+    ctx.params.update(learning_rate=config.rate(0), schedule=config.course)  # what `save_config` will write
+    return config
