@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.device.arrays import to_host
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.records import Micrograph
@@ -54,7 +55,7 @@ def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[NDArray[np.flo
     images = []
     for path, half in ((even_path, even), (odd_path, odd)):
         try:
-            images.append(preprocess(half, micrograph.optics, micrograph.ctf, recipe).image)
+            images.append(to_host(preprocess(half, micrograph.optics, micrograph.ctf, recipe).image))
         except DataError as error:
             raise _named(error, path) from error
     _refuse_unrelated(images[0], images[1], even_path, odd_path, micrograph.optics.pixel_size, even.shape)

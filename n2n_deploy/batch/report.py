@@ -11,7 +11,7 @@ from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Job, Plan, Status
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.denoiser.denoised import Denoised
-from n2n_deploy.device.arrays import to_numpy
+from n2n_deploy.device.arrays import to_host
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.report.entries import Flag, MicrographEntry, RunInfo
 from n2n_deploy.report.entry_store import EntryStore
@@ -47,8 +47,8 @@ class EntryKeeper:
 
         micrograph = job.micrograph
         views = view(
-            to_numpy(result.network_input),
-            to_numpy(result.network_output),
+            to_host(result.network_input),
+            to_host(result.network_output),
             result.spacing,
             micrograph.optics,
             micrograph.ctf,
@@ -118,7 +118,7 @@ def _measured(entry: MicrographEntry, result: Denoised, micrograph: Micrograph) 
     from n2n_deploy.statistics.estimates import covariances, ring_covariances
     from n2n_deploy.statistics.shared_noise import at_ctf_zeros
 
-    m1, m2, d1, d2 = map(to_numpy, result.halves)
+    m1, m2, d1, d2 = map(to_host, result.halves)
     image = covariances(m1, m2, d1, d2)
     correlation = image.m1m2 / math.sqrt(image.m1m1 * image.m2m2)
     if correlation > IDENTICAL:

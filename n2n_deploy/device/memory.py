@@ -12,6 +12,8 @@ from n2n_deploy.core.errors import UsageError
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _CGROUP = Path("/sys/fs/cgroup")
 
+_SHARE_OF_HOST = 0.8
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
@@ -45,6 +47,11 @@ def available_memory() -> int:
     if limit is not None and used is not None:
         available = min(available, max(limit - used, 0))
     return available
+
+
+def host_budget(memory: int | None) -> int:
+    """Bytes of host memory that this process may hold: `memory`, or what it holds now and a share of what is free."""
+    return memory if memory is not None else process_memory() + int(_SHARE_OF_HOST * available_memory())
 
 
 def keep_freed_memory() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.engine_facts import Flavour
 from n2n_deploy.core.errors import HostError
+from n2n_deploy.device.cuda import import_cupy
 from n2n_deploy.device.gpus import driver
 from n2n_deploy.device.processor import multiplies_bfloat16
 from n2n_deploy.engines.gpu_sessions import check_gpu, find_gpu, shipped
@@ -16,7 +17,6 @@ from n2n_deploy.engines.onnxruntime.run_cuda import import_runtime
 from n2n_deploy.engines.openvino.run import find_plugin
 from n2n_deploy.engines.select import ENGINES, check_tolerance
 from n2n_deploy.engines.tensorrt.build import tensorrt_module
-from n2n_deploy.engines.tensorrt.run import import_cupy
 
 LIBRARIES = {
     "numpy": ("numpy", ""),

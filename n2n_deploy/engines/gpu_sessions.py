@@ -8,12 +8,13 @@ from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.engine_facts import RTX_CAPABILITIES, EngineFacts, Flavour, Profile
 from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.device.cuda import cuda_device, import_cupy
 from n2n_deploy.device.gpus import GPU, driver
 from n2n_deploy.engines.onnxruntime.run_cuda import OnnxRuntimeCudaSession
 from n2n_deploy.engines.session import Session
 from n2n_deploy.engines.tensorrt.build import BuildOptions, build_engine, tensorrt_module
 from n2n_deploy.engines.tensorrt.cache import EngineCache, EngineKey
-from n2n_deploy.engines.tensorrt.run import TensorRTSession, import_cupy
+from n2n_deploy.engines.tensorrt.run import TensorRTSession
 from n2n_deploy.imaging.fourier import SMALLEST
 
 PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
@@ -91,14 +92,14 @@ def open_tensorrt(
     gpu = find_gpu(device)
     check_gpu(flavour, gpu)
     module = tensorrt_module(flavour)
-    cupy = import_cupy()
+    import_cupy()
     cache = EngineCache()
     fitting, _ = shipped(bundle, flavour, module.__version__, gpu)
     for facts in fitting:
         if precision in (None, facts.precision):
             return _session(module, bundle, facts, device, cache), facts.precision
     wanted = precision or "fp16"
-    with cupy.cuda.Device(device):  # TensorRT builds for the current one
+    with cuda_device(device).current():  # TensorRT builds for the current one
         engine, facts = _built(bundle, module, flavour, gpu, wanted, cache)
     return _open(module, engine, facts, device, cache), wanted
 

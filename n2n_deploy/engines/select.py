@@ -4,8 +4,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.manifest import Deviation, Precision
@@ -16,7 +18,7 @@ from n2n_deploy.engines.gpu_sessions import find_gpu, open_lean, open_onnxruntim
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.onnxruntime.segments import SegmentedSession
 from n2n_deploy.engines.openvino.run import OpenVinoSession
-from n2n_deploy.engines.session import Array, Session
+from n2n_deploy.engines.session import Session
 
 
 @dataclass(frozen=True)
@@ -214,13 +216,8 @@ def verify(bundle: Bundle, session: Session, precision: Precision = "fp32") -> D
     tolerance = bundle.manifest.tolerance.get(precision)
     if tolerance is None:
         raise BundleError(f"{bundle.path}: the manifest states no tolerance for {precision}; export it again")
-    if session.array_module == "cupy":
-        import cupy
-
-        with cupy.cuda.Device(getattr(session, "device", 0)):
-            outputs = cupy.asnumpy(session.run(cupy.asarray(inputs)))
-    else:
-        outputs = session.run(inputs)
+    with session.device.lane():
+        outputs = session.device.to_host(session.run(session.device.to_device(inputs)))
     found = deviation(outputs, expected)
     if not found.within(tolerance):
         raise BundleError(
@@ -231,7 +228,7 @@ def verify(bundle: Bundle, session: Session, precision: Precision = "fp32") -> D
     return found
 
 
-def deviation(outputs: Array, expected: Array) -> Deviation:
+def deviation(outputs: NDArray[Any], expected: NDArray[Any]) -> Deviation:
     """How far `outputs` lie from `expected`, in standard deviations of `expected`; infinite values count as 1e30."""
     scale = max(float(expected.std(dtype=np.float64)), np.finfo(np.float32).tiny)
     difference = np.nan_to_num((outputs - expected).astype(np.float64) / scale, nan=1e30, posinf=1e30, neginf=1e30)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.denoiser.denoised import Denoised
 from n2n_deploy.denoiser.denoiser import Denoiser
+from n2n_deploy.device.arrays import to_host
 from n2n_deploy.imaging.pixels import repair_pixels
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.records import Micrograph
@@ -107,4 +108,4 @@ def _denoise(path: Path, micrograph: Micrograph, denoiser: Denoiser) -> tuple[tu
     except DataError as error:
         raise error if path.name in str(error) else DataError(f"{path}: {error}") from error
     middle = tuple(slice((n - min(n, _RAW)) // 2, (n + min(n, _RAW)) // 2) for n in pixels.shape)
-    return (pixels.shape[0], pixels.shape[1]), repair_pixels(pixels[middle])[0], result
+    return (pixels.shape[0], pixels.shape[1]), to_host(repair_pixels(pixels[middle])[0]), result

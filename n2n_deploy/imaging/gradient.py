@@ -9,11 +9,11 @@ components there is left as it is.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 
 import numpy
 
-from n2n_deploy.device.arrays import Array, array_module
+from n2n_deploy.device.array_types import Array, ArrayModule
+from n2n_deploy.device.arrays import device_of
 
 
 @contextmanager
@@ -45,16 +45,17 @@ def _ramp(components: Array, n: int, pixel_size: float, highpass: float) -> Arra
         pixel_size: Å.
         highpass: Å.
     """
-    xp = array_module(components)
+    xp = device_of(components).xp
     unit = _unit_ramp(n, components.size, xp)
     slow = slice(1, max(1, min(int(numpy.ceil(n * pixel_size / highpass)), n // 2)))
     power = xp.maximum((xp.abs(unit[slow]) ** 2).sum(), 1.0)
     slope = (unit[slow].conj() * components[slow]).real.sum() / power
-    return (slope * unit).astype(components.dtype)
+    ramp: Array = (slope * unit).astype(components.dtype)
+    return ramp
 
 
-def _unit_ramp(n: int, count: int, xp: ModuleType) -> Array:
+def _unit_ramp(n: int, count: int, xp: ArrayModule) -> Array:
     """Return the first components of the DFT of 0, 1, … n − 1 less its mean: n/2 · (i cot(πk/n) − 1), but 0 first."""
-    ramp = xp.zeros(count, dtype=xp.complex128)
+    ramp: Array = xp.zeros(count, dtype=xp.complex128)
     ramp[1:] = n / 2 * (1j / xp.tan(numpy.pi / n * xp.arange(1, count)) - 1)
     return ramp

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.fft
 
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.device.arrays import fft_workers
+from n2n_deploy.device.processor import usable_cores
 from n2n_deploy.imaging.rings import ring_frequencies, ring_index, ring_means, ring_sums
 
 HALF_MAPS, MODEL = 0.143, 0.5
@@ -173,7 +173,7 @@ def _box(array: np.ndarray) -> str:
 
 
 def _transform(array: np.ndarray) -> np.ndarray:
-    spectrum: np.ndarray = scipy.fft.rfftn(array.astype(np.float32, copy=False), workers=fft_workers())
+    spectrum: np.ndarray = scipy.fft.rfftn(array.astype(np.float32, copy=False), workers=usable_cores())
     return spectrum
 
 
@@ -198,5 +198,5 @@ def _randomise(spectrum: np.ndarray, shape: tuple[int, ...], start: int, generat
     """Return the map with the phases of shells from `start` on replaced by random ones, amplitudes kept."""
     phases = generator.uniform(0, 2 * np.pi, spectrum.shape).astype(np.float32)
     turned = np.where(ring_index(shape) < start, spectrum, np.abs(spectrum) * np.exp(1j * phases))
-    image: np.ndarray = scipy.fft.irfftn(turned.astype(np.complex64), s=shape, workers=fft_workers())
+    image: np.ndarray = scipy.fft.irfftn(turned.astype(np.complex64), s=shape, workers=usable_cores())
     return image

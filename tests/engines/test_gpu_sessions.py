@@ -7,11 +7,11 @@ import pytest
 from n2n_deploy.bundle.archive import Bundle, extend_bundle
 from n2n_deploy.bundle.engine_facts import EngineFacts
 from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.device.cuda import import_cupy
 from n2n_deploy.device.gpus import GPU, Driver, driver
 from n2n_deploy.engines.gpu_sessions import NODE_PROFILES, find_gpu, open_tensorrt, shipped
 from n2n_deploy.engines.select import ENGINES, candidates, choose_session
 from n2n_deploy.engines.tensorrt.profiles import plan_profiles
-from n2n_deploy.engines.tensorrt.run import import_cupy
 from n2n_deploy.export.tensorrt_graph import LARGEST_TENSOR, largest_tensor
 from n2n_deploy.train.model import PRESETS
 
@@ -41,7 +41,7 @@ def test_without_a_driver_the_cpu_runs_only_where_that_is_allowed(bundle: Bundle
     without_gpu()
     choice = choose_session(bundle, "auto", threads=1)
     with choice.session:
-        assert choice.session.array_module == "numpy"
+        assert not choice.session.device.is_gpu
     assert "driver" in choice.rejected_engines["GPU"]
     for engine in (known.name for known in ENGINES if known.gpu):
         with pytest.raises(HostError, match="driver"):
@@ -63,7 +63,7 @@ def test_a_gpu_that_rtx_has_no_kernels_for_is_passed_over(bundle: Bundle, monkey
         open_tensorrt(bundle, "rtx", 0, None)
     choice = choose_session(bundle, "auto", threads=1)
     with choice.session:
-        assert choice.session.array_module == "numpy"
+        assert not choice.session.device.is_gpu
     assert "NVIDIA H200" in choice.rejected_engines["rtx"]
 
 

@@ -13,6 +13,7 @@ from n2n_deploy.bundle.archive import write_bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
+from n2n_deploy.device.host import HOST
 from n2n_deploy.evaluation.evaluate import MicrographEvaluation, evaluate
 from n2n_deploy.io.star import read_micrographs
 
@@ -25,7 +26,7 @@ MakeModel = Callable[..., Path]
 class Function:
     """A session made of a function of one image."""
 
-    name, array_module = "function", "numpy"
+    name, device = "function", HOST
 
     def __init__(self, function: Callable[[Image], Image]) -> None:
         self.function = function

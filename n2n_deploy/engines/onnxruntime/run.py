@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import BundleError, HostError, N2NError, OutOfMemoryError, UsageError
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.host import HOST
 from n2n_deploy.engines.session import Closing
 
 BYTES_PER_PIXEL = "bytes_per_pixel"
@@ -38,7 +40,7 @@ class OnnxRuntimeSession(Closing):
     """
 
     name = "onnxruntime-cpu"
-    array_module = "numpy"
+    device = HOST
 
     def __init__(self, model: bytes, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
@@ -55,7 +57,7 @@ class OnnxRuntimeSession(Closing):
         except (KeyError, ValueError) as error:
             raise BundleError(f"the ONNX model does not state its {BYTES_PER_PIXEL}; export it again") from error
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: Array) -> NDArray[np.float32]:
         """Denoise (n, 1, height, width) float32, sides multiples of 8; same shape back.
 
         Raises:
@@ -63,7 +65,7 @@ class OnnxRuntimeSession(Closing):
             BundleError: ONNX Runtime cannot run the model on this shape.
         """
         with self._lock:
-            return self._run(batch)
+            return self._run(HOST.to_host(batch))
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._closed:

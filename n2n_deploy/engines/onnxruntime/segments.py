@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import BundleError, HostError, OutOfMemoryError, UsageError
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.host import HOST
 from n2n_deploy.engines.onnxruntime.run import first_line, import_onnxruntime, is_memory_error
 from n2n_deploy.engines.session import Closing
 
@@ -31,7 +33,7 @@ _SMALLEST_TILE = 8
 _ARENA = 3.0  # what ONNX Runtime holds for a tile, in units of TILE_BYTES a thread; up to 2 was seen
 _FIXED = 64 * 2**20
 
-Array = NDArray[np.float32]
+Tensor = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class SegmentedSession(Closing):
     """
 
     name = "onnxruntime-cpu"
-    array_module = "numpy"
+    device = HOST
 
     def __init__(self, models: Sequence[bytes], threads: int | None = None, tile_bytes: int = TILE_BYTES) -> None:
         if threads is not None and threads < 1:
@@ -75,7 +77,7 @@ class SegmentedSession(Closing):
         ]
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="segments")
 
-    def run(self, batch: Array) -> Array:
+    def run(self, batch: Array) -> Tensor:
         """Denoise (n, 1, height, width) float32, sides multiples of 8; same shape back.
 
         Raises:
@@ -86,7 +88,7 @@ class SegmentedSession(Closing):
         if not self._segments:
             raise HostError("the session is closed; open another")
         try:
-            return np.concatenate([self._image(image[None]) for image in batch])
+            return np.concatenate([self._image(image[None]) for image in HOST.to_host(batch)])
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             if is_memory_error(error):
                 need = self.memory((batch.shape[-2], batch.shape[-1]))
@@ -113,7 +115,7 @@ class SegmentedSession(Closing):
         self._segments = []
         self._pool.shutdown()
 
-    def _image(self, image: Array) -> Array:
+    def _image(self, image: Tensor) -> Tensor:
         """One image (1, 1, height, width) through all segments."""
         tensors = {next(iter(self._segments[0].inputs)): image}
         for index, segment in enumerate(self._segments):
@@ -123,7 +125,7 @@ class SegmentedSession(Closing):
         (output,) = tensors.values()
         return output
 
-    def _through(self, segment: _Segment, tensors: dict[str, Array]) -> dict[str, Array]:
+    def _through(self, segment: _Segment, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """All tiles of a segment."""
         name, level = next(iter(segment.inputs.items()))
         cells = tuple(length >> (segment.level - level) for length in tensors[name].shape[-2:])
