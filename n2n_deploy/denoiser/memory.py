@@ -124,12 +124,16 @@ def _preprocess_and_restore(device: Device, shape: tuple[int, int], size: tuple[
     """
     micrograph, network_image = _FLOAT32 * math.prod(shape), _FLOAT32 * math.prod(size)
     spectrum = _COMPLEX64 * shape[0] * (shape[1] // 2 + 1 if merge else common_columns(shape, size))
-    kept_filters = 3 * network_image
-    blocks = _COMPLEX128 * BLOCK * device.workers  # rows at work, in several forms
     # In preprocess() a copy of the pixels and the spectrum; in restore() the spectrum and the result.
-    total = micrograph + spectrum + 4 * network_image + kept_filters + blocks
-    # When merging, in restore(), beside the kept spectrum: its merged copy.
-    return total + spectrum if merge else total
+    total = micrograph + spectrum + 4 * network_image
+    if merge:  # in restore(), beside the kept spectrum
+        merged_copy = spectrum
+        total += merged_copy
+    if not device.is_gpu:  # whose kernels compute filters on the way
+        kept_filters = 3 * network_image
+        row_blocks = _COMPLEX128 * BLOCK * device.workers  # rows at work, in several forms
+        total += kept_filters + row_blocks
+    return total
 
 
 def network_memory(size: tuple[int, int], tile: tuple[int, int], session: Session) -> int:
