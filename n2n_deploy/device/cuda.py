@@ -18,12 +18,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.device.array_types import Array, ArrayModule
+from n2n_deploy.device.cuda_fft import transform, work_bytes
 from n2n_deploy.device.device import Result, Statistics
 from n2n_deploy.device.grid_cache import GridCache
-
-FFT_WORK = 8
-"""Spectra of its largest micrograph that a lane's Fourier transforms may keep planned on a GPU: forward and inverse,
-each up to four times the data where a length has large prime factors."""
 
 _PINNED = 1  # cudaMemoryTypeHost
 _THREADS = 256  # of a block
@@ -164,42 +161,27 @@ class CudaDevice:
 
     def rfft2(self, array: Array) -> Array:
         """Real 2-D transform; see `Device`."""
-        return self._transform("rfft2", array)
+        return transform(self.cupy, "rfft2", array)
 
     def irfft2(self, array: Array, shape: tuple[int, int]) -> Array:
         """Inverse of `rfft2`; see `Device`."""
-        return self._transform("irfft2", array, s=shape)
+        return transform(self.cupy, "irfft2", array, s=shape)
 
     def rfft_rows(self, array: Array) -> Array:
         """Real transform of each row; see `Device`."""
-        return self._transform("rfft", array, axis=1)
+        return transform(self.cupy, "rfft", array, axis=1)
 
     def irfft_rows(self, array: Array, n: int) -> Array:
         """Inverse of `rfft_rows`; see `Device`."""
-        return self._transform("irfft", array, n=n, axis=1)
+        return transform(self.cupy, "irfft", array, n=n, axis=1)
 
     def fft_columns(self, array: Array) -> Array:
         """Complex transform of each column; see `Device`."""
-        return self._transform("fft", array, axis=0, overwrite_x=True)
+        return transform(self.cupy, "fft", array, axis=0, overwrite_x=True)
 
     def ifft_columns(self, array: Array) -> Array:
         """Inverse of `fft_columns`; see `Device`."""
-        return self._transform("ifft", array, axis=0, overwrite_x=True)
-
-    def _transform(self, name: str, array: Array, **options: Any) -> Array:
-        import cupyx.scipy.fft
-
-        transform = getattr(cupyx.scipy.fft, name)
-        while True:
-            try:
-                return cast(Array, transform(array, **options))
-            except RuntimeError as error:
-                # CuPy refuses a plan whose work area exceeds the cache's bound in bytes, before it transforms
-                # anything; lengths with a large prime factor have such plans.
-                cache = self.cupy.fft.config.get_plan_cache()
-                if "memsize" not in str(error) or cache.get_memsize() <= 0:
-                    raise
-                cache.set_memsize(2 * cache.get_memsize())
+        return transform(self.cupy, "ifft", array, axis=0, overwrite_x=True)
 
     def _bound_plans(self, shape: tuple[int, int]) -> None:
         """Bound the thread's plan cache in bytes to what is budgeted; CuPy's own bound is a number of plans."""
@@ -258,8 +240,8 @@ class CudaDevice:
         return 1 << (nbytes - 1).bit_length()
 
     def fft_work(self, shape: tuple[int, int]) -> int:
-        """Bytes that cuFFT's plans for a micrograph may keep; see `FFT_WORK`."""
-        return FFT_WORK * 8 * shape[0] * (shape[1] // 2 + 1)
+        """Bytes that cuFFT's plans for a micrograph may keep."""
+        return work_bytes(shape)
 
     def _is_pinned(self, array: NDArray[Any]) -> bool:
         return bool(self.cupy.cuda.runtime.pointerGetAttributes(array.ctypes.data).type == _PINNED)

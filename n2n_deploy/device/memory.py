@@ -1,4 +1,4 @@
-"""How much memory this process has, may still take, and is told to take."""
+"""How much memory this process holds, may still take, and is allowed to take."""
 
 import ctypes
 import re
@@ -18,7 +18,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def size_text(count: float) -> str:
-    """Bytes for people, in the units that `parse_bytes` reads: "3.20 GB", "74 MB"."""
+    """Bytes as text, in the units that `parse_bytes` reads: "3.20 GB", "74 MB"."""
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
@@ -26,11 +26,11 @@ def parse_bytes(text: str) -> int:
     """Bytes of a size such as "3GB", "500M" or "1.5 GB" (decimal units, as disks and RELION count them).
 
     Raises:
-        UsageError: it is no size, or not above zero.
+        UsageError: the text is not a size, or not above zero.
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(?:i?B)?\s*", text, re.IGNORECASE)
     if not match or float(match[1]) <= 0:
-        raise UsageError(f"memory {text!r} is no size; write for example 3GB or 500MB")
+        raise UsageError(f"invalid size {text!r}; use e.g. 3GB or 500MB")
     return int(float(match[1]) * _UNITS[match[2].upper()])
 
 

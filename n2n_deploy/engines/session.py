@@ -42,7 +42,7 @@ class Session(Protocol):
 
 
 class Closing(ABC):
-    """What frees what it holds when its `with` block ends."""
+    """Base of classes that free what they hold when their `with` block ends."""
 
     @abstractmethod
     def close(self) -> None:

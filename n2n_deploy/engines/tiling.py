@@ -17,7 +17,7 @@ from n2n_deploy.imaging.fourier import MULTIPLE
 
 
 class Window(NamedTuple):
-    """Along one axis: the pixels [start, stop) that the network sees, of which it decides [first, last)."""
+    """Along one axis: the pixels [start, stop) that the network sees, of which it computes [first, last)."""
 
     start: int
     stop: int
@@ -26,7 +26,7 @@ class Window(NamedTuple):
 
 
 def windows(length: int, halo: int, tile: int) -> list[Window]:
-    """Cut one axis into windows of `tile` pixels that overlap by at least two halos and decide every pixel once.
+    """Cut one axis into windows of `tile` pixels that overlap by at least two halos and compute every pixel once.
 
     Args:
         length: pixels of the image, a multiple of 8.
@@ -34,14 +34,14 @@ def windows(length: int, halo: int, tile: int) -> list[Window]:
         tile: pixels of a window, a multiple of 8; `length` or more is the whole axis.
 
     Raises:
-        UsageError: a number is no multiple of 8, or the window is all halo.
+        UsageError: a number is no multiple of 8, or the window has nothing inside its halos.
     """
     if length % MULTIPLE or halo % MULTIPLE or tile % MULTIPLE or length <= 0:
         raise UsageError(f"length {length}, halo {halo} and tile {tile} must be multiples of {MULTIPLE} pixels")
     if tile >= length:
         return [Window(0, length, 0, length)]
     if tile <= 2 * halo:
-        raise UsageError(f"a tile of {tile} pixels has nothing left inside its halos of {halo}; take a larger one")
+        raise UsageError(f"a tile of {tile} pixels has nothing inside its halos of {halo}; use a larger one")
     starts = [min(start, length - tile) for start in range(0, length - 2 * halo, tile - 2 * halo)]
     edges = [0, *(start + halo for start in starts[1:]), length]
     return [
@@ -63,7 +63,7 @@ def run_tiled(session: Session, image: Array, halo: int, tile: tuple[int, int]) 
         (h, w) float32.
 
     Raises:
-        UsageError: a side is no multiple of 8, or the tile is all halo.
+        UsageError: a side is no multiple of 8, or the tile has nothing inside its halos.
     """
     rows, columns = (windows(length, halo, side) for length, side in zip(image.shape, tile, strict=True))
     if len(rows) == len(columns) == 1:
@@ -81,7 +81,7 @@ def run_tiled(session: Session, image: Array, halo: int, tile: tuple[int, int]) 
 
 
 def count_tiles(shape: tuple[int, int], halo: int, tile: tuple[int, int]) -> int:
-    """How many windows `run_tiled` passes through the network."""
+    """Return how many windows `run_tiled` passes through the network."""
     return len(windows(shape[0], halo, tile[0])) * len(windows(shape[1], halo, tile[1]))
 
 

@@ -100,7 +100,7 @@ def restore(
 
 
 def check_merge(merge: Merge, prepared: Prepared) -> None:
-    """Refuse what cannot be merged with a micrograph; asked before the network has run, it saves the network's time.
+    """Raise where a micrograph cannot be merged like this; called before the network runs, which saves its time.
 
     Raises:
         UsageError: as for `restore`.

@@ -24,7 +24,7 @@ print(psutil.Process().memory_info().rss - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_freed_memory_is_kept_only_where_that_is_asked_for() -> None:
+def test_freed_memory_is_kept_only_on_request() -> None:
     def left(how: str) -> int:
         return int(subprocess.run([sys.executable, "-c", KEPT, how], capture_output=True, text=True, check=True).stdout)
 
@@ -47,12 +47,12 @@ def test_sizes_are_written_as_they_are_read(count: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1GB", "3 apples", "GB"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_invalid_sizes_are_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="3GB or 500MB"):
         parse_bytes(text)
 
 
-def test_what_a_process_fills_it_holds() -> None:
+def test_process_memory_grows_by_what_is_written() -> None:
     held = process_memory()
     with mmap.mmap(-1, 2**28) as block:
         block.write(b"\1" * 2**28)

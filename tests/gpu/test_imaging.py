@@ -61,7 +61,7 @@ def test_transforms(cupy: ModuleType, shape: tuple[int, int]) -> None:
     close(partial_irfft2(cupy.asarray(partial), shape, 30.0), partial_irfft2(partial, shape, 30.0), 1e-5)
 
 
-def test_a_plan_larger_than_the_cache_may_hold_is_made_all_the_same(cupy: ModuleType) -> None:
+def test_an_fft_plan_larger_than_the_cache_bound_still_works(cupy: ModuleType) -> None:
     image, cache = micrograph(PRIMES), cupy.fft.config.get_plan_cache()
     bound = cache.get_memsize()
     try:

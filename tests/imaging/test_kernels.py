@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,18 @@ def restored(
     call(library.pad, spectrum, noisy, sums, out, parameters)
     image: Array = partial_irfft2(out, shape, prepared.mean)
     return image
+
+
+def test_compiler_messages_point_into_the_source_file() -> None:
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed (extra dev)")
+    lines = (Path(cuda_ops.__file__).parent / "kernels.cu").read_text().splitlines()
+    broken = next(number for number, line in enumerate(lines, 1) if line.startswith("struct Stored"))
+    source = cuda_ops.source().replace("struct Stored", "structure Stored")
+    program = nvrtc.nvrtcCreateProgram(source.encode(), b"", 0, [], [])[1]
+    assert nvrtc.nvrtcCompileProgram(program, 1, [b"--std=c++17"])[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS
+    log = bytearray(nvrtc.nvrtcGetProgramLogSize(program)[1])
+    nvrtc.nvrtcGetProgramLog(program, log)
+    assert f"n2n_deploy/imaging/kernels.cu({broken})" in log.decode()
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_120"])

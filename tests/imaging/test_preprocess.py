@@ -120,12 +120,12 @@ def test_input_image_is_not_changed() -> None:
         (Optics(0.1, 300.0, 2.7, 0.1), CTF, "too small"),
     ],
 )
-def test_says_what_is_missing(optics: Optics, parameters: CTFParameters | None, words: str) -> None:
+def test_missing_ctf_values_are_named(optics: Optics, parameters: CTFParameters | None, words: str) -> None:
     with pytest.raises(DataError, match=words):
         preprocess(_noise((256, 256)), optics, parameters, FLIP)
 
 
-def test_refuses_an_image_with_nothing_in_the_band() -> None:
+def test_an_image_without_signal_in_the_band_is_rejected() -> None:
     # One wave of 2.5 Å, finer than max_resolution.
     image = np.cos(2 * np.pi * np.arange(510) / 2.5) * np.ones((512, 1))
     with pytest.raises(DataError, match="no signal between"):
