@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError, names_file
 from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.device.arrays import to_host
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.halves import half_files, refuse_identical
 from n2n_deploy.io.mrc import read_mrc
@@ -35,7 +36,7 @@ def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[Image, Image]:
     images: list[Image] = []
     for path, half in zip(files, halves, strict=True):
         with names_file(path):
-            images.append(preprocess(half, micrograph.optics, micrograph.ctf, recipe).image)
+            images.append(to_host(preprocess(half, micrograph.optics, micrograph.ctf, recipe).image))
     even, odd = images
     refuse_identical(even, odd, files)
     _refuse_unrelated(even, odd, files, micrograph.optics.pixel_size * halves[0].shape[1] / even.shape[1])

@@ -8,7 +8,7 @@ from n2n_deploy.batch.lanes import Waiting
 from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Job, Plan, Status
 from n2n_deploy.denoiser.denoised import Denoised
-from n2n_deploy.device.arrays import to_numpy
+from n2n_deploy.device.arrays import to_host
 from n2n_deploy.report.entries import MicrographEntry, RunInfo
 from n2n_deploy.report.entry_store import EntryStore
 from n2n_deploy.report.page import read_report, write_report
@@ -44,8 +44,8 @@ class EntryKeeper:
 
         micrograph = job.micrograph
         views = view(
-            to_numpy(result.network_input),
-            to_numpy(result.network_output),
+            to_host(result.network_input),
+            to_host(result.network_output),
             result.spacing,
             micrograph.optics,
             micrograph.ctf,
@@ -53,7 +53,7 @@ class EntryKeeper:
         )
         entry = MicrographEntry.of(micrograph, "denoised", seconds=seconds, notes=tuple(notes), views=views)
         if result.halves:
-            m1, m2, d1, d2 = map(to_numpy, result.halves)
+            m1, m2, d1, d2 = map(to_host, result.halves)
             entry = with_halves(entry, (m1, m2, d1, d2), result.spacing, micrograph)
         EntryStore(self.output / FOLDER).put(str(job.output.relative_to(self.output)), _work(job), entry)
 

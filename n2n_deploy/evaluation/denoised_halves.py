@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from n2n_deploy.core.errors import names_file
 from n2n_deploy.denoiser.denoised import Denoised
 from n2n_deploy.denoiser.denoiser import Denoiser
+from n2n_deploy.device.arrays import to_host
 from n2n_deploy.imaging.pixels import repair_pixels
 from n2n_deploy.io.halves import half_files, refuse_identical
 from n2n_deploy.io.mrc import read_mrc
@@ -82,4 +83,4 @@ def _denoise(path: Path, micrograph: Micrograph, denoiser: Denoiser) -> tuple[Im
     with names_file(path):
         result = denoiser.denoise(pixels, micrograph.optics, micrograph.ctf)
     middle = tuple(slice((n - min(n, _RAW_SIDE)) // 2, (n + min(n, _RAW_SIDE)) // 2) for n in pixels.shape)
-    return repair_pixels(pixels[middle])[0], result
+    return to_host(repair_pixels(pixels[middle])[0]), result

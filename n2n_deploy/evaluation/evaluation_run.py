@@ -122,7 +122,7 @@ def run_evaluation(
     with Denoiser(bundle, compute=compute, tta=tta, session=session) as denoiser:
         used = denoiser.session.name
         if sizes := _sizes(table, bundle.recipe):
-            denoiser.plan(sizes, halves=True)
+            denoiser.fit_to_memory(sizes, halves=True)
         clear(output)
         progress(len(table), None, None)
         result = evaluate_table(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
-from n2n_deploy.device.arrays import rfft2
+from n2n_deploy.device.arrays import rfft2, to_host
 from n2n_deploy.evaluation.denoised_halves import DenoisedHalves
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.imaging.rings import ring_frequencies, ring_sums
@@ -75,7 +75,7 @@ def read_truth(folder: Path, micrograph: Micrograph, halves: DenoisedHalves, rec
     if truth.image.shape != halves.even.shape:
         raise DataError(f"{path}: has {pixels.shape[1]}×{pixels.shape[0]} pixels; expected the shape of the halves")
     scales = (mean / truth.mean * truth.std / std for mean, std in halves.grey_levels)
-    even, odd = (truth.image * np.float32(scale) for scale in scales)
+    even, odd = (to_host(truth.image) * np.float32(scale) for scale in scales)
     return even, odd
 
 

@@ -12,7 +12,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.device.arrays import fft_workers
+from n2n_deploy.device.processor import usable_cores
 from n2n_deploy.imaging.rings import ring_frequencies, ring_index, ring_means, ring_sums
 
 HALF_MAPS, MODEL = 0.143, 0.5
@@ -178,7 +178,7 @@ def _box(array: Map) -> str:
 
 
 def _transform(array: Map) -> Spectrum:
-    spectrum: Spectrum = scipy.fft.rfftn(array.astype(np.float32, copy=False), workers=fft_workers())
+    spectrum: Spectrum = scipy.fft.rfftn(array.astype(np.float32, copy=False), workers=usable_cores())
     return spectrum
 
 
@@ -203,5 +203,5 @@ def _randomise(spectrum: Spectrum, shape: tuple[int, ...], start: int, generator
     """Return the map with the phases of shells from `start` on replaced by random ones, amplitudes kept."""
     phases = generator.uniform(0, 2 * np.pi, spectrum.shape).astype(np.float32)
     randomised = np.where(ring_index(shape) < start, spectrum, np.abs(spectrum) * np.exp(1j * phases))
-    image: Map = scipy.fft.irfftn(randomised.astype(np.complex64), s=shape, workers=fft_workers())
+    image: Map = scipy.fft.irfftn(randomised.astype(np.complex64), s=shape, workers=usable_cores())
     return image

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.device.arrays import Array, array_module, rfft2, to_numpy
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.arrays import device_of, rfft2, to_host
 from n2n_deploy.imaging.rings import ring_frequencies, ring_sums
 
 Values = Any
@@ -96,7 +97,7 @@ def covariances(m1: Array, m2: Array, d1: Array, d2: Array) -> Covariances:
     Raises:
         DataError: the shapes differ.
     """
-    xp = array_module(m1)
+    xp = device_of(m1).xp
     images = [image.astype(xp.float64) for image in _alike(m1, m2, d1, d2)]
     centred = [image - image.mean() for image in images]
     return Covariances(*(float((a * b).mean()) for a, b in _pairs(*centred)))
@@ -119,14 +120,14 @@ def ring_covariances(m1: Array, m2: Array, d1: Array, d2: Array, spacing: tuple[
     Raises:
         DataError: the shapes differ.
     """
-    xp = array_module(m1)
+    xp = device_of(m1).xp
     shape = (m1.shape[0], m1.shape[1])
     spectra = [rfft2((image - image.mean(dtype=xp.float64)).astype(xp.float32)) for image in _alike(m1, m2, d1, d2)]
     for spectrum in spectra:
         spectrum /= m1.size
         spectrum[0, 0] = 0
     products = (a * b.conj() for a, b in _pairs(*spectra))
-    sums = [to_numpy(ring_sums(product, shape, spacing)) for product in products]
+    sums = [to_host(ring_sums(product, shape, spacing)) for product in products]
     return Covariances(*[*sums, ring_frequencies(shape, spacing)])
 
 

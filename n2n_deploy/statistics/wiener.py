@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from n2n_deploy.device.arrays import Array, array_module, irfft2, rfft2
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.arrays import device_of, irfft2, rfft2
 from n2n_deploy.imaging.fourier import frequencies
 from n2n_deploy.statistics.estimates import ring_covariances
 
@@ -30,13 +31,15 @@ class WienerFilter:
 
     def __call__(self, image: Array) -> Array:
         """Filter an image, (ny, nx) → (ny, nx) float32, and keep its mean."""
-        xp = array_module(image)
+        device = device_of(image)
+        xp = device.xp
         shape = (image.shape[0], image.shape[1])
         mean = np.float32(float(image.mean(dtype=xp.float64)))
-        grid = frequencies(shape, _PIXELS, xp)
+        grid = frequencies(shape, _PIXELS, device)
         gain = xp.interp(grid.ravel(), xp.asarray(self.frequency), xp.asarray(self.gain)).reshape(grid.shape)
-        filtered = irfft2(rfft2(image.astype(xp.float32) - mean) * gain.astype(xp.float32), shape)
-        return filtered + mean
+        filtered: Array = irfft2(rfft2(image.astype(xp.float32) - mean) * gain.astype(xp.float32), shape)
+        filtered += mean
+        return filtered
 
 
 def fit_wiener(m1: Array, m2: Array) -> WienerFilter:

@@ -5,13 +5,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n_deploy.device.host import HOST
+
 Image = NDArray[np.float32]
 
 
 class FunctionSession:
     """Applies a function to every image of a batch."""
 
-    name, array_module = "function", "numpy"
+    name, device = "function", HOST
 
     def __init__(self, function: Callable[[Image], Image]) -> None:
         self.function = function
