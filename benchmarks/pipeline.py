@@ -84,9 +84,9 @@ def make_bundle(path: Path, preset: str) -> Path:
 
 def run_case(bundle: Path, folder: Path, memory: str, engine: str, repeats: int) -> None:
     """One case, in this process: one warm-up, then `repeats` micrographs; prints one line of JSON."""
+    from n2n_deploy.batch.micrograph_job import denoise_one
     from n2n_deploy.batch.options import DenoiseOptions
     from n2n_deploy.batch.plan import Job, Status
-    from n2n_deploy.batch.work import denoise_one
     from n2n_deploy.denoiser.denoiser import Denoiser
     from n2n_deploy.device.memory import parse_bytes
     from n2n_deploy.imaging.ctf import CTFParameters, Optics

@@ -22,10 +22,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from n2n_deploy.batch.lanes import Waiting, run_lanes
+from n2n_deploy.batch.micrograph_job import Outcome, attempt, done_alone, failed, open_denoiser
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report import EntryKeeper
-from n2n_deploy.batch.work import Outcome, attempt, done_alone, failed, open_denoiser
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import BundleError, HostError, UsageError
 from n2n_deploy.device.gpus import gpus

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from n2n_deploy.batch.log import merge_logs
+from n2n_deploy.batch.ledger_writer import merge_logs
 from n2n_deploy.batch.merge_report import merge_reports
 from n2n_deploy.batch.outputs import BASE, SUMMARY, OutputLayout
+from n2n_deploy.batch.request import SHARDS
 from n2n_deploy.batch.tables import DENOISED, FAILED, located, locked, names_in, write_merged
-from n2n_deploy.batch.task import SHARDS
 from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.files.atomic import atomic_write, make_writable_folder, remove_stale_temporaries
 from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table

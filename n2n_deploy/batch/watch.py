@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from n2n_deploy.batch.account import Results
+from n2n_deploy.batch.denoise import Progress, do_jobs, make_folder, open_results, open_workers, write_account
 from n2n_deploy.batch.lanes import Waiting, in_lane
-from n2n_deploy.batch.local import Workers
+from n2n_deploy.batch.local_workers import Workers
 from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Job, Plan, Status
-from n2n_deploy.batch.results import Results
-from n2n_deploy.batch.run import Progress, do_jobs, make_folder, open_results, open_workers, write_account
+from n2n_deploy.batch.request import Request
 from n2n_deploy.batch.summary import Summary
-from n2n_deploy.batch.task import Task
 from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.core.signals import Stopping, stop_on_signal
 from n2n_deploy.io.micrograph_files import find_files, is_table
@@ -33,7 +33,7 @@ Stamp = tuple[int, int]
 
 
 def watch(
-    task: Task,
+    request: Request,
     *,
     interval: float = 10.0,
     idle: float | None = None,
@@ -47,7 +47,7 @@ def watch(
     again when its file changes. Tables, summary and report are rewritten as the work goes on, each whole or not at all.
 
     Args:
-        task: a STAR table that grows, a folder, or globs of MRC files (with a model that flips no phases).
+        request: a STAR table that grows, a folder, or globs of MRC files (with a model that flips no phases).
         interval: seconds between looks.
         idle: seconds without a new micrograph after which the batch ends; None to go on until a signal.
         cluster: as for `denoise`.
@@ -62,14 +62,14 @@ def watch(
         DataError: the table cannot be read, and could not be until the batch ended.
         BundleError, HostError: as for `denoise`.
     """
-    source = _Source(task)
+    source = _Source(request)
     start = time.perf_counter()
-    make_folder(task.folder, task.options.timeout)
+    make_folder(request.folder, request.options.timeout)
     with stop_on_signal() as stopping, ExitStack() as stack:
-        state = _State(task, stack, cluster, say)
+        state = _State(request, stack, cluster, say)
         latest = time.monotonic()
         while not stopping.event.is_set():
-            table, ready = in_lane(source.look, task.options.timeout)
+            table, ready = in_lane(source.look, request.options.timeout)
             if table is not None and ready:
                 state.do(table, ready, stopping, progress)
                 source.settle(state)
@@ -82,33 +82,33 @@ def watch(
         if state.results is None:
             if source.problem is not None:
                 raise source.problem
-            raise DataError(f"{task.source}: no micrograph came; check the path")
+            raise DataError(f"{request.source}: no micrograph came; check the path")
         return state.write(start, stopping, last=True)
 
 
 class _Source:
     """What has come so far, and what of it can be taken."""
 
-    def __init__(self, task: Task) -> None:
-        sources = [task.source] if isinstance(task.source, (str, Path)) else list(task.source)
-        self._task = task
+    def __init__(self, request: Request) -> None:
+        sources = [request.source] if isinstance(request.source, (str, Path)) else list(request.source)
+        self._request = request
         self._table = len(sources) == 1 and is_table(sources[0])
         self._sources = [f"{source}/**/*.mrc" if Path(source).is_dir() else source for source in sources]
-        naming = task.naming
+        naming = request.naming
         self._halves = HalfNames(naming.get("suffixes"), naming.get("even_template"), naming.get("odd_template"))
         self._seen: dict[str, Stamp] = {}
         self._taken: dict[str, tuple[Stamp, Micrograph | None]] = {}
         self._files: dict[str, tuple[Micrograph, str | None]] = {}
         self._done: set[tuple[str, Micrograph | None]] = set()
         self.problem: DataError | None = None
-        if not self._table and task.bundle.recipe.phase_flip:
+        if not self._table and request.bundle.recipe.phase_flip:
             raise UsageError(f"{sources[0]}: the model flips phases; watch a STAR table with CTF parameters, not files")
 
     def look(self, waiting: Waiting) -> tuple[MicrographTable | None, Sequence[Micrograph]]:
         """The table as it is now, and its micrographs that are ready; a table being written is read the next time."""
         try:
             if self._table:
-                table = self._task.read()
+                table = self._request.read()
                 self.problem = None
                 ready = (m for m in table.micrographs if self._is_ready(m.name, m.path, replace(m, row=0), waiting))
                 return table, list(islice(ready, _ROUND))
@@ -117,7 +117,7 @@ class _Source:
             names = list(islice((name for name in files if self._is_ready(name, Path(name), None, waiting)), _ROUND))
             if not names:
                 return None, ()
-            table = self._with(self._task.read(names))
+            table = self._with(self._request.read(names))
             new = set(names)
             return table, [micrograph for micrograph in table.micrographs if micrograph.name in new]
         except DataError as error:
@@ -162,7 +162,7 @@ class _Source:
 class _State:
     """The batch that grows: its workers, once there is work, and its account."""
 
-    task: Task
+    request: Request
     stack: ExitStack
     cluster: str | None
     say: Callable[[str], None] | None
@@ -180,23 +180,23 @@ class _State:
         progress: Callable[[Progress], None] | None,
     ) -> None:
         """Plan and do what is ready."""
-        task = self.task
+        request = self.request
         first = self.results is None
         if self.mirror is None:
-            self.mirror = task.mirror(table)
-        plan = task.plan(micrographs, table, self.mirror)
+            self.mirror = request.mirror(table)
+        plan = request.plan(micrographs, table, self.mirror)
         if first:
-            plan.check(task.output, task.options.on_exists)
+            plan.check(request.output, request.options.on_exists)
         if self.results is None:
-            self.results = self.stack.enter_context(open_results(task, self.mirror))
+            self.results = self.stack.enter_context(open_results(request, self.mirror))
         self.results.begin(table, plan)
         self.jobs |= {job.micrograph.name: job for job in plan.jobs}
         if progress:
             progress(Progress(plan, 0, None))
         if plan.with_status(Status.PENDING):
             if self.workers is None:
-                self.workers = self.stack.enter_context(open_workers(task, plan, self.cluster, self.say))
-            do_jobs(plan, self.workers, self.results, stopping, task.options, progress)
+                self.workers = self.stack.enter_context(open_workers(request, plan, self.cluster, self.say))
+            do_jobs(plan, self.workers, self.results, stopping, request.options, progress)
 
     def is_done(self, name: str) -> bool:
         """Whether a micrograph has its output."""
@@ -212,7 +212,7 @@ class _State:
         session = self.workers.session if self.workers else "none"
         plan = Plan(list(self.jobs.values()), 0, 0)
         self.results.summary.stopped_by = stopping.signal
-        summary = write_account(self.task, plan, self.mirror, self.results, session, time.perf_counter() - start)
+        summary = write_account(self.request, plan, self.mirror, self.results, session, time.perf_counter() - start)
         ended = time.monotonic()
         self.next_write = ended + (ended - begun) / _WRITING_SHARE
         return summary

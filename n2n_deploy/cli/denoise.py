@@ -205,9 +205,9 @@ def denoise_command(
     command again to go on after an interruption.
     """
     del config
+    from n2n_deploy.batch.denoise import run_request
     from n2n_deploy.batch.options import parse_options
-    from n2n_deploy.batch.run import run_task
-    from n2n_deploy.batch.task import Shard, Task
+    from n2n_deploy.batch.request import Request, Shard
     from n2n_deploy.batch.watch import watch
     from n2n_deploy.device.gpus import parse_gpus
     from n2n_deploy.device.memory import parse_bytes
@@ -241,20 +241,20 @@ def denoise_command(
         "odd_template": odd,
     }
     part = Shard.parse(shard) if shard else None
-    task = Task.open(source, model, output, options, part, retry_failed, **naming)
+    request = Request.open(source, model, output, options, part, retry_failed, **naming)
     if watching and (shard or retry_failed):
         raise UsageError("--watch follows all that comes; give it without --shard and --retry-failed")
     if idle_minutes is not None and not watching:
         raise UsageError("--idle-minutes says when --watch ends; give both")
     if dry_run:
-        print_dry_run(task, as_json=as_json)
+        print_dry_run(request, as_json=as_json)
     with Bar(quiet=as_json) as bar:
         if watching:
             idle = None if idle_minutes is None else 60 * idle_minutes
-            summary = watch(task, idle=idle, cluster=cluster, say=bar.say, progress=bar.update)
+            summary = watch(request, idle=idle, cluster=cluster, say=bar.say, progress=bar.update)
         else:
-            summary = run_task(task, cluster=cluster, say=bar.say, progress=bar.update)
-    save_config(ctx, task.folder)
+            summary = run_request(request, cluster=cluster, say=bar.say, progress=bar.update)
+    save_config(ctx, request.folder)
     if as_json:
         print_json(summary.as_dict())
     else:

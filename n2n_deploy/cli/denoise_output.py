@@ -13,8 +13,8 @@ from n2n_deploy.cli.progress import LateProgress
 from n2n_deploy.device.memory import size_text
 
 if TYPE_CHECKING:
+    from n2n_deploy.batch.request import Request
     from n2n_deploy.batch.summary import Summary
-    from n2n_deploy.batch.task import Task
 
 
 class Bar:
@@ -67,12 +67,12 @@ class Bar:
         self._progress.console.print(f"[{colour}]{kind}:[/] {escape(text)}", soft_wrap=True)
 
 
-def print_dry_run(task: "Task", *, as_json: bool) -> NoReturn:
+def print_dry_run(request: "Request", *, as_json: bool) -> NoReturn:
     """Print what a run would do, and end with the exit code that it would end with."""
-    from n2n_deploy.batch.forecast import forecast
+    from n2n_deploy.batch.dry_run import forecast
     from n2n_deploy.batch.plan import Status
 
-    found = forecast(task)
+    found = forecast(request)
     if as_json:
         print_json(found.as_dict())
         raise typer.Exit(found.exit_code)

@@ -14,7 +14,7 @@ import pytest
 import starfile
 from onnx import TensorProto, helper
 
-from n2n_deploy.batch.run import Progress
+from n2n_deploy.batch.denoise import Progress
 from n2n_deploy.bundle.archive import write_bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
 from n2n_deploy.core.recipe import Recipe

@@ -19,9 +19,9 @@ import starfile
 
 from n2n_deploy import DenoiseOptions, HostError, UsageError, denoise
 from n2n_deploy.batch.cluster import ClusterWorkers
+from n2n_deploy.batch.denoise import Progress
 from n2n_deploy.batch.plan import Job
-from n2n_deploy.batch.run import Progress
-from n2n_deploy.batch.task import Task
+from n2n_deploy.batch.request import Request
 
 from .conftest import MakeBundle, MakeTable, band_limited
 
@@ -89,9 +89,9 @@ def test_a_job_that_kills_its_workers_costs_itself_and_the_list_stays_here(
 
     pytest.importorskip("cloudpickle").register_pickle_by_value(sys.modules[__name__])
     dask = pytest.importorskip("dask")
-    task = Task.open(table(30), identity_bundle(), tmp_path / "out", PLAIN)
-    records = task.read()
-    plan = task.plan(records.micrographs, records, task.mirror(records))
+    request = Request.open(table(30), identity_bundle(), tmp_path / "out", PLAIN)
+    records = request.read()
+    plan = request.plan(records.micrographs, records, request.mirror(records))
     taken = 0
 
     def jobs() -> Iterator[Job]:
@@ -102,7 +102,7 @@ def test_a_job_that_kills_its_workers_costs_itself_and_the_list_stays_here(
     said: list[str] = []
     workers = ClusterWorkers(
         "local:2",
-        task.bundle,
+        request.bundle,
         PLAIN,
         SimpleNamespace(keep=fatal),
         logs=tmp_path,

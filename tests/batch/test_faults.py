@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from n2n_deploy import DenoiseOptions, Denoiser, Optics, denoise
-from n2n_deploy.batch import work
+from n2n_deploy.batch import micrograph_job
 from n2n_deploy.core.errors import HostError
 
 from .conftest import MakeBundle, MakeTable, after, band_limited, listed, start
@@ -24,14 +24,14 @@ ONE_LANE = DenoiseOptions(report=False, lanes=1)
 def test_a_lane_that_dies_costs_its_file(
     death: BaseException, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = work.read_mrc
+    read = micrograph_job.read_mrc
 
     def deadly(path: Path, **options: object) -> object:
         if path.name == "m1.mrc":
             raise death
         return read(path, **options)
 
-    monkeypatch.setattr(work, "read_mrc", deadly)
+    monkeypatch.setattr(micrograph_job, "read_mrc", deadly)
     summary = denoise(table(5), identity_bundle(), tmp_path / "out", options=DenoiseOptions(report=False, lanes=2))
     assert (summary.denoised, list(summary.failures)) == (4, ["job/mics/m1.mrc"])
     assert "\n" not in summary.failures["job/mics/m1.mrc"]

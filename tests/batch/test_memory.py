@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from n2n_deploy import DenoiseOptions, Denoiser, denoise
-from n2n_deploy.batch import work
+from n2n_deploy.batch import micrograph_job
 
 from .conftest import MakeBundle, MakeTable
 
@@ -26,7 +26,7 @@ class Crowd:
         self.refused = 0
         self._lock = threading.Lock()
         self._error = error
-        one, whole = getattr(place, stage), work.denoise_one
+        one, whole = getattr(place, stage), micrograph_job.denoise_one
 
         def counted(*args: object) -> object:
             with self._lock:
@@ -45,7 +45,7 @@ class Crowd:
                     raise self._error
             return one(*args, **options)
 
-        monkeypatch.setattr(work, "denoise_one", counted)
+        monkeypatch.setattr(micrograph_job, "denoise_one", counted)
         monkeypatch.setattr(place, stage, crowded)
 
 
@@ -54,7 +54,11 @@ CUFFT = RuntimeError("CUFFT_ALLOC_FAILED")
 
 @pytest.mark.parametrize(
     ("place", "stage", "error"),
-    [(work, "read_mrc", MemoryError()), (Denoiser, "denoise", CUFFT), (work, "write_mrc", MemoryError("2 GB"))],
+    [
+        (micrograph_job, "read_mrc", MemoryError()),
+        (Denoiser, "denoise", CUFFT),
+        (micrograph_job, "write_mrc", MemoryError("2 GB")),
+    ],
 )
 def test_memory_for_one_micrograph_at_a_time_is_enough(
     place: object,
@@ -85,7 +89,7 @@ def test_memory_for_one_micrograph_at_a_time_is_enough(
 def test_memory_that_is_short_for_one_alone_costs_it(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, tried = work.read_mrc, []
+    read, tried = micrograph_job.read_mrc, []
 
     def short(path: Path, **options: object) -> object:
         if path.name == "m1.mrc":
@@ -93,7 +97,7 @@ def test_memory_that_is_short_for_one_alone_costs_it(
             raise MemoryError("Unable to allocate 9 GiB")
         return read(path, **options)
 
-    monkeypatch.setattr(work, "read_mrc", short)
+    monkeypatch.setattr(micrograph_job, "read_mrc", short)
     summary = denoise(table(5), identity_bundle(), tmp_path / "out", options=DenoiseOptions(report=False, lanes=2))
     assert (summary.denoised, list(summary.failures), len(tried)) == (4, ["job/mics/m1.mrc"], 2)
     assert "memory ran short with nothing else in hand: Unable" in summary.failures["job/mics/m1.mrc"]

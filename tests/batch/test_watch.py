@@ -15,7 +15,7 @@ import pytest
 import starfile
 
 from n2n_deploy import DataError, DenoiseOptions, UsageError
-from n2n_deploy.batch.task import Task
+from n2n_deploy.batch.request import Request
 from n2n_deploy.batch.watch import watch
 from n2n_deploy.denoiser import denoiser
 
@@ -28,12 +28,12 @@ def names(path: Path) -> list[str]:
     return sorted(Path(name).name for name in starfile.read(path, always_dict=True)["micrographs"]["rlnMicrographName"])
 
 
-def while_it_runs(collect: Callable[[], None], task: Task, **options: float) -> object:
-    """Watch a task while another thread collects."""
+def while_it_runs(collect: Callable[[], None], request: Request, **options: float) -> object:
+    """Watch a request while another thread collects."""
     thread = threading.Thread(target=collect)
     thread.start()
     try:
-        return watch(task, interval=0.1, **options)
+        return watch(request, interval=0.1, **options)
     finally:
         thread.join()
 
@@ -66,8 +66,8 @@ def test_a_table_that_grows_is_followed(
                 listed_meanwhile.append(len(names(out / "denoised.star")))
         source.write_text(STAR + "".join(reversed(rows)))  # the same micrographs in another order are no news
 
-    task = Task.open(source, identity_bundle(phase_flip=True), out, PLAIN)
-    summary = while_it_runs(collect, task, idle=3.0)
+    request = Request.open(source, identity_bundle(phase_flip=True), out, PLAIN)
+    summary = while_it_runs(collect, request, idle=3.0)
     assert (summary.denoised, summary.failures, summary.not_begun) == (8, {}, 0)
     assert names(out / "denoised.star") == [f"m{number}.mrc" for number in range(8)]
     assert listed_meanwhile[-1] >= 1
@@ -94,7 +94,7 @@ def test_a_folder_is_followed_and_spoilt_files_are_tried_again(
             mrc.voxel_size = 1.0
         (mics / "m3.mrc").write_bytes(whole)
 
-    summary = while_it_runs(collect, Task.open(mics, identity_bundle(), out, PLAIN), idle=3.0)
+    summary = while_it_runs(collect, Request.open(mics, identity_bundle(), out, PLAIN), idle=3.0)
     assert (summary.denoised, summary.failures, summary.listed) == (5, {}, 5)
     assert not (out / "failed.star").exists()
     written = starfile.read(out / "denoised.star")
@@ -105,9 +105,9 @@ def test_a_folder_is_followed_and_spoilt_files_are_tried_again(
 def test_what_can_never_come_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     table(1)
     with pytest.raises(UsageError, match="watch a STAR table"):
-        watch(Task.open(tmp_path / "job", identity_bundle(phase_flip=True), tmp_path / "out", PLAIN), idle=0.0)
+        watch(Request.open(tmp_path / "job", identity_bundle(phase_flip=True), tmp_path / "out", PLAIN), idle=0.0)
     with pytest.raises(DataError, match="not found"):
-        watch(Task.open(tmp_path / "no.star", identity_bundle(), tmp_path / "out", PLAIN), interval=0.1, idle=0.3)
+        watch(Request.open(tmp_path / "no.star", identity_bundle(), tmp_path / "out", PLAIN), interval=0.1, idle=0.3)
 
 
 def test_a_signal_ends_the_watch(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from n2n_deploy.batch.micrograph_job import open_denoiser
 from n2n_deploy.batch.plan import Job, Plan, Status
-from n2n_deploy.batch.task import Task
-from n2n_deploy.batch.work import open_denoiser
+from n2n_deploy.batch.request import Request
 from n2n_deploy.core.errors import N2NError
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.denoiser.memory_plan import MemoryPlan
@@ -99,7 +99,7 @@ class Forecast:
         }
 
 
-def forecast(task: Task) -> Forecast:
+def forecast(request: Request) -> Forecast:
     """Plan a run, open its engine and time one small image, to say what the run would do, need and take.
 
     The time counts reading, computing and what lanes do side by side; writing is not tried.
@@ -109,22 +109,22 @@ def forecast(task: Task) -> Forecast:
         BundleError, HostError: the model does not work here.
         UsageError: an output would fall on an input.
     """
-    table = task.read()
-    plan = task.plan(task.part(table), table, task.mirror(table))
+    table = request.read()
+    plan = request.plan(request.part(table), table, request.mirror(table))
     obstacle, exit_code = None, 1 if plan.with_status(Status.REFUSED) else 0
     try:
-        plan.check(task.output, task.options.on_exists)
+        plan.check(request.output, request.options.on_exists)
     except N2NError as error:
         obstacle, exit_code = str(error), error.exit_code
     todo = plan.with_status(Status.PENDING)
     if not todo:
-        return Forecast(plan, obstacle, exit_code, lanes=task.options.lanes_here, memory_free=available_memory())
+        return Forecast(plan, obstacle, exit_code, lanes=request.options.lanes_here, memory_free=available_memory())
     free = available_memory()
-    with open_denoiser(task.bundle, task.options) as denoiser:
-        gpus = len(task.options.devices)
+    with open_denoiser(request.bundle, request.options) as denoiser:
+        gpus = len(request.options.devices)
         sizes = Counter((job.shape, job.micrograph.optics.pixel_size) for job in todo)
-        memory = denoiser.plan(sizes, halves=task.options.average_halves, gpus=gpus)
-        kinds = _kinds(todo, denoiser, task)
+        memory = denoiser.plan(sizes, halves=request.options.average_halves, gpus=gpus)
+        kinds = _kinds(todo, denoiser, request)
         seconds = None
         if all(kind.seconds is not None for kind in kinds):
             seconds = sum(kind.count * kind.seconds for kind in kinds if kind.seconds is not None) / gpus
@@ -132,29 +132,29 @@ def forecast(task: Task) -> Forecast:
         return Forecast(plan, obstacle, exit_code, session, lanes, memory, free, kinds, seconds)
 
 
-def _kinds(todo: Sequence[Job], denoiser: Denoiser, task: Task) -> list[Kind]:
+def _kinds(todo: Sequence[Job], denoiser: Denoiser, request: Request) -> list[Kind]:
     """The kinds of micrographs to do, the most frequent first, each timed."""
     groups: dict[tuple[tuple[int, int], float], list[Job]] = {}
     for job in todo:
         groups.setdefault((job.shape, job.micrograph.optics.pixel_size), []).append(job)
     kinds = []
     for (shape, pixel_size), jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
-        tile = denoiser.tile(shape, pixel_size, halves=task.options.average_halves)
+        tile = denoiser.tile(shape, pixel_size, halves=request.options.average_halves)
         size = network_shape(shape, pixel_size, denoiser.recipe.max_resolution)
         tiles = count_tiles(size, denoiser.bundle.manifest.halo, tile)
-        seconds = _time(jobs, denoiser, tiles * tile[0] * tile[1], task)
+        seconds = _time(jobs, denoiser, tiles * tile[0] * tile[1], request)
         kinds.append(Kind(shape, pixel_size, len(jobs), tile, tiles, seconds))
     return kinds
 
 
-def _time(jobs: Sequence[Job], denoiser: Denoiser, computed: int, task: Task) -> float | None:
+def _time(jobs: Sequence[Job], denoiser: Denoiser, computed: int, request: Request) -> float | None:
     """Seconds for one of these micrographs: one is read, and a small image of noise goes through the model.
 
     Args:
         jobs: micrographs of one kind.
         denoiser: the model.
         computed: pixels that the network computes for one, halos included.
-        task: the run.
+        request: the run.
     """
     job = jobs[0]
     micrograph, shape = job.micrograph, job.shape
@@ -168,7 +168,7 @@ def _time(jobs: Sequence[Job], denoiser: Denoiser, computed: int, task: Task) ->
     side = max(int(_CALIBRATION_PIXELS * resolution / 2 / pixel_size), 64)
     small = min(shape[0], side), min(shape[1], side)
     image = np.random.default_rng(0).normal(size=small).astype(np.float32)
-    halves = (image, image) if task.options.average_halves else None
+    halves = (image, image) if request.options.average_halves else None
     for _ in range(2):  # the first run of a shape pays for caches and for memory
         seconds = denoiser.denoise(image, micrograph.optics, micrograph.ctf, halves=halves).seconds
     raw = shape[0] * shape[1] / (small[0] * small[1])

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from n2n_deploy.batch.account import Report, Results
 from n2n_deploy.batch.lanes import Waiting, in_lane
-from n2n_deploy.batch.local import LocalWorkers, Workers
+from n2n_deploy.batch.local_workers import LocalWorkers, Workers
+from n2n_deploy.batch.micrograph_job import Outcome
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Plan, Status
 from n2n_deploy.batch.report import EntryKeeper, write_batch_report
-from n2n_deploy.batch.results import Report, Results
+from n2n_deploy.batch.request import Request, Shard, Source
 from n2n_deploy.batch.summary import Summary
-from n2n_deploy.batch.task import Shard, Source, Task
-from n2n_deploy.batch.work import Outcome
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.signals import Stopping, stop_on_signal
@@ -89,66 +89,68 @@ def denoise(
         "even_template": even_template,
         "odd_template": odd_template,
     }
-    task = Task.open(micrographs, bundle, output, options, shard, retry, **naming)
-    return run_task(task, cluster=cluster, say=say, progress=progress)
+    request = Request.open(micrographs, bundle, output, options, shard, retry, **naming)
+    return run_request(request, cluster=cluster, say=say, progress=progress)
 
 
-def run_task(
-    task: Task,
+def run_request(
+    request: Request,
     *,
     cluster: str | None = None,
     say: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
-    """Do what a task asks; see `denoise`."""
+    """Do what a request asks; see `denoise`."""
     start = time.perf_counter()
-    table = task.read()
-    mirror = task.mirror(table)
-    plan = task.plan(task.part(table), table, mirror)
-    plan.check(task.output, task.options.on_exists)
-    make_folder(task.folder, task.options.timeout)
+    table = request.read()
+    mirror = request.mirror(table)
+    plan = request.plan(request.part(table), table, mirror)
+    plan.check(request.output, request.options.on_exists)
+    make_folder(request.folder, request.options.timeout)
     session = "none"
-    with stop_on_signal() as stopping, open_results(task, mirror) as results:
+    with stop_on_signal() as stopping, open_results(request, mirror) as results:
         results.begin(table, plan)
         if progress:
             progress(Progress(plan, 0, None))
         if plan.with_status(Status.PENDING):
-            with open_workers(task, plan, cluster, say) as workers:
+            with open_workers(request, plan, cluster, say) as workers:
                 session = workers.session
-                do_jobs(plan, workers, results, stopping, task.options, progress)
+                do_jobs(plan, workers, results, stopping, request.options, progress)
         results.summary.stopped_by = stopping.signal
-        return write_account(task, plan, mirror, results, session, time.perf_counter() - start)
+        return write_account(request, plan, mirror, results, session, time.perf_counter() - start)
 
 
-def open_results(task: Task, mirror: OutputLayout) -> Results:
-    """What collects a task's outcomes."""
-    return Results(mirror, task.folder, phase_flipped=task.phase_flipped, timeout=task.options.timeout)
+def open_results(request: Request, mirror: OutputLayout) -> Results:
+    """What collects a request's outcomes."""
+    return Results(mirror, request.folder, phase_flipped=request.phase_flipped, timeout=request.options.timeout)
 
 
 def write_account(
-    task: Task, plan: Plan, mirror: OutputLayout, results: Results, session: str, seconds: float
+    request: Request, plan: Plan, mirror: OutputLayout, results: Results, session: str, seconds: float
 ) -> Summary:
     """Write tables, report and summary.
 
     Raises:
         HostError: the folder cannot be written to, has no room, or does not answer.
     """
-    report = reporter(task, plan, mirror, session)
-    run = describe_run(task, session)
-    return in_lane(lambda waiting: results.write(seconds, run, report, waiting), task.options.timeout)
+    report = reporter(request, plan, mirror, session)
+    run = describe_run(request, session)
+    return in_lane(lambda waiting: results.write(seconds, run, report, waiting), request.options.timeout)
 
 
-def open_workers(task: Task, plan: Plan, cluster: str | None, say: Callable[[str], None] | None = None) -> Workers:
+def open_workers(
+    request: Request, plan: Plan, cluster: str | None, say: Callable[[str], None] | None = None
+) -> Workers:
     """What does the jobs: lanes in this process, or Dask's workers."""
     keeper = None
-    if task.options.report and not missing_libraries():
-        shards = task.shard.count if task.shard else 1
-        keeper = EntryKeeper(task.output, picture_limit(len(plan.jobs) * shards))
+    if request.options.report and not missing_libraries():
+        shards = request.shard.count if request.shard else 1
+        keeper = EntryKeeper(request.output, picture_limit(len(plan.jobs) * shards))
     if cluster is None:
-        return LocalWorkers(task.bundle, task.options, keeper, say)
+        return LocalWorkers(request.bundle, request.options, keeper, say)
     from n2n_deploy.batch.cluster import ClusterWorkers
 
-    return ClusterWorkers(cluster, task.bundle, task.options, keeper, logs=task.folder / "dask-logs", say=say)
+    return ClusterWorkers(cluster, request.bundle, request.options, keeper, logs=request.folder / "dask-logs", say=say)
 
 
 def do_jobs(
@@ -182,30 +184,30 @@ def too_many(summary: Summary, options: DenoiseOptions, stopping: Stopping) -> N
         stopping.event.set()
 
 
-def reporter(task: Task, plan: Plan, mirror: OutputLayout, session: str) -> Report | None:
+def reporter(request: Request, plan: Plan, mirror: OutputLayout, session: str) -> Report | None:
     """What writes the report of a plan; None where none was asked for."""
-    if not task.options.report:
+    if not request.options.report:
         return None
 
     def report(summary: Summary, denoised: frozenset[str], waiting: Waiting) -> Path | str:
         if missing := missing_libraries():
             return f"not written: {' and '.join(missing)} not installed; pip install 'n2n-deploy[report]'"
-        title = f"Denoising with {task.bundle.path.name}"
-        options = task.options.model_dump(mode="json")
-        info = run_info(title, task.bundle, session, options, throughput=summary.throughput())
-        return write_batch_report(task.folder, info, plan, mirror, summary.failures, denoised, waiting)
+        title = f"Denoising with {request.bundle.path.name}"
+        options = request.options.model_dump(mode="json")
+        info = run_info(title, request.bundle, session, options, throughput=summary.throughput())
+        return write_batch_report(request.folder, info, plan, mirror, summary.failures, denoised, waiting)
 
     return report
 
 
-def describe_run(task: Task, session: str) -> dict[str, Any]:
+def describe_run(request: Request, session: str) -> dict[str, Any]:
     """Model, versions, hardware and options of a run, for its summary."""
     return {
         "version": __version__,
         "model": {
-            "hash": task.bundle.short_hash,
-            "preset": task.bundle.manifest.preset,
-            "recipe": task.bundle.recipe.model_dump(),
+            "hash": request.bundle.short_hash,
+            "preset": request.bundle.manifest.preset,
+            "recipe": request.bundle.recipe.model_dump(),
         },
         "session": session,
         "host": {
@@ -213,8 +215,8 @@ def describe_run(task: Task, session: str) -> dict[str, Any]:
             "machine": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
         },
-        "shard": task.shard.name if task.shard else None,
-        "options": task.options.model_dump(mode="json"),
+        "shard": request.shard.name if request.shard else None,
+        "options": request.options.model_dump(mode="json"),
     }
 
 

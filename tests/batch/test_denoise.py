@@ -15,9 +15,9 @@ import pytest
 import starfile
 
 from n2n_deploy import DenoiseOptions, HostError, UsageError, denoise
-from n2n_deploy.batch.forecast import forecast
+from n2n_deploy.batch.dry_run import forecast
 from n2n_deploy.batch.plan import Status
-from n2n_deploy.batch.task import Task
+from n2n_deploy.batch.request import Request
 
 from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited
 
@@ -41,7 +41,7 @@ def test_a_micrograph_too_small_for_the_network_costs_itself_alone(
     with mrcfile.new(small, overwrite=True) as mrc:
         mrc.set_data(np.eye(8, dtype=np.float32))
         mrc.voxel_size = PIXEL_SIZE
-    planned = forecast(Task.open(source, identity_bundle(), tmp_path / "out", DenoiseOptions()))
+    planned = forecast(Request.open(source, identity_bundle(), tmp_path / "out", DenoiseOptions()))
     assert [job.status for job in planned.plan.jobs] == [Status.PENDING, Status.REFUSED]
     summary = denoise(source, identity_bundle(), tmp_path / "out")
     assert (summary.denoised, summary.exit_code) == (1, 1)

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from n2n_deploy.batch.lanes import Waiting, run_lanes, seat
+from n2n_deploy.batch.micrograph_job import Outcome, attempt, done_alone, failed, open_denoiser
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report import EntryKeeper
-from n2n_deploy.batch.work import Outcome, attempt, done_alone, failed, open_denoiser
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.device.arrays import fft_workers, set_fft_workers

@@ -9,7 +9,7 @@ import starfile
 
 from n2n_deploy import DataError, DenoiseOptions, UsageError, denoise
 from n2n_deploy.batch.merge import merge_results
-from n2n_deploy.batch.task import Shard
+from n2n_deploy.batch.request import Shard
 
 from .conftest import MakeBundle, MakeTable
 

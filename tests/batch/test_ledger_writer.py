@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from n2n_deploy import HostError
-from n2n_deploy.batch.log import Log
+from n2n_deploy.batch.ledger_writer import Log
 
 
 def test_half_a_line_of_a_run_that_lost_its_power_spoils_none(tmp_path: Path) -> None:

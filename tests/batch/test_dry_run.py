@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from n2n_deploy import DenoiseOptions, denoise
-from n2n_deploy.batch.forecast import forecast
-from n2n_deploy.batch.task import Shard, Task
+from n2n_deploy.batch.dry_run import forecast
+from n2n_deploy.batch.request import Request, Shard
 
 from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable
 
@@ -23,7 +23,7 @@ def test_a_forecast_is_what_the_run_then_does(table: MakeTable, identity_bundle:
     denoise(source, bundle, out, options=PLAIN, shard=Shard(1, 3))
     os.truncate(tmp_path / "job" / "mics" / "m5.mrc", 3000)
     before = sorted(out.rglob("*"))
-    found = forecast(Task.open(source, bundle, out, PLAIN))
+    found = forecast(Request.open(source, bundle, out, PLAIN))
     told = found.as_dict()
     assert sorted(out.rglob("*")) == before
     assert (told["to_do"], told["done"], told["refused"], found.exit_code) == (3, 2, 1, 1)
@@ -45,7 +45,7 @@ def test_what_would_stop_the_run_is_told_with_its_exit_code(
     source, bundle = table(2), identity_bundle()
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
-    found = forecast(Task.open(source, bundle, tmp_path / "out", PLAIN))
+    found = forecast(Request.open(source, bundle, tmp_path / "out", PLAIN))
     assert found.exit_code == 3
     assert "make room" in str(found.obstacle)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from n2n_deploy import denoise
-from n2n_deploy.batch import local
+from n2n_deploy.batch import local_workers
 from n2n_deploy.batch.lanes import Waiting, run_lanes, seat
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.bundle.archive import Bundle
@@ -65,7 +65,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counting]:
         found[device] = Counting(bundle, options.lanes_here)
         return found[device]
 
-    monkeypatch.setattr(local, "open_denoiser", open_denoiser)
+    monkeypatch.setattr(local_workers, "open_denoiser", open_denoiser)
     return found
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from n2n_deploy import DataError, DenoiseOptions, denoise
 from n2n_deploy.batch.merge import merge_results
-from n2n_deploy.batch.task import Shard
+from n2n_deploy.batch.request import Shard
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.report.entries import MicrographEntry, RunInfo
 from n2n_deploy.report.entry_store import EntryStore

@@ -1,4 +1,4 @@
-"""`Task`: what a run is asked to do, before anything is looked at."""
+"""`Request`: what a run is asked to do, before anything is looked at."""
 
 import re
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Task:
+class Request:
     """What a run is asked to do.
 
     Attributes:
@@ -161,7 +161,7 @@ class Task:
         return make_plan(micrographs, table.problems, mirror, self.bundle.short_hash, self.bundle.recipe, self.options)
 
     def part(self, table: MicrographTable) -> Sequence[Micrograph]:
-        """The micrographs that are this task's to do.
+        """The micrographs that are this request's to do.
 
         Raises:
             DataError: the table of those to try again cannot be read, or has none of them.

@@ -9,12 +9,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from n2n_deploy.batch.lanes import Waiting, unwatched
-from n2n_deploy.batch.log import Log
+from n2n_deploy.batch.ledger_writer import Log
+from n2n_deploy.batch.micrograph_job import Outcome
 from n2n_deploy.batch.outputs import SUMMARY, OutputLayout
 from n2n_deploy.batch.plan import Job, Plan, Status, is_finished
 from n2n_deploy.batch.summary import Summary
 from n2n_deploy.batch.tables import DENOISED, FAILED, located, locked, names_in, write_merged
-from n2n_deploy.batch.work import Outcome
 from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable
