@@ -86,7 +86,8 @@ def run_case(bundle: Path, folder: Path, memory: str, engine: str, repeats: int)
     """One case, in this process: one warm-up, then `repeats` micrographs; prints one line of JSON."""
     from n2n_deploy.batch.micrograph_job import denoise_one
     from n2n_deploy.batch.options import DenoiseOptions
-    from n2n_deploy.batch.plan import Job, Status
+    from n2n_deploy.batch.plan import Job
+    from n2n_deploy.batch.status import Status
     from n2n_deploy.denoiser.denoiser import Denoiser
     from n2n_deploy.device.memory import parse_bytes
     from n2n_deploy.imaging.ctf import CTFParameters, Optics

@@ -33,8 +33,9 @@ from n2n_deploy.batch.denoise import Progress, run_request
 from n2n_deploy.batch.lanes import run_lanes
 from n2n_deploy.batch.micrograph_job import Outcome
 from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.batch.plan import Job, Status
+from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.request import Request
+from n2n_deploy.batch.status import Status
 from n2n_deploy.bundle.archive import Bundle, write_bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
 from n2n_deploy.core.recipe import Recipe
@@ -85,7 +86,7 @@ class NullWorkers:
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
         """As lanes do it."""
         seconds = dict.fromkeys(("read", "preprocess", "network", "restore", "write"), 0.0)
-        for _, result in run_lanes(jobs, lambda job, _: Outcome(job, seconds=seconds), 2, stop, 600.0):
+        for _, result in run_lanes(jobs, lambda job: Outcome(job, seconds=seconds), 2, stop, 600.0):
             assert isinstance(result, Outcome)
             yield result
 
@@ -177,8 +178,8 @@ def measure(folder: Path, bundle: Path, rows: int) -> dict[str, Any]:
         return result
 
     table = timed("reading the table", request.read)
-    mirror = request.mirror(table)
-    plan = timed("planning", lambda: request.plan(table.micrographs, table, mirror))
+    layout = request.layout(table, request.ledger())
+    plan = timed("planning", lambda: request.plan(table.micrographs, table, layout))
     assert len(plan.with_status(Status.PENDING)) == rows
     outputs: list[float] = []
 
@@ -202,7 +203,7 @@ def measure_cluster(folder: Path, bundle: Path, tasks: int) -> dict[str, Any]:
     star = make_table(folder / "cluster", 1)
     request = Request.open(star, bundle, folder / "out-cluster", OPTIONS)
     table = request.read()
-    (job,) = request.plan(table.micrographs, table, request.mirror(table)).jobs
+    (job,) = request.plan(table.micrographs, table, request.layout(table, request.ledger())).jobs
     with ClusterWorkers("local:2", opened, OPTIONS, logs=folder) as workers:
         client = workers._client
         client.submit(os.getpid, pure=False).result()

@@ -1,185 +1,197 @@
-"""What a batch leaves behind beside the images: a line per file, the tables, and a summary."""
+"""`Account`: takes a run's plans and outcomes into the ledger, and writes the tables, the summary and the report."""
 
+import fcntl
 import json
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from n2n_deploy.batch.lanes import Waiting, unwatched
-from n2n_deploy.batch.ledger_writer import Log
+from n2n_deploy.batch.lanes import with_time_limit
+from n2n_deploy.batch.ledger import FOLDER, FORMAT, Ledger, Record, TableRows, count, now, timestamp
+from n2n_deploy.batch.ledger_writer import LedgerWriter
 from n2n_deploy.batch.micrograph_job import Outcome
-from n2n_deploy.batch.outputs import SUMMARY, OutputLayout
-from n2n_deploy.batch.plan import Job, Plan, Status, is_finished
-from n2n_deploy.batch.summary import Summary
-from n2n_deploy.batch.tables import DENOISED, FAILED, located, locked, names_in, write_merged
+from n2n_deploy.batch.outputs import OutputLayout
+from n2n_deploy.batch.plan import Job, Plan
+from n2n_deploy.batch.report import describe_run, write_batch_report
+from n2n_deploy.batch.request import Request
+from n2n_deploy.batch.source_tables import SourceTable
+from n2n_deploy.batch.standing import Standing, joined
+from n2n_deploy.batch.status import FINISHED, Status
+from n2n_deploy.batch.summary import SUMMARY, Summary, summarise
+from n2n_deploy.batch.tables import DENOISED, write_tables
+from n2n_deploy.batch.watchdog import waiting_for
+from n2n_deploy.core.errors import HostError
 from n2n_deploy.files.atomic import atomic_write
-from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable
+from n2n_deploy.report.entries import RunInfo
+from n2n_deploy.report.run_info import run_info
 
-Report = Callable[[Summary, frozenset[str], Waiting], Path | str]
+_LOCK = ".tables.lock"
 
 
-class Results:
-    """Collects outcomes while a batch runs; a context manager that keeps `log.jsonl` open.
+class Account:
+    """The account of one run; a context manager that keeps its file of the ledger open.
 
     Args:
-        mirror: where outputs go.
-        folder: where log, tables and summary go: the output folder, or a part's own below it.
-        phase_flipped: whether the outputs' phases are flipped.
-        timeout: seconds to wait for the log's file system at a time.
+        request: what the run was asked.
+        layout: where outputs go.
+        ledger: of the output folder, read before the plan was made, so that what another run finishes meanwhile is
+            never taken for work that is still to do.
+        say: told if the ledger cannot be written; the run goes on without it.
 
-    Raises:
-        HostError: the log cannot be written, or does not answer.
+    Attributes:
+        failures: names of the micrographs that were refused or failed.
     """
 
-    def __init__(self, mirror: OutputLayout, folder: Path, *, phase_flipped: bool, timeout: float) -> None:
-        self._mirror = mirror
-        self._folder = folder
-        self._phase_flipped = phase_flipped
-        self._jobs: dict[str, Job] = {}
-        self._done: dict[str, Status] = {}
-        self._denoised: set[str] = set()
-        self._stages: dict[str, float] = defaultdict(float)
-        self._table: MicrographTable | None = None
-        self.summary = Summary(mirror.output, base=mirror.base)
-        self._log = Log(folder, timeout)
+    def __init__(
+        self, request: Request, layout: OutputLayout, ledger: Ledger, say: Callable[[str], None] | None = None
+    ) -> None:
+        self.failures: set[str] = set()
+        self.gave_up: str | None = None
+        self._request = request
+        self._layout = layout
+        self._ledger = ledger
+        self._say = say or (lambda _: None)
+        self._problem = ""
+        self._writer = LedgerWriter(request.output, request.options.timeout, self._entry_written)
+        header = _header(request, layout, timestamp(now(ledger)))
+        self._run = ledger.begin(self._writer.path, header)
+        self._writer.add(header)
+        self._planned: dict[str, None] = {}
+        self._verified: set[str] = set()
+        self._source: SourceTable | None = None
 
     def begin(self, table: MicrographTable, plan: Plan) -> None:
-        """Take a plan, the first or a further one, and the table that it came from."""
-        self._table = table
+        """Take a plan, the first or a further one, and the table that it was made from."""
+        self._planned.update((job.micrograph.name, None) for job in plan.jobs)
+        self._keep(table)
         for job in plan.jobs:
             name = job.micrograph.name
-            self._jobs[name] = job
-            self.summary.failures.pop(name, None)
-            self._done.pop(name, None)
+            self.failures.discard(name)
+            self._verified.discard(name)
             if job.status in (Status.DONE, Status.KEPT):
-                self._done[name] = job.status
+                self._verified.add(name)
             elif job.status is Status.REFUSED:
-                self.summary.failures[name] = job.reason
-                self._log.line({"micrograph": name, "status": "refused", "reason": job.reason})
+                self.failures.add(name)
+            if self._is_news(job):
+                self._record(job, job.status, job.reason)
 
     def add(self, outcome: Outcome) -> None:
-        """Take one outcome: into the log at once, into the tables and the summary when they are written."""
-        name = outcome.job.micrograph.name
-        where = {"host": outcome.host} if outcome.host else {}
+        """Take the outcome of a job."""
+        job, name = outcome.job, outcome.job.micrograph.name
+        details: dict[str, Any] = {"host": outcome.host} if outcome.host else {}
         if outcome.error is not None:
-            self.summary.failures[name] = outcome.error
-            self._log.line({"micrograph": name, "status": "failed", "reason": outcome.error, **where})
+            self.failures.add(name)
+            self._record(job, Status.FAILED, outcome.error, **details)
             return
-        self.summary.failures.pop(name, None)
-        self._done[name] = Status.PENDING
-        self._denoised.add(name)
-        self.summary.denoised += 1
-        self.summary.megapixels += outcome.job.shape[0] * outcome.job.shape[1] / 1e6
+        self.failures.discard(name)
+        seconds = {stage: round(value, 4) for stage, value in outcome.seconds.items()}
+        details |= {"seconds": seconds, "tiles": outcome.tiles, "shape": job.shape}
         if outcome.notes:
-            self.summary.notes[name] = outcome.notes
-        for stage, seconds in outcome.seconds.items():
-            self._stages[stage] += seconds
-        self._log.line(
-            {
-                "micrograph": name,
-                "status": "denoised",
-                "output": str(outcome.job.output),
-                "seconds": {stage: round(value, 4) for stage, value in outcome.seconds.items()},
-                "tiles": outcome.tiles,
-                "notes": list(outcome.notes),
-                **where,
-            }
-        )
-
-    def write(
-        self, seconds: float, run: Mapping[str, Any], report: Report | None = None, waiting: Waiting = unwatched
-    ) -> Summary:
-        """Write `denoised.star`, `failed.star` and `summary.json`, each complete or not at all.
-
-        The tables list what is in the folder: what this run did or found done; what another run did meanwhile; and
-        what earlier runs over other micrographs did, as when only the failed ones are tried again.
-
-        Args:
-            seconds: wall time of the run so far.
-            run: model, versions, hardware and options.
-            report: given the summary, the names done in this run and `waiting`, writes the report and says where it
-                is, or why there is none.
-            waiting: told when this waits for files.
-
-        Raises:
-            HostError: the folder cannot be written to, or has no room.
-        """
-        assert self._table is not None
-        summary = self.summary
-        summary.seconds = seconds
-        summary.stage_seconds = dict(self._stages)
-        summary.run = dict(run)
-        with waiting(f"locking the tables of {self._folder}"), locked(self._folder):
-            with waiting(f"reading {self._folder / DENOISED}"):
-                self._recognise()
-            summary.already_done = sum(status is Status.DONE for status in self._done.values())
-            summary.kept = sum(status is Status.KEPT for status in self._done.values())
-            summary.not_begun = len(self._jobs) - len(self._done) - len(summary.failures)
-            with waiting(f"writing {self._folder / DENOISED}"):
-                self._write_denoised(self._table)
-            with waiting(f"writing {self._folder / FAILED}"):
-                self._write_failed(self._table)
-            summary.report = report(summary, frozenset(self._denoised), waiting) if report else None
-            with waiting(f"writing {self._folder / SUMMARY}"), atomic_write(self._folder / SUMMARY) as stream:
-                stream.write((json.dumps(summary.as_dict(), indent=2) + "\n").encode())
-        return summary
-
-    def _recognise(self) -> None:
-        """Count what another run finished meanwhile: it is listed in the tables, and its label is looked at."""
-        open_jobs = {str(job.output.absolute()): name for name, job in self._jobs.items() if name not in self._done}
-        if not open_jobs:
-            return
-        for listed in names_in(self._folder / DENOISED):
-            name = open_jobs.get(str(located(listed, self._mirror.output.absolute())))
-            if name is not None and is_finished(self._jobs[name]):
-                self._done[name] = Status.DONE
-                self.summary.failures.pop(name, None)
-
-    def _write_denoised(self, table: MicrographTable) -> None:
-        path, output = self._folder / DENOISED, self._mirror.output.absolute()
-        rows = {
-            micrograph.row: table.name_of(self._jobs[micrograph.name].output)
-            for micrograph in self._in(table)
-            if micrograph.name in self._done
-        }
-        own = {str(self._mirror(micrograph.name).absolute()) for micrograph in self._in(table)}
-
-        def keep(name: str) -> bool:
-            place = str(located(name, output))
-            return place not in own and os.path.exists(place)  # noqa: PTH110
-
-        document = table.select(rows, phase_flipped=self._phase_flipped) if rows else None
-        note = write_merged(path, document, keep)
-        if note:
-            self.summary.notes[DENOISED] = (note,)
-        self.summary.table = path if path.exists() else None
-        self.summary.listed = len(names_in(path))
-
-    def _write_failed(self, table: MicrographTable) -> None:
-        failures = self.summary.failures
-        own = {micrograph.name for micrograph in self._in(table)}
-        rows = {micrograph.row: micrograph.name for micrograph in self._in(table) if micrograph.name in failures}
-
-        def keep(name: str) -> bool:
-            return name not in own and name not in self._done and not self._mirror(name).exists()
-
-        write_merged(self._folder / FAILED, table.select(rows) if rows else None, keep)
-
-    def _in(self, table: MicrographTable) -> Iterator[Micrograph]:
-        """The micrographs of a table that are this run's: not those of other shards."""
-        return (micrograph for micrograph in table.micrographs if micrograph.name in self._jobs)
+            details["notes"] = outcome.notes
+        self._record(job, Status.DENOISED, entry=outcome.entry, **details)
 
     def is_done(self, name: str) -> bool:
-        """Whether a micrograph has its output, by this run or an earlier one."""
-        return name in self._done
+        """Return whether a micrograph has its output, by this run or an earlier one."""
+        record = self._ledger.records.get(name)
+        return name in self._verified or (record is not None and record.status in FINISHED)
+
+    def end(self, seconds: float, session: str, stopped_by: int | None) -> None:
+        """Note how the run ended: its wall time, what ran the network, and the signal that stopped it, if one did."""
+        self._run.end = {"seconds": seconds, "session": session, "stopped_by": stopped_by, "gave_up": self.gave_up}
 
     def close(self) -> None:
-        """Close the log."""
-        self._log.close()
+        """Write the end of the run into the ledger and close it."""
+        if self._run.end is not None:
+            self._writer.add({"time": timestamp(now(self._ledger)), "end": self._run.end})
+        self._writer.close()
+
+    def write(self) -> Summary:
+        """Write `denoised.star`, `failed.star`, `report.html` and `summary.json`, each complete or not at all.
+
+        A shard only returns its summary; the files are written when the shards are merged.
+
+        Raises:
+            HostError: the folder cannot be written to, has no space, or does not answer.
+        """
+        return with_time_limit(self._write, self._request.options.timeout)
+
+    def _write(self) -> Summary:
+        output = self._request.output
+        with waiting_for(f"locking the tables of {output}"), locked(output):
+            self._writer.flush()
+            with waiting_for(f"reading the ledger of {output}"):
+                self._ledger.refresh()
+                tables = {self._source.file: self._source} if self._source else {}
+                verified = dict.fromkeys(self._verified)
+                own = Standing(self._ledger, self._layout, self._run, verified, tables)
+                summary = summarise(output, [own], [self._run], self._planned)
+                others = joined(self._ledger)
+            if self._problem or self._writer.problem:
+                summary.notes["ledger"] = (self._problem or self._writer.problem,)
+            if self._request.shard is None:
+                info = describe_run(self._run, summary) if self._request.options.report else None
+                write_files(output, summary, [own, *others], info)
+        return summary
+
+    def _keep(self, table: MicrographTable) -> None:
+        """Keep a copy of the table, in place of an earlier one that it contains."""
+        output, before, source = self._request.output, self._source, SourceTable.of(table)
+        self._source = source
+        rows = (row for row, name in enumerate(source.names) if name in self._planned)
+        kept = TableRows.of(source.file, str(table.project), rows)
+        self._run.tables.append(kept)
+        self._line({"table": asdict(kept)})
+
+        @waiting_for(f"writing to {output / FOLDER}")
+        def write() -> None:
+            source.keep(output)
+            if before is not None and before.file != source.file and source.rows.keys() >= before.rows.keys():
+                before.remove(output)
+
+        try:
+            with_time_limit(write, self._request.options.timeout)
+        except HostError as error:
+            self._trouble(str(error))
+
+    def _is_news(self, job: Job) -> bool:
+        """Return whether a plan says something of a micrograph that the ledger does not."""
+        known = self._ledger.records.get(job.micrograph.name)
+        if known is None:
+            return job.status is not Status.PENDING
+        if job.status is Status.DONE:
+            return known.status not in (Status.DENOISED, Status.DONE) or known.work != job.work
+        return (known.status, known.work, known.reason) != (job.status, job.work, job.reason)
+
+    def _record(self, job: Job, status: Status, reason: str = "", entry: str = "", **details: Any) -> None:
+        """Add a line on one micrograph."""
+        name, when, work = job.micrograph.name, now(self._ledger), job.work
+        table = self._run.tables[-1] if self._run.tables else None
+        notes = details.get("notes", ())
+        self._ledger.add(Record(name, status, work, self._run, when, reason, notes, table))
+        line: dict[str, Any] = {"time": timestamp(when), "micrograph": name, "status": status, "work": work}
+        line |= {"output": self._layout.relative(name), **({"reason": reason} if reason else {}), **details}
+        count(self._run, line)
+        self._line(line, entry)
+
+    def _line(self, line: dict[str, Any], entry: str = "") -> None:
+        self._writer.add(line, entry)
+        if problem := self._writer.problem:
+            self._trouble(problem)
+
+    def _trouble(self, problem: str) -> None:
+        """Tell once that the ledger cannot be written."""
+        if not self._problem:
+            self._problem = f"{problem}; the run goes on without the ledger, finished outputs are still recognised"
+            self._say(self._problem)
+
+    def _entry_written(self, name: str, work: str, offset: int, size: int) -> None:
+        self._ledger.add_entry(name, work, self._writer.path, offset, size)
 
     def __enter__(self) -> Self:
         return self
@@ -188,3 +200,65 @@ class Results:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def write_files(
+    folder: Path, summary: Summary, standings: Sequence[Standing], info: RunInfo | None, **more: Any
+) -> None:
+    """Write the tables, the report and the summary, which is completed.
+
+    Args:
+        folder: where to.
+        summary: what was counted.
+        standings: of the output folders that the files are about.
+        info: what the report says of the run; None for no report.
+        more: further values for `summary.json`.
+
+    Raises:
+        HostError: the folder cannot be written to or has no space.
+    """
+    tables = write_tables(folder, standings)
+    summary.table, summary.listed = tables.denoised, tables.listed
+    if tables.note:
+        summary.notes[DENOISED] = (tables.note,)
+    summary.report = write_batch_report(folder, info, standings) if info else None
+    path = folder / SUMMARY
+    with waiting_for(f"writing {path}"), atomic_write(path) as stream:
+        stream.write((json.dumps(summary.as_dict() | more, indent=2) + "\n").encode())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time write the tables of a folder; on a file system without locks, do without."""
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _header(request: Request, layout: OutputLayout, time: str) -> dict[str, Any]:
+    """Return the first line of a run in the ledger."""
+    options = request.options.model_dump(mode="json")
+    info = run_info("", request.bundle, "", options, throughput={})
+    return {
+        "ledger": FORMAT,
+        "time": time,
+        "command": info.command,
+        "model": info.model,
+        "recipe": info.recipe,
+        "options": options,
+        "base": layout.base,
+        "phase_flipped": request.phase_flipped,
+        "source": request.source if isinstance(request.source, str) else str(request.source),
+        "shard": [request.shard.index, request.shard.count] if request.shard else None,
+        "host": {"name": platform.node(), "machine": platform.machine(), "cores": len(os.sched_getaffinity(0))},
+        "versions": info.versions,
+        "hardware": {name: value for name, value in info.hardware.items() if name != "network runs on"},
+    }

@@ -1,36 +1,35 @@
-"""`denoise`: a whole table of micrographs through one model, each on its own, with an account at the end."""
+"""`denoise`: a whole table of micrographs through one model, with an account at the end."""
 
-import os
-import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n2n_deploy.batch.account import Report, Results
-from n2n_deploy.batch.lanes import Waiting, in_lane
+from n2n_deploy.batch.account import Account
+from n2n_deploy.batch.lanes import with_time_limit
 from n2n_deploy.batch.local_workers import LocalWorkers, Workers
 from n2n_deploy.batch.micrograph_job import Outcome
 from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.batch.outputs import OutputLayout
-from n2n_deploy.batch.plan import Plan, Status
-from n2n_deploy.batch.report import EntryKeeper, write_batch_report
+from n2n_deploy.batch.plan import Plan
+from n2n_deploy.batch.report_entry import draw_entry
 from n2n_deploy.batch.request import Request, Shard, Source
+from n2n_deploy.batch.status import Status
 from n2n_deploy.batch.summary import Summary
+from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.signals import Stopping, stop_on_signal
-from n2n_deploy.core.version import __version__
 from n2n_deploy.files.atomic import make_writable_folder, remove_stale_temporaries
-from n2n_deploy.report.run_info import missing_libraries, run_info
+from n2n_deploy.report.run_info import missing_libraries
 from n2n_deploy.report.thumbnails import picture_limit
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a caller is told after the plan is made (`outcome` None) and after each micrograph."""
+    """What a caller is told when the plan is made (`outcome` is None) and after each micrograph."""
 
     plan: Plan
     finished: int
@@ -53,35 +52,35 @@ def denoise(
     say: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
-    """Denoise every micrograph of a table; one bad file costs one file.
+    """Denoise every micrograph of a table; one that fails is recorded and skipped.
 
     Args:
         micrographs: a STAR file or cryoSPARC's .cs file of exposures; or an MRC file or glob, or a list of these MRC
             files (only for models that do not flip phases, since they come without a CTF).
         bundle: the model, an open bundle or the path of one.
-        output: folder that the inputs' folders are mirrored under; `denoised.star`, `failed.star`, `log.jsonl`,
-            `summary.json` and `report.html` are written there too. Tables and report tell of all that is in the
-            folder: trying `failed.star` again adds to them.
-        options: what to do; see `DenoiseOptions`.
+        output: folder that the inputs' folders are mirrored under. `denoised.star`, `failed.star`, `summary.json`,
+            `report.html` and the `ledger` that these are made of are written there too. Tables and report list
+            everything in the folder: denoising `failed.star` again adds to them.
+        options: how to denoise; see `DenoiseOptions`.
         project: folder that the table's relative paths start at; by default found from the table.
-        suffixes: (whole, even, odd), where the table does not name the halves that are to be averaged.
+        suffixes: (whole, even, odd), if the table does not name the halves that are to be averaged.
         even_template: of the even half's name; see `read_micrographs`.
         odd_template: of the odd half's.
-        shard: do one part of the table, with an account of its own under `shards`; see `merge_results`.
-        retry: the `failed.star` of an earlier run: do those of the micrographs only that it lists.
-        cluster: spread the work by Dask: "local:N", a scheduler's address or "slurm:N"; see `ClusterWorkers`.
-        say: told how the memory is planned, and the address of the cluster's dashboard.
+        shard: process one part of the table and write to the ledger only; see `merge_results`.
+        retry: the `failed.star` of an earlier run: process only the micrographs that it lists.
+        cluster: distribute the work with Dask: "local:N", a scheduler's address or "slurm:N"; see `ClusterWorkers`.
+        say: told how the memory is planned, the address of the cluster's dashboard, and trouble with the ledger.
         progress: called after planning and after each micrograph, from the calling thread.
 
     Returns:
         The account of the run. Outputs that an earlier run finished with the same model and options are not made
-        again. SIGINT or SIGTERM (in the main thread) ends the run after the micrographs in hand, tables written;
-        a second one does not wait for them.
+        again. SIGINT or SIGTERM (in the main thread) ends the run after the micrographs in progress and writes the
+        tables; a second signal does not wait for the micrographs.
 
     Raises:
         DataError: the table cannot be read.
         BundleError: the model is damaged or does not work here.
-        UsageError, HostError: the plan cannot end well; nothing was written.
+        UsageError, HostError: the plan cannot succeed; nothing was written.
     """
     naming: dict[str, Any] = {
         "project": project,
@@ -102,139 +101,79 @@ def run_request(
 ) -> Summary:
     """Do what a request asks; see `denoise`."""
     start = time.perf_counter()
-    table = request.read()
-    mirror = request.mirror(table)
-    plan = request.plan(request.part(table), table, mirror)
+    table, ledger = request.read(), request.ledger()
+    layout = request.layout(table, ledger)
+    plan = request.plan(request.part(table), table, layout)
     plan.check(request.output, request.options.on_exists)
-    make_folder(request.folder, request.options.timeout)
+    make_folder(request)
     session = "none"
-    with stop_on_signal() as stopping, open_results(request, mirror) as results:
-        results.begin(table, plan)
+    with stop_on_signal() as stopping, Account(request, layout, ledger, say) as account:
+        account.begin(table, plan)
         if progress:
             progress(Progress(plan, 0, None))
         if plan.with_status(Status.PENDING):
             with open_workers(request, plan, cluster, say) as workers:
                 session = workers.session
-                do_jobs(plan, workers, results, stopping, request.options, progress)
-        results.summary.stopped_by = stopping.signal
-        return write_account(request, plan, mirror, results, session, time.perf_counter() - start)
-
-
-def open_results(request: Request, mirror: OutputLayout) -> Results:
-    """What collects a request's outcomes."""
-    return Results(mirror, request.folder, phase_flipped=request.phase_flipped, timeout=request.options.timeout)
-
-
-def write_account(
-    request: Request, plan: Plan, mirror: OutputLayout, results: Results, session: str, seconds: float
-) -> Summary:
-    """Write tables, report and summary.
-
-    Raises:
-        HostError: the folder cannot be written to, has no room, or does not answer.
-    """
-    report = reporter(request, plan, mirror, session)
-    run = describe_run(request, session)
-    return in_lane(lambda waiting: results.write(seconds, run, report, waiting), request.options.timeout)
+                do_jobs(plan, workers, account, stopping, request.options, progress)
+        account.end(time.perf_counter() - start, session, stopping.signal)
+        return account.write()
 
 
 def open_workers(
     request: Request, plan: Plan, cluster: str | None, say: Callable[[str], None] | None = None
 ) -> Workers:
-    """What does the jobs: lanes in this process, or Dask's workers."""
-    keeper = None
+    """Return what processes the jobs: lanes in this process, or Dask's workers."""
+    draw = None
     if request.options.report and not missing_libraries():
         shards = request.shard.count if request.shard else 1
-        keeper = EntryKeeper(request.output, picture_limit(len(plan.jobs) * shards))
+        draw = partial(draw_entry, picture_bytes=picture_limit(len(plan.jobs) * shards))
     if cluster is None:
-        return LocalWorkers(request.bundle, request.options, keeper, say)
+        return LocalWorkers(request.bundle, request.options, draw, say)
     from n2n_deploy.batch.cluster import ClusterWorkers
 
-    return ClusterWorkers(cluster, request.bundle, request.options, keeper, logs=request.folder / "dask-logs", say=say)
+    return ClusterWorkers(cluster, request.bundle, request.options, draw, logs=request.folder / "dask-logs", say=say)
 
 
 def do_jobs(
     plan: Plan,
     workers: Workers,
-    results: Results,
+    account: Account,
     stopping: Stopping,
     options: DenoiseOptions,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    """Do what a plan holds, until it is done or something asks to stop."""
+    """Process the jobs of a plan, until they are done or the run is asked to stop."""
     finished = 0
-    too_many(results.summary, options, stopping)
+    stop_after_failures(account, options, stopping)
     try:
         for outcome in workers.run(plan.with_status(Status.PENDING), stopping.event):
-            results.add(outcome)
+            account.add(outcome)
             finished += 1
-            too_many(results.summary, options, stopping)
+            stop_after_failures(account, options, stopping)
             if progress:
                 progress(Progress(plan, finished, outcome))
     except KeyboardInterrupt:
-        # The second signal: what is in hand is left, what is done is accounted for.
+        # The second signal: micrographs in progress are left, finished ones are accounted for.
         if stopping.signal is None:
             raise
 
 
-def too_many(summary: Summary, options: DenoiseOptions, stopping: Stopping) -> None:
-    """Ask the run to stop where more micrographs failed than the options allow."""
-    if options.max_failures is not None and len(summary.failures) > options.max_failures:
-        summary.gave_up = f"more than {options.max_failures} micrographs failed"
+def stop_after_failures(account: Account, options: DenoiseOptions, stopping: Stopping) -> None:
+    """Ask the run to stop if more micrographs failed than the options allow."""
+    if options.max_failures is not None and len(account.failures) > options.max_failures:
+        account.gave_up = f"more than {options.max_failures} micrographs failed"
         stopping.event.set()
 
 
-def reporter(request: Request, plan: Plan, mirror: OutputLayout, session: str) -> Report | None:
-    """What writes the report of a plan; None where none was asked for."""
-    if not request.options.report:
-        return None
-
-    def report(summary: Summary, denoised: frozenset[str], waiting: Waiting) -> Path | str:
-        if missing := missing_libraries():
-            return f"not written: {' and '.join(missing)} not installed; pip install 'n2n-deploy[report]'"
-        title = f"Denoising with {request.bundle.path.name}"
-        options = request.options.model_dump(mode="json")
-        info = run_info(title, request.bundle, session, options, throughput=summary.throughput())
-        return write_batch_report(request.folder, info, plan, mirror, summary.failures, denoised, waiting)
-
-    return report
-
-
-def describe_run(request: Request, session: str) -> dict[str, Any]:
-    """Model, versions, hardware and options of a run, for its summary."""
-    return {
-        "version": __version__,
-        "model": {
-            "hash": request.bundle.short_hash,
-            "preset": request.bundle.manifest.preset,
-            "recipe": request.bundle.recipe.model_dump(),
-        },
-        "session": session,
-        "host": {
-            "name": platform.node(),
-            "machine": platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-        },
-        "shard": request.shard.name if request.shard else None,
-        "options": request.options.model_dump(mode="json"),
-    }
-
-
-def make_folder(folder: Path, timeout: float) -> None:
-    """Create the folder of the tables, prove that it can be written to, and clear what a killed run left half-written.
+def make_folder(request: Request) -> None:
+    """Create the output folder, prove that it can be written to, and remove the temporary files of killed runs.
 
     Raises:
         HostError: it cannot be written to, or does not answer.
     """
-
-    def prove(waiting: Waiting) -> None:
-        with waiting(f"writing to {folder}"):
-            make_writable_folder(folder)
-
-    def clear(waiting: Waiting) -> None:
-        with waiting(f"clearing {folder}"):
-            remove_stale_temporaries(folder)
-
-    in_lane(prove, timeout)
+    output, timeout = request.output, request.options.timeout
+    prove = waiting_for(f"writing to {output}")(make_writable_folder)
+    clear = waiting_for(f"clearing {output}")(remove_stale_temporaries)
+    with_time_limit(lambda: prove(output), timeout)
     with suppress(HostError):  # of a large folder the rest is cleared while the run goes on
-        in_lane(clear, timeout)
+        with_time_limit(lambda: clear(output), timeout)

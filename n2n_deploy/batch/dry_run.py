@@ -1,4 +1,4 @@
-"""`forecast`: what a run would do, need and take, without writing anything."""
+"""`forecast`: what a run would do, and the disk, memory and time it would need; nothing is written."""
 
 import time
 from collections import Counter
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from n2n_deploy.batch.micrograph_job import open_denoiser
-from n2n_deploy.batch.plan import Job, Plan, Status
+from n2n_deploy.batch.plan import Job, Plan
 from n2n_deploy.batch.request import Request
+from n2n_deploy.batch.status import PLANNED, Status
 from n2n_deploy.core.errors import N2NError
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.denoiser.memory_plan import MemoryPlan
@@ -30,10 +31,10 @@ class Kind:
     Attributes:
         shape: (ny, nx).
         pixel_size: Å.
-        count: how many are to do.
+        count: how many are to be denoised.
         tile: height and width of the network's tiles, in network pixels.
-        tiles: how many of them a micrograph is cut into.
-        seconds: what one is expected to take; None where it was not measured.
+        tiles: number of tiles of a micrograph.
+        seconds: expected for one; None if it was not measured.
     """
 
     shape: tuple[int, int]
@@ -50,14 +51,14 @@ class Forecast:
 
     Attributes:
         plan: every micrograph and where it stands.
-        obstacle: why the run would end before it begins; None where it would not.
-        exit_code: that the run would end with, if nothing fails that is not known now.
+        obstacle: why the run would end before it begins; None if it would not.
+        exit_code: of the run, if nothing fails that is not known now.
         session: what would run the network.
-        lanes: micrographs in hand at once.
-        memory: how it would be planned; None where there is nothing to do.
-        memory_free: bytes that this machine could give.
-        kinds: what is to do.
-        seconds: wall time expected; None where nothing was measured.
+        lanes: micrographs processed concurrently.
+        memory: its budget; None if there is nothing to do.
+        memory_free: bytes that are free on this machine.
+        kinds: what is to be denoised.
+        seconds: expected wall time; None if nothing was measured.
     """
 
     plan: Plan
@@ -74,7 +75,7 @@ class Forecast:
         """Plain values for JSON."""
         counts = Counter(job.status for job in self.plan.jobs)
         return {
-            **{status.value.replace(" ", "_"): counts[status] for status in Status},
+            **{status.value.replace(" ", "_"): counts[status] for status in PLANNED},
             "reasons": {job.micrograph.name: job.reason for job in self.plan.with_status(Status.REFUSED)},
             "obstacle": self.obstacle,
             "disk_needed": self.plan.bytes_needed,
@@ -100,17 +101,17 @@ class Forecast:
 
 
 def forecast(request: Request) -> Forecast:
-    """Plan a run, open its engine and time one small image, to say what the run would do, need and take.
+    """Plan a run, open its engine and time one small image.
 
-    The time counts reading, computing and what lanes do side by side; writing is not tried.
+    The expected time covers reading and computing, with lanes working concurrently; writing is not measured.
 
     Raises:
         DataError: the table cannot be read.
         BundleError, HostError: the model does not work here.
-        UsageError: an output would fall on an input.
+        UsageError: an output would overwrite an input.
     """
     table = request.read()
-    plan = request.plan(request.part(table), table, request.mirror(table))
+    plan = request.plan(request.part(table), table, request.layout(table, request.ledger()))
     obstacle, exit_code = None, 1 if plan.with_status(Status.REFUSED) else 0
     try:
         plan.check(request.output, request.options.on_exists)
@@ -133,7 +134,7 @@ def forecast(request: Request) -> Forecast:
 
 
 def _kinds(todo: Sequence[Job], denoiser: Denoiser, request: Request) -> list[Kind]:
-    """The kinds of micrographs to do, the most frequent first, each timed."""
+    """Return the kinds of micrographs to be denoised, the most frequent first, each timed."""
     groups: dict[tuple[tuple[int, int], float], list[Job]] = {}
     for job in todo:
         groups.setdefault((job.shape, job.micrograph.optics.pixel_size), []).append(job)
@@ -148,13 +149,13 @@ def _kinds(todo: Sequence[Job], denoiser: Denoiser, request: Request) -> list[Ki
 
 
 def _time(jobs: Sequence[Job], denoiser: Denoiser, computed: int, request: Request) -> float | None:
-    """Seconds for one of these micrographs: one is read, and a small image of noise goes through the model.
+    """Return the seconds for one of these micrographs: one is read, and a small image of noise is denoised.
 
     Args:
         jobs: micrographs of one kind.
         denoiser: the model.
         computed: pixels that the network computes for one, halos included.
-        request: the run.
+        request: what the run is asked.
     """
     job = jobs[0]
     micrograph, shape = job.micrograph, job.shape
@@ -175,5 +176,5 @@ def _time(jobs: Sequence[Job], denoiser: Denoiser, computed: int, request: Reque
     height, width = network_shape(small, pixel_size, resolution)
     network = seconds["network"] * computed / (height * width)
     total = read + raw * (seconds["preprocess"] + seconds["restore"]) + network
-    # Lanes do everything side by side but for the network, which takes one image at a time.
+    # Lanes work concurrently except in the network, which takes one image at a time.
     return max(network, total / denoiser.lanes)

@@ -1,4 +1,4 @@
-"""`log.jsonl`: a line for each file, written when it is done with; several runs may append to one log."""
+"""`LedgerWriter`: the file of this process in the ledger, written by a thread of its own."""
 
 import json
 import os
@@ -6,89 +6,103 @@ import platform
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from n2n_deploy.batch.lanes import Waiting, in_lane, no_answer
-from n2n_deploy.core.errors import HostError
-
-NAME = "log.jsonl"
-
-_TIME = "%Y-%m-%dT%H:%M:%S%z"
+from n2n_deploy.batch.ledger import FOLDER, FORMAT
+from n2n_deploy.files.atomic import atomic_write
 
 
-class Log:
-    """An open log. Each line is one call of the operating system, so that lines of several runs do not mix.
+class LedgerWriter:
+    """Appends lines to a new file. Trouble with the file is reported and stops nothing: the labels prove what is done.
 
-    A thread of its own writes, so that nobody waits for a file system that hangs.
+    The thread keeps a file system that hangs from holding up whoever adds a line. On a full disk lines wait for space;
+    entries of the report, which are large, are dropped.
 
     Args:
-        folder: where `log.jsonl` is; lines are added to what it holds.
-        timeout: seconds to wait for the file system at a time; None for ever.
+        output: the output folder.
+        timeout: seconds that one write may take before it counts as trouble.
+        entry_written: told the micrograph's name and work, and the offset and size of its entry in the file.
 
-    Raises:
-        HostError: it cannot be opened, or does not answer.
+    Attributes:
+        path: the file.
     """
 
-    def __init__(self, folder: Path, timeout: float | None = None) -> None:
-        self._path = folder / NAME
+    def __init__(
+        self,
+        output: Path,
+        timeout: float | None = None,
+        entry_written: Callable[[str, str, int, int], None] = lambda *_: None,
+    ) -> None:
+        name = f"{platform.node()}-{os.getpid()}-{time.time_ns() // 1000}.jsonl"
+        self.path = output / FOLDER / name
         self._timeout = timeout
-        self._run = f"{platform.node()}-{os.getpid()}-{int(time.time())}"
+        self._entry_written = entry_written
+        self._problem = ""
         self._since: float | None = None
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._file, unwritten = in_lane(self._open, timeout)
-        self._writer = threading.Thread(target=self._write, args=(unwritten,), name="log", daemon=True)
-        self._writer.start()
+        self._lines: queue.SimpleQueue[tuple[Mapping[str, Any], str] | threading.Event | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
+        self._thread.start()
 
-    def line(self, record: Mapping[str, Any]) -> None:
-        """Add one record, with the time and the run.
+    @property
+    def problem(self) -> str:
+        """What is wrong with the file; empty if nothing is."""
+        return f"{self.path}: no answer from the file system for {self._timeout:g} s" if self._hangs else self._problem
 
-        Raises:
-            HostError: the file system does not answer.
-        """
-        self.add(json.dumps({"time": time.strftime(_TIME), "run": self._run, **record}).encode())
-
-    def add(self, line: bytes) -> None:
-        """Add a line, or several, as they are; what the disk has no room for waits for the next.
-
-        Raises:
-            HostError: the file system does not answer.
-        """
+    @property
+    def _hangs(self) -> bool:
         since = self._since
-        if since is not None and self._timeout is not None and time.monotonic() - since > self._timeout:
-            raise no_answer(self._timeout, f"writing {self._path}")
-        self._lines.put(line + b"\n")
+        return since is not None and self._timeout is not None and time.monotonic() - since > self._timeout
+
+    def add(self, line: Mapping[str, Any], entry: str = "") -> None:
+        """Add a line, and after that of a micrograph the JSON of its entry in the report."""
+        self._lines.put((line, entry))
+
+    def flush(self) -> None:
+        """Wait until what was added is written, unless the file system hangs."""
+        written = threading.Event()
+        self._lines.put(written)
+        written.wait(0 if self._hangs else self._timeout)
 
     def close(self) -> None:
-        """Write what there is and close the file, if the file system answers."""
+        """Write what was added and close the file, unless the file system hangs."""
         self._lines.put(None)
-        self._writer.join(self._timeout)
+        self._thread.join(self._timeout)
 
-    def _open(self, waiting: Waiting) -> tuple[int, bytes]:
-        """The open file, and what it needs before the first line."""
-        with waiting(f"opening {self._path}"):
-            try:
-                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-                size = os.fstat(file).st_size
-                # A run that lost its power may have left half a line.
-                return file, b"\n" if size and os.pread(file, 1, size - 1) != b"\n" else b""
-            except OSError as error:
-                raise HostError(
-                    f"{self._path}: cannot be written ({error.strerror}); choose another output folder"
-                ) from error
-
-    def _write(self, unwritten: bytes) -> None:
-        while (line := self._lines.get()) is not None:
-            unwritten += line
+    def _write(self) -> None:
+        file: int | None = None
+        written, pending = 0, b""
+        while (item := self._lines.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            line, entry = item
+            content = f'{{"report": {entry}}}\n'.encode() if entry and not pending and file is not None else b""
+            if content:
+                line = {**line, "entry": len(content)}
+            pending += json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n" + content
+            end = written + len(pending)
             self._since = time.monotonic()
-            with suppress(OSError):
-                unwritten = unwritten[os.write(self._file, unwritten) :]
+            try:
+                if file is None:
+                    file = self._open()
+                while pending:
+                    count = os.write(file, pending)
+                    written, pending = written + count, pending[count:]
+                self._problem = ""
+            except OSError as error:
+                self._problem = f"{self.path}: cannot be written ({error.strerror})"
             self._since = None
-        os.close(self._file)
+            if content and not pending:
+                self._entry_written(line["micrograph"], line["work"], end - len(content), len(content))
+        if file is not None:
+            os.close(file)
+
+    def _open(self) -> int:
+        self.path.parent.mkdir(exist_ok=True)
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
 
     def __enter__(self) -> Self:
         return self
@@ -99,30 +113,12 @@ class Log:
         self.close()
 
 
-def merge_logs(folders: Sequence[Path], target: Path) -> None:
-    """Add to a folder's log the lines of the logs of other folders that it does not have, in the order of their times.
+def write_joined(output: Path, folders: Sequence[Path]) -> None:
+    """Let the ledger of a folder refer to those of other output folders, whose results it joins.
 
     Raises:
         HostError: it cannot be written.
     """
-    known = set(_lines(target))
-    added = {line: None for folder in folders for line in _lines(folder) if line not in known}
-    if added:
-        with Log(target) as log:
-            log.add(b"\n".join(sorted(added, key=_time)))
-
-
-def _lines(folder: Path) -> list[bytes]:
-    """The whole lines of a folder's log; none where it has none."""
-    try:
-        content = (folder / NAME).read_bytes()
-    except OSError:
-        return []
-    return [line for line in content.splitlines() if line.startswith(b"{") and line.endswith(b"}")]
-
-
-def _time(line: Any) -> float:
-    try:
-        return datetime.strptime(json.loads(line)["time"], _TIME).timestamp()
-    except (ValueError, KeyError, TypeError):
-        return 0.0
+    line = {"ledger": FORMAT, "joined": [str(folder) for folder in dict.fromkeys(folders)]}
+    with atomic_write(output / FOLDER / "joined.jsonl") as stream:
+        stream.write(json.dumps(line).encode() + b"\n")

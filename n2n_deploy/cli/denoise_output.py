@@ -40,7 +40,7 @@ class Bar:
 
     def update(self, event: Any) -> None:
         """Take a `Progress` of the batch."""
-        from n2n_deploy.batch.plan import Status
+        from n2n_deploy.batch.status import Status
 
         if event.outcome is None:
             self._total += len(event.plan.with_status(Status.PENDING))
@@ -70,7 +70,7 @@ class Bar:
 def print_dry_run(request: "Request", *, as_json: bool) -> NoReturn:
     """Print what a run would do, and end with the exit code that it would end with."""
     from n2n_deploy.batch.dry_run import forecast
-    from n2n_deploy.batch.plan import Status
+    from n2n_deploy.batch.status import Status
 
     found = forecast(request)
     if as_json:

@@ -23,6 +23,7 @@ class MicrographTable:
         micrographs: one for each row, in order; `micrographs[row].row == row`.
         problems: why a row cannot be used, by row; missing files are not looked for.
         project: folder that relative names start at.
+        document: the STAR file; None where MRC files were given.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class MicrographTable:
         self.micrographs = micrographs
         self.problems = problems
         self.project = project
-        self._document = document
+        self.document = document
 
     def __len__(self) -> int:
         return len(self.micrographs)
@@ -78,12 +79,12 @@ class MicrographTable:
                 `rlnCtfDataArePhaseFlipped` (in the optics groups, or in the rows before RELION 3.1); what was
                 flipped before stays so. None leaves the label as it is.
         """
-        rows = [row for row in range(len(self.micrographs)) if row in names]
-        if self._document is None:
+        rows = sorted(names)
+        if self.document is None:
             document = StarDocument(self.project, make_table(self.micrographs, names))
             table, groups = micrograph_table(document)
         else:
-            document = self._document.copy()
+            document = self.document.copy()
             table, groups = micrograph_table(document)
             document.keep_rows(table, rows)
             document.set_column(table, NAME, {index: names[row] for index, row in enumerate(rows)})

@@ -131,8 +131,11 @@ def listed(path: Path) -> list[str]:
     return sorted(Path(name).name for name in names)
 
 
-def log(out: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+def ledger(out: Path) -> list[dict[str, object]]:
+    """The lines on micrographs in all files of a ledger, with the file's name; every line must be whole JSON."""
+    files = {path.name: path.read_text().splitlines() for path in (out / "ledger").glob("*.jsonl")}
+    lines = [json.loads(line) | {"run": name} for name, content in files.items() for line in content]
+    return [line for line in lines if "micrograph" in line]
 
 
 def after(finished: int, act: Callable[[], object]) -> Callable[[Progress], None]:

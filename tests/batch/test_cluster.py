@@ -1,6 +1,5 @@
 """Batches spread over worker processes by Dask: the same results, whatever happens to a worker."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import mrcfile
 import numpy as np
@@ -23,7 +21,7 @@ from n2n_deploy.batch.denoise import Progress
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.request import Request
 
-from .conftest import MakeBundle, MakeTable, band_limited
+from .conftest import MakeBundle, MakeTable, band_limited, ledger
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
 
@@ -61,7 +59,7 @@ def test_processes_do_a_batch_although_one_is_killed(
     assert killed
     assert (summary.denoised, list(summary.failures)) == (59, ["job/mics/m7.mrc"])
     (tmp_path / "job" / "mics" / "m7.mrc").unlink()
-    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    lines = ledger(tmp_path / "out")
     assert sorted(line["micrograph"] for line in lines) == sorted(f"job/mics/m{number}.mrc" for number in range(60))
     assert all(line["host"] for line in lines if line["status"] == "denoised")
     names = starfile.read(tmp_path / "out" / "denoised.star")["micrographs"]["rlnMicrographName"]
@@ -91,7 +89,7 @@ def test_a_job_that_kills_its_workers_costs_itself_and_the_list_stays_here(
     dask = pytest.importorskip("dask")
     request = Request.open(table(30), identity_bundle(), tmp_path / "out", PLAIN)
     records = request.read()
-    plan = request.plan(records.micrographs, records, request.mirror(records))
+    plan = request.plan(records.micrographs, records, request.layout(records, request.ledger()))
     taken = 0
 
     def jobs() -> Iterator[Job]:
@@ -104,9 +102,9 @@ def test_a_job_that_kills_its_workers_costs_itself_and_the_list_stays_here(
         "local:2",
         request.bundle,
         PLAIN,
-        SimpleNamespace(keep=fatal),
+        fatal,  # type: ignore[arg-type]
         logs=tmp_path,
-        say=said.append,  # type: ignore[arg-type]
+        say=said.append,
     )
     outcomes = []
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}), workers:

@@ -16,10 +16,10 @@ import starfile
 
 from n2n_deploy import DenoiseOptions, HostError, UsageError, denoise
 from n2n_deploy.batch.dry_run import forecast
-from n2n_deploy.batch.plan import Status
 from n2n_deploy.batch.request import Request
+from n2n_deploy.batch.status import Status
 
-from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited
+from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited, ledger
 
 
 def test_identity_network_gives_the_input_back(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
@@ -121,8 +121,7 @@ def test_a_bad_file_costs_itself(kind: str, table: MakeTable, identity_bundle: M
     assert sorted(path.name for path in (tmp_path / "out" / "job" / "mics").iterdir()) == ["m0.mrc", "m2.mrc"]
     failed = starfile.read(tmp_path / "out" / "failed.star", always_dict=True)["micrographs"]
     assert list(failed["rlnMicrographName"]) == ["job/mics/m1.mrc"]
-    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    assert sorted(line["status"] for line in lines) in (
+    assert sorted(line["status"] for line in ledger(tmp_path / "out")) in (
         ["denoised", "denoised", "failed"],
         ["denoised", "denoised", "refused"],
     )
@@ -191,7 +190,7 @@ def test_outputs_of_other_work_are_not_taken_for_ours(
 ) -> None:
     source, bundle = table(), identity_bundle()
     denoise(source, bundle, tmp_path / "out")
-    with pytest.raises(UsageError, match="3 outputs are already there"):
+    with pytest.raises(UsageError, match="3 outputs already exist"):
         denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(lowpass=20.0))
     summary = denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(lowpass=20.0, on_exists="overwrite"))
     assert summary.denoised == 3

@@ -13,6 +13,7 @@ import pytest
 
 from n2n_deploy import DenoiseOptions, Denoiser, Optics, denoise
 from n2n_deploy.batch import micrograph_job
+from n2n_deploy.batch.ledger_writer import LedgerWriter
 from n2n_deploy.core.errors import HostError
 
 from .conftest import MakeBundle, MakeTable, after, band_limited, listed, start
@@ -82,13 +83,28 @@ def test_a_disk_that_fills_up(table: MakeTable, identity_bundle: MakeBundle, sma
     assert (again.denoised + again.already_done, again.exit_code) == (3, 0)
 
 
-def test_a_log_without_room_stops_no_work(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+@pytest.mark.parametrize("trouble", ["a file where the folder should be", "no space"])
+def test_run_goes_on_without_a_ledger_that_cannot_be_written(
+    trouble: str, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, bundle, out, said = table(3), identity_bundle(), tmp_path / "out", []
     out.mkdir()
-    (out / "log.jsonl").symlink_to("/dev/full")
-    summary = denoise(table(3), identity_bundle(), out, options=ONE_LANE)
-    assert (summary.denoised, summary.exit_code) == (3, 0)
-    assert json.loads((out / "summary.json").read_text())["denoised"] == 3
+    if trouble == "no space":
+        monkeypatch.setattr(LedgerWriter, "_open", lambda _: os.open("/dev/full", os.O_WRONLY))
+    else:
+        (out / "ledger").write_text(trouble)
+    summary = denoise(source, bundle, out, options=ONE_LANE, say=said.append)
+    assert (summary.denoised, summary.listed, summary.exit_code) == (3, 3, 0)
+    assert listed(out / "denoised.star") == ["m0.mrc", "m1.mrc", "m2.mrc"]
+    told = json.loads((out / "summary.json").read_text())
+    assert told["denoised"] == 3
+    (note,) = told["notes"]["ledger"]
+    assert str(out / "ledger") in note
+    assert "the run goes on without the ledger" in note
+    assert len([line for line in said if "the run goes on without the ledger" in line]) == 1
+    # The labels in the outputs say what is done.
+    again = denoise(source, bundle, out, options=ONE_LANE)
+    assert (again.denoised, again.already_done, again.listed, again.exit_code) == (0, 3, 3, 0)
 
 
 def test_a_disk_that_turns_read_only(table: MakeTable, identity_bundle: MakeBundle, small_disk: Path) -> None:

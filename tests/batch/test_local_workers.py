@@ -14,8 +14,9 @@ import pytest
 
 from n2n_deploy import denoise
 from n2n_deploy.batch import local_workers
-from n2n_deploy.batch.lanes import Waiting, run_lanes, seat
+from n2n_deploy.batch.lanes import run_lanes, seat
 from n2n_deploy.batch.options import DenoiseOptions
+from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.denoiser.denoised import Denoised
@@ -124,9 +125,9 @@ def test_less_memory_than_asked_lanes_need_is_said_and_kept_to(
 def test_what_replaces_a_stalled_lane_takes_its_seat() -> None:
     release, seats = threading.Event(), []
 
-    def work(item: int, waiting: Waiting) -> int:
+    def work(item: int) -> int:
         if item == 0:
-            with waiting("stalling"):
+            with waiting_for("stalling"):
                 release.wait(5)
         time.sleep(0.02)
         seats.append(seat())

@@ -78,9 +78,9 @@ def test_memory_for_one_micrograph_at_a_time_is_enough(
     assert (summary.denoised, summary.exit_code) == (9, 0)
     # Each time a lane fewer goes on, so that at most three and then two are refused.
     assert 1 <= crowd.refused <= 5
-    again = [notes for notes in summary.notes.values() if "memory ran short at first; it was done again" in notes[-1]]
+    again = [notes for notes in summary.notes.values() if "out of memory at first; done again alone" in notes[-1]]
     assert len(again) == crowd.refused
-    assert "from now on: 1" in said[-1]
+    assert "continuing with 1 lanes" in said[-1]
     for number in range(9):
         name = f"job/mics/m{number}.mrc"
         np.testing.assert_array_equal(mrcfile.read(tmp_path / "out" / name), mrcfile.read(tmp_path / "calm" / name))
@@ -100,7 +100,7 @@ def test_memory_that_is_short_for_one_alone_costs_it(
     monkeypatch.setattr(micrograph_job, "read_mrc", short)
     summary = denoise(table(5), identity_bundle(), tmp_path / "out", options=DenoiseOptions(report=False, lanes=2))
     assert (summary.denoised, list(summary.failures), len(tried)) == (4, ["job/mics/m1.mrc"], 2)
-    assert "memory ran short with nothing else in hand: Unable" in summary.failures["job/mics/m1.mrc"]
+    assert "out of memory with no other micrograph in progress: Unable" in summary.failures["job/mics/m1.mrc"]
 
 
 LIMITED = """

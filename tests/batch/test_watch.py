@@ -19,7 +19,7 @@ from n2n_deploy.batch.request import Request
 from n2n_deploy.batch.watch import watch
 from n2n_deploy.denoiser import denoiser
 
-from .conftest import STAR, MakeBundle, MakeTable, band_limited
+from .conftest import STAR, MakeBundle, MakeTable, band_limited, ledger
 
 PLAIN = DenoiseOptions(report=False, lanes=1)
 
@@ -72,8 +72,8 @@ def test_a_table_that_grows_is_followed(
     assert names(out / "denoised.star") == [f"m{number}.mrc" for number in range(8)]
     assert listed_meanwhile[-1] >= 1
     assert len(opened) == 1
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert len([line for line in log if line["status"] == "denoised"]) == 8
+    assert len([line for line in ledger(out) if line["status"] == "denoised"]) == 8
+    assert len(list((out / "ledger" / "tables").iterdir())) == 1, "only the last table is kept, which has all rows"
 
 
 def test_a_folder_is_followed_and_spoilt_files_are_tried_again(

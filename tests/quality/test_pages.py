@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.denoise import denoise
+from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.evaluation.evaluate import QUANTITIES
 from n2n_deploy.evaluation.run import run_evaluation
 from n2n_deploy.simulate import simulate
