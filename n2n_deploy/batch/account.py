@@ -151,7 +151,7 @@ class Account:
         @waiting_for(f"writing to {output / FOLDER}")
         def write() -> None:
             source.keep(output)
-            if before is not None and before.file != source.file and source.rows.keys() >= before.rows.keys():
+            if before is not None and before.file != source.file and source.first_row.keys() >= before.first_row.keys():
                 before.remove(output)
 
         try:

@@ -132,7 +132,7 @@ class LocalWorkers(Closing):
             lanes = min(len(seats), self._most_lanes)
             if lanes > len(self._denoisers):
                 self._most_lanes = lanes - 1
-                self._say(f"out of memory; continuing with {self._most_lanes} lanes")
+                self._say(f"out of memory; continuing with {self._most_lanes} lane{'s' * (lanes > 2)}")
 
     def _plan(self, jobs: list[Job]) -> list[Denoiser]:
         """Budget the memory, tell how, and return the denoiser of each lane, one GPU after the other in turn.

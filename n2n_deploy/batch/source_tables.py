@@ -59,11 +59,20 @@ class SourceTable:
                 stream.write(content)
 
     @cached_property
-    def rows(self) -> dict[str, list[int]]:
-        """Rows by name; names of usable micrographs have one."""
+    def first_row(self) -> dict[str, int]:
+        """Row by name; the first of them if a name is repeated."""
+        return {name: row for row, name in reversed([*enumerate(self.names)])}
+
+    def rows(self, name: str) -> list[int]:
+        """Return all rows with a name; repeated ones were refused."""
+        return [self.first_row[name], *self._repeated.get(name, ())]
+
+    @cached_property
+    def _repeated(self) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
         for row, name in enumerate(self.names):
-            found.setdefault(name, []).append(row)
+            if self.first_row[name] != row:
+                found.setdefault(name, []).append(row)
         return found
 
     def remove(self, output: Path) -> None:
@@ -81,7 +90,7 @@ class SourceTable:
 
     def row(self, name: str) -> Row:
         """Return what the table says of a micrograph: values by label, its optics group by content."""
-        row = self.rows[name][0]
+        row = self.first_row[name]
         if self._table.document is None:
             return {"optics": self._table.micrographs[row].optics}
         values: dict[str, object] = {label: column[row] for label, column in self._columns.items()}
@@ -93,7 +102,7 @@ class SourceTable:
         """Return the mean defocus of a micrograph in µm; None if the table does not say it."""
         if self._table.document is None or not all(label in self._columns for label in _DEFOCUS):
             return None
-        row = self.rows[name][0]
+        row = self.first_row[name]
         try:
             value = sum(float(self._columns[label][row]) for label in _DEFOCUS) / 2e4
         except ValueError:

@@ -1,6 +1,6 @@
 """`denoised.star` and `failed.star`: rows of the source tables, chosen by what the ledger says."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +68,7 @@ def _finished(standing: Standing) -> list[StarDocument]:
             continue  # another name of the same file
         taken.add(output)
         rows = chosen.setdefault((number, record.run.header["phase_flipped"]), {})
-        for row in standing.sources[number].rows[name]:
-            rows[row] = prefixes[number] + output
+        rows[standing.sources[number].first_row[name]] = prefixes[number] + output
     return [standing.sources[number].select(rows, phase_flipped=flipped) for (number, flipped), rows in chosen.items()]
 
 
@@ -78,30 +77,28 @@ def _failed(standing: Standing) -> list[StarDocument]:
     chosen: dict[int, dict[int, str]] = {}
     for name, record, number in _rows(standing):
         if record.status in UNUSABLE:
-            chosen.setdefault(number, {}).update(dict.fromkeys(standing.sources[number].rows[name], name))
+            chosen.setdefault(number, {}).update(dict.fromkeys(standing.sources[number].rows(name), name))
     return [standing.sources[number].select(rows) for number, rows in chosen.items()]
 
 
-def _rows(standing: Standing) -> list[tuple[str, Record, int]]:
-    """Return name, record and number of the source table of each micrograph, in the order of the tables.
+def _rows(standing: Standing) -> Iterator[tuple[str, Record, int]]:
+    """Yield name, record and number of the source table of each micrograph, in the order of the tables.
 
     A row is taken from the largest table that says of it what the run's own table said, so that a table of a few
     micrographs, such as failed.star, does not take them out of their order.
     """
     numbers = {source.file: number for number, source in enumerate(standing.sources)}
-    found = []
     for name, source in standing.names():
         record = standing.record(name)
         if record is None or source is None:
             continue
         number = numbers[source.file]
         own = numbers.get(record.table.file) if record.table else None
-        if own is not None and own != number and name in standing.sources[own].rows:
+        if own is not None and own != number and name in standing.sources[own].first_row:
             expected = standing.sources[own].row(name)
-            candidates = (index for index, each in enumerate(standing.sources) if name in each.rows)
+            candidates = (index for index, each in enumerate(standing.sources) if name in each.first_row)
             number = next(index for index in candidates if standing.sources[index].row(name) == expected)
-        found.append((name, record, number))
-    return found
+        yield name, record, number
 
 
 def _prefix(source: SourceTable, output: Path) -> str:

@@ -147,7 +147,7 @@ def denoise_command(
         typer.Option(
             "--shard",
             metavar="I/N",
-            help="Do the I-th of N parts of the table, for job arrays; n2n-deploy merge-results joins the accounts.",
+            help="Do part I of N of the table, for job arrays; n2n-deploy merge-results then writes tables and report.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -200,9 +200,9 @@ def denoise_command(
     [bold]n2n-deploy denoise micrographs.star model.n2n -o Denoised[/]
 
     Writes one MRC per micrograph under the output folder with the input's size, pixel size and grey scale,
-    [bold]denoised.star[/] with every column of the input table, [bold]failed.star[/] with what could not be done,
-    log.jsonl, summary.json and [bold]report.html[/]. A file that cannot be used costs that file alone. Run the same
-    command again to go on after an interruption.
+    [bold]denoised.star[/] with every column of the input table, [bold]failed.star[/] with the micrographs that failed,
+    summary.json, [bold]report.html[/] and the ledger that these are made of. A micrograph that fails is recorded and
+    skipped. Run the same command again to go on after an interruption.
     """
     del config
     from n2n_deploy.batch.denoise import run_request

@@ -125,5 +125,7 @@ def print_summary(summary: "Summary") -> None:
     if summary.report:
         table.add_row("report", str(summary.report))
     out.print(table)
-    if summary.failures:
-        out.print(f"what failed, with reasons: {summary.output / 'failed.star'} and {summary.output / 'log.jsonl'}")
+    if summary.run["shard"]:
+        out.print(f"when all shards have ended: n2n-deploy merge-results {summary.output}")
+    elif summary.failures:
+        out.print(f"failed: {summary.output / 'failed.star'}; reasons: {summary.output / 'summary.json'}")

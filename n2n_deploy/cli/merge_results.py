@@ -1,4 +1,4 @@
-"""`n2n-deploy merge-results`: the accounts of a job array's shards made one."""
+"""`n2n-deploy merge-results`: tables, summary and report of all shards of a job array."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,19 +15,17 @@ def merge_results_command(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", help="Where the joined account goes; by default the folder, where one is given."
-        ),
+        typer.Option("--output", "-o", help="Where tables and report go; by default the folder, if only one is given."),
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Join the tables, logs and reports of shards.
+    """Write the tables and the report of shards, or of several output folders.
 
     [bold]n2n-deploy merge-results Denoised[/]
 
-    Writes [bold]denoised.star[/], failed.star, log.jsonl, summary.json and [bold]report.html[/] of all shards. Exit
-    code 0 where every shard has ended and every micrograph has its output, otherwise 1.
+    Writes [bold]denoised.star[/], failed.star, summary.json and [bold]report.html[/]. Exit code 0 if every shard has
+    ended and every micrograph has its output, otherwise 1.
     """
     del config
     from n2n_deploy.batch.merge import merge_results
