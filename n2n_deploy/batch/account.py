@@ -128,8 +128,7 @@ class Account:
             with waiting_for(f"reading the ledger of {output}"):
                 self._ledger.refresh()
                 tables = {self._source.file: self._source} if self._source else {}
-                verified = dict.fromkeys(self._verified)
-                own = Standing(self._ledger, self._layout, self._run, verified, tables)
+                own = Standing(self._ledger, self._layout, self._run, self._verified, tables)
                 summary = summarise(output, [own], [self._run], self._planned)
                 others = joined(self._ledger)
             if self._problem or self._writer.problem:

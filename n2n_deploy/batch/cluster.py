@@ -56,8 +56,7 @@ class ClusterWorkers:
             directives come from Dask's own configuration (`~/.config/dask/jobqueue.yaml`, or variables such as
             DASK_JOBQUEUE__SLURM__QUEUE); cores are by default the lanes.
         bundle: the model; its file must be readable on every worker.
-        options: of the run; each worker process has `options.lanes_here` lanes; one that was started separately has as
-            many as its threads.
+        options: of the run; a worker has `options.lanes_here` lanes, or its threads if it was started separately.
         draw: draws what the report shows; None if there is no report.
         logs: folder for the logs of SLURM's jobs.
         say: told the dashboard's address.

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from n2n_deploy.batch.status import FINISHED, Status
+from n2n_deploy.batch.status import Status
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.report.entries import MicrographEntry
 
@@ -139,7 +139,6 @@ class Ledger:
         self.records: dict[str, Record] = {}
         self.joined: list[Path] = []
         self.latest = 0.0
-        self._finished: dict[str, Record] = {}
         self._entries: dict[str, _Place] = {}
         self._by_path: dict[Path, Run] = {}
 
@@ -171,20 +170,8 @@ class Ledger:
         """Take a line of a micrograph; lines may come in any order."""
         self.latest = max(self.latest, record.time)
         before = self.records.get(record.name)
-        older, newer = (record, before) if before and before.time > record.time else (before, record)
-        self.records[record.name] = newer
-        if newer.status in FINISHED:
-            self._finished.pop(record.name, None)
-        elif older is not None and older.status in FINISHED:
-            self._finished[record.name] = older
-
-    def finished_earlier(self, record: Record) -> Record | None:
-        """Return the line that says that a micrograph without output was finished with the same work, if there is one.
-
-        Two runs at once may do the same micrograph; the label in its output decides.
-        """
-        earlier = self._finished.get(record.name)
-        return earlier if earlier is not None and earlier.work == record.work else None
+        if before is None or before.time <= record.time:
+            self.records[record.name] = record
 
     def add_entry(self, name: str, work: str, path: Path, offset: int, size: int) -> None:
         """Take note of where an entry of the report lies."""

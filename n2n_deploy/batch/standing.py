@@ -1,7 +1,8 @@
 """Where each micrograph of an output folder stands now: the ledger, the tables it names, and the outputs that exist."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +20,7 @@ class Standing:
         ledger: of the output folder.
         layout: where outputs go.
         run: the run that tells of itself; None to tell of all runs alike.
-        verified: statuses that the run has found itself, by name; their outputs are not looked for again.
+        verified: names of the micrographs whose outputs the run has found itself.
         tables: tables that are in memory, by the name of their copy.
 
     Attributes:
@@ -31,14 +32,14 @@ class Standing:
         ledger: Ledger,
         layout: OutputLayout,
         run: Run | None = None,
-        verified: Mapping[str, object] | None = None,
+        verified: Container[str] = (),
         tables: Mapping[str, SourceTable] | None = None,
     ) -> None:
         self.ledger = ledger
         self.layout = layout
         self.run = run
         self.sources = read_sources(ledger, tables or {})
-        self._verified = verified or {}
+        self._verified = verified
         self._files = cache(_files)
 
     @classmethod
@@ -57,14 +58,13 @@ class Standing:
         record = self.ledger.records.get(name)
         if record is None:
             return None
-        if record.status not in FINISHED:
-            earlier = self.ledger.finished_earlier(record)
-            if earlier is not None and output_status(self.layout(name), record.work)[0] is Status.DONE:
-                return earlier
-            return record
-        if record.run is self.run or name in self._verified or self._exists(self.layout.relative(name)):
-            return record
-        return None
+        if record.status in FINISHED:
+            trusted = record.run is self.run or name in self._verified
+            return record if trusted or self._exists(name) else None
+        # Another run may have done it at the same time; the label in the output decides.
+        if record.work and self._exists(name) and output_status(self.layout(name), record.work)[0] is Status.DONE:
+            return replace(record, status=Status.DONE, reason="")
+        return record
 
     def status(self, record: Record | None) -> Status:
         """Return a status as the run sees it: what another run denoised was done before."""
@@ -97,9 +97,9 @@ class Standing:
                         marks[first:past] = b"\1" * (past - first)
         return marks
 
-    def _exists(self, relative: str) -> bool:
-        folder, _, name = relative.rpartition("/")
-        return name in self._files(self.layout.output / folder)
+    def _exists(self, name: str) -> bool:
+        folder, _, file = self.layout.relative(name).rpartition("/")
+        return file in self._files(self.layout.output / folder)
 
 
 def joined(ledger: Ledger) -> list[Standing]:

@@ -1,4 +1,4 @@
-"""A bundle whose network returns its input: what a batch then writes is known from the input alone; and its account."""
+"""Test data of the batch: a bundle with an identity network, so that outputs are known; a table; readers of results."""
 
 import json
 import os

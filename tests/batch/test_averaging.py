@@ -1,4 +1,4 @@
-"""Averaging over views and over halves in a batch: grey levels, noise, refusals, and what makes it other work."""
+"""Averaging over views and over halves in a batch: grey levels, noise, refusals, work hash."""
 
 import json
 import tracemalloc
@@ -81,7 +81,7 @@ def test_halves_of_another_shape_are_refused(identity_bundle: MakeBundle) -> Non
         denoiser.denoise(even + odd, OPTICS, None, halves=(even, odd[:100]))
 
 
-def test_a_batch_averages_halves_and_refuses_rows_without(
+def test_batch_averages_halves_and_refuses_rows_without_them(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source = table(3)
@@ -104,13 +104,13 @@ def test_a_batch_averages_halves_and_refuses_rows_without(
     assert len(starfile.read(summary.table)["micrographs"]) == 2
 
 
-def test_a_table_without_halves_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_table_without_halves_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="suffixes"):
         denoise(table(1), identity_bundle(), tmp_path / "out", options=DenoiseOptions(average_halves=True))
 
 
 @pytest.mark.parametrize("change", [{"augment": True}, {"average_halves": True}])
-def test_averaging_is_other_work(
+def test_averaging_changes_the_work_hash(
     change: dict[str, bool], table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source, bundle = table(1), identity_bundle()
@@ -120,7 +120,7 @@ def test_averaging_is_other_work(
         denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(**change), suffixes=("DW", "EVN", "ODD"))
 
 
-def test_a_changed_half_is_new_work(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_changed_half_is_denoised_again(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle, options = table(2), identity_bundle(), DenoiseOptions(average_halves=True, on_exists="overwrite")
     add_halves(tmp_path, 2)
     suffixes = ("DW", "EVN", "ODD")
@@ -131,7 +131,7 @@ def test_a_changed_half_is_new_work(table: MakeTable, identity_bundle: MakeBundl
     assert (summary.denoised, summary.already_done) == (1, 1)
 
 
-def test_what_the_halves_say_is_told_with_each_micrograph(identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_report_entry_has_snr_measured_from_the_halves(identity_bundle: MakeBundle, tmp_path: Path) -> None:
     """The law: two halves S + N correlate by SNR/(1 + SNR); what returns its input errs by N, and by nothing alike."""
     job = a_job(tmp_path)
 
@@ -179,7 +179,7 @@ def test_what_the_halves_say_is_told_with_each_micrograph(identity_bundle: MakeB
 
 
 @pytest.mark.parametrize("pixel_size", [4.0, 1.0])
-def test_halves_are_measured_within_the_memory_that_is_planned(
+def test_halves_are_measured_within_the_memory_budget(
     pixel_size: float, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     shape, rng, job = (704, 640), np.random.default_rng(0), a_job(tmp_path)

@@ -1,4 +1,4 @@
-"""Batches spread over worker processes by Dask: the same results, whatever happens to a worker."""
+"""Batches distributed over worker processes by Dask give the same results, whatever happens to a worker."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def check_outputs(out: Path, count: int) -> None:
     assert len(starfile.read(out / "denoised.star", always_dict=True)["micrographs"]) == count
 
 
-def test_processes_do_a_batch_although_one_is_killed(
+def test_batch_is_complete_although_a_worker_is_killed(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source, bundle = table(60), identity_bundle()
@@ -67,7 +67,9 @@ def test_processes_do_a_batch_although_one_is_killed(
     assert not workers()
 
 
-def test_an_address_is_joined_and_left_running(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_running_scheduler_is_used_and_left_running(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
     source, bundle = table(6), identity_bundle()
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=":0"
@@ -78,7 +80,7 @@ def test_an_address_is_joined_and_left_running(table: MakeTable, identity_bundle
     check_outputs(tmp_path / "out", 6)
 
 
-def test_a_job_that_kills_its_workers_costs_itself_and_the_list_stays_here(
+def test_job_that_kills_its_workers_fails_alone_and_jobs_are_submitted_a_few_at_a_time(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     def fatal(job: Job, *_: object) -> None:
@@ -118,14 +120,14 @@ def test_a_job_that_kills_its_workers_costs_itself_and_the_list_stays_here(
     assert len(outcomes) == 30
 
 
-def test_a_spec_that_means_nothing_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_invalid_cluster_spec_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     for spec in ("local", "local:0", "8", "http://x"):
         with pytest.raises(UsageError, match="expected local:N"):
             denoise(table(1) if spec == "local" else tmp_path / "micrographs.star", identity_bundle(), tmp_path / "out",
                     options=PLAIN, cluster=spec)  # fmt: skip
 
 
-def test_a_slurm_that_refuses_its_jobs_is_told_of_at_once(
+def test_rejection_by_slurm_is_reported_at_once(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "bin" / "sbatch"
@@ -140,7 +142,7 @@ def test_a_slurm_that_refuses_its_jobs_is_told_of_at_once(
     assert "\n" not in str(told.value)
 
 
-def test_control_c_reaches_every_process_and_ends_the_run_in_order(
+def test_ctrl_c_to_all_processes_ends_the_run_cleanly(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "n2n_deploy", "denoise", table(300), identity_bundle(), "-o", tmp_path / "out",

@@ -1,4 +1,4 @@
-"""What a run would do, said without doing it."""
+"""A dry run tells what the run then does, and writes nothing."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable
 PLAIN = DenoiseOptions(report=False, lanes=1)
 
 
-def test_a_forecast_is_what_the_run_then_does(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_forecast_agrees_with_the_run(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle, out = table(6), identity_bundle(), tmp_path / "out"
     denoise(source, bundle, out, options=PLAIN, shard=Shard(1, 3))
     os.truncate(tmp_path / "job" / "mics" / "m5.mrc", 3000)
@@ -39,7 +39,7 @@ def test_a_forecast_is_what_the_run_then_does(table: MakeTable, identity_bundle:
     assert written == 5 * (1024 + 4 * SHAPE[0] * SHAPE[1])
 
 
-def test_what_would_stop_the_run_is_told_with_its_exit_code(
+def test_forecast_tells_what_would_stop_the_run_and_the_exit_code(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, bundle = table(2), identity_bundle()
@@ -50,7 +50,7 @@ def test_what_would_stop_the_run_is_told_with_its_exit_code(
     assert "make room" in str(found.obstacle)
 
 
-def test_a_dry_run_on_the_command_line(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_dry_run_on_the_command_line(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "n2n_deploy", "denoise", table(2), identity_bundle(), "-o", tmp_path / "out"]
     run = [*map(str, command), "--dry-run"]
     shown = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)

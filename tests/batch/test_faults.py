@@ -1,4 +1,4 @@
-"""What may go wrong during a run, and what it costs: the file concerned, and nothing else."""
+"""Faults during a run: each fails the micrograph concerned and nothing else."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ONE_LANE = DenoiseOptions(report=False, lanes=1)
 
 
 @pytest.mark.parametrize("death", [SystemExit(3), KeyboardInterrupt(), MemoryError(), ValueError("odd\nlines")])
-def test_a_lane_that_dies_costs_its_file(
+def test_exception_in_a_lane_fails_one_micrograph(
     death: BaseException, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = micrograph_job.read_mrc
@@ -69,7 +69,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_disk_that_fills_up(table: MakeTable, identity_bundle: MakeBundle, small_disk: Path) -> None:
+def test_disk_fills_up(table: MakeTable, identity_bundle: MakeBundle, small_disk: Path) -> None:
     source, bundle = table(3), identity_bundle()
     # Each output takes 179 kB: there is room for all of them when the run begins, and not when it goes on.
     fill = after(1, lambda: (small_disk / "others.bin").write_bytes(bytes(600_000)))
@@ -107,7 +107,7 @@ def test_run_goes_on_without_a_ledger_that_cannot_be_written(
     assert (again.denoised, again.already_done, again.listed, again.exit_code) == (0, 3, 3, 0)
 
 
-def test_a_disk_that_turns_read_only(table: MakeTable, identity_bundle: MakeBundle, small_disk: Path) -> None:
+def test_disk_turns_read_only(table: MakeTable, identity_bundle: MakeBundle, small_disk: Path) -> None:
     source, bundle, out = table(3), identity_bundle(), small_disk / "out"
 
     def lost() -> None:
@@ -126,7 +126,7 @@ def test_a_disk_that_turns_read_only(table: MakeTable, identity_bundle: MakeBund
     assert (again.listed, again.exit_code) == (3, 0)
 
 
-def test_a_bundle_replaced_during_the_run_is_not_mixed_in(
+def test_bundle_replaced_during_the_run_is_not_used(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     bundle, other = identity_bundle(), identity_bundle("other.n2n", max_resolution=20.0)
@@ -176,7 +176,7 @@ class Stingy:
         pass
 
 
-def test_a_network_that_runs_out_of_memory_goes_on_in_smaller_tiles(identity_bundle: MakeBundle) -> None:
+def test_network_out_of_memory_continues_with_smaller_tiles(identity_bundle: MakeBundle) -> None:
     session = Stingy(24 * 64)
     image = band_limited(0)
     with Denoiser(identity_bundle(), session=session) as denoiser:  # type: ignore[arg-type]
@@ -192,7 +192,7 @@ def test_a_network_that_runs_out_of_memory_goes_on_in_smaller_tiles(identity_bun
         denoiser.denoise(image, Optics(2.0))
 
 
-def test_what_failed_is_tried_again_by_itself(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_failed_star_as_input_retries_the_failed(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     """The output folder lies outside the project, and names are absolute: outputs keep their places."""
     source, bundle, out = table(4), identity_bundle(), tmp_path / "elsewhere" / "out"
     text = source.read_text().replace("job/mics/", f"{tmp_path}/job/mics/")
@@ -211,9 +211,7 @@ def test_what_failed_is_tried_again_by_itself(table: MakeTable, identity_bundle:
     assert (third.denoised, third.already_done, third.listed) == (0, 4, 4)
 
 
-def test_the_environment_of_a_failed_batch_is_told_by_its_exit_code(
-    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
-) -> None:
+def test_missing_gpu_has_exit_code_3(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle = table(2), identity_bundle()
     process = start(source, bundle, tmp_path / "out", "--device", "cuda:99")
     _, err = process.communicate(timeout=120)

@@ -23,7 +23,7 @@ def wait_for(out: Path, count: int) -> None:
         time.sleep(0.002)
 
 
-def test_killed_at_any_moment_a_run_goes_on(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_run_resumes_after_kills(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle, out = table(200), identity_bundle(), tmp_path / "out"
     for count in (0, 1, 40, 90):
         process = start(source, bundle, out, "--lanes", 2)
@@ -42,7 +42,7 @@ def test_killed_at_any_moment_a_run_goes_on(table: MakeTable, identity_bundle: M
     assert len({line["micrograph"] for line in ledger(out)}) >= 200 - 2 * 4
 
 
-def test_killed_while_it_writes_a_run_goes_on(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_run_resumes_after_kills_while_writing(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     """What a killed run was writing is cut short, as a power failure may leave it: it is never taken for an output."""
     rng = np.random.default_rng(0)
     count = 16
@@ -101,7 +101,7 @@ def test_two_runs_on_one_folder_lose_nothing(table: MakeTable, identity_bundle: 
     }
 
 
-def test_a_second_signal_does_not_wait(
+def test_second_signal_does_not_wait(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
     source, bundle, out = table(4), identity_bundle(), tmp_path / "out"

@@ -123,7 +123,7 @@ def test_two_processes_write_at_once_and_another_reads(tmp_path: Path) -> None:
     assert len(ledger.runs) == 2
 
 
-def test_new_lines_are_later_than_those_of_a_node_whose_clock_is_ahead(tmp_path: Path) -> None:
+def test_new_lines_are_later_than_those_of_a_node_with_a_fast_clock(tmp_path: Path) -> None:
     ahead = time.time() + 3600
     write(tmp_path, "a-1-1.jsonl", header(), line("m0", "denoised", 1) | {"time": "2999-01-01T00:00:00.000000+00:00"})
     assert now(Ledger.read(tmp_path)) > ahead
@@ -139,9 +139,7 @@ def test_output_that_was_taken_away_is_not_finished(tmp_path: Path) -> None:
     assert standing.record("a/m1.mrc") is not None
 
 
-def test_ledger_on_a_file_system_that_hangs_is_reported_and_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hanging_ledger_is_reported_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that nobody empties takes 64 kB, and then no more."""
     taken, given = os.pipe()
     monkeypatch.setattr(LedgerWriter, "_open", lambda _: given)

@@ -1,4 +1,4 @@
-"""Memory that runs short outside the network, although it was planned: others take it, or a plan was wrong."""
+"""Memory that runs out outside the network in spite of the budget: the micrograph is tried again alone."""
 
 import os
 import subprocess
@@ -60,7 +60,7 @@ CUFFT = RuntimeError("CUFFT_ALLOC_FAILED")
         (micrograph_job, "write_mrc", MemoryError("2 GB")),
     ],
 )
-def test_memory_for_one_micrograph_at_a_time_is_enough(
+def test_batch_completes_with_memory_for_one_micrograph(
     place: object,
     stage: str,
     error: Exception,
@@ -86,7 +86,7 @@ def test_memory_for_one_micrograph_at_a_time_is_enough(
         np.testing.assert_array_equal(mrcfile.read(tmp_path / "out" / name), mrcfile.read(tmp_path / "calm" / name))
 
 
-def test_memory_that_is_short_for_one_alone_costs_it(
+def test_micrograph_that_does_not_fit_alone_fails(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, tried = micrograph_job.read_mrc, []
@@ -121,7 +121,7 @@ sys.exit(summary.exit_code)
 """
 
 
-def test_an_address_space_for_one_micrograph_at_a_time_is_enough(identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_batch_completes_in_an_address_space_for_one_micrograph(identity_bundle: MakeBundle, tmp_path: Path) -> None:
     """For real: the process is not given the memory that four lanes would take."""
     if not Path("/proc/self/statm").exists():
         pytest.skip("this system does not say how much memory a process has")

@@ -1,4 +1,4 @@
-"""What a user does next: RELION reads the table of denoised micrographs, extracts particles from them, and picks."""
+"""RELION as the client: it reads the table of denoised micrographs, extracts particles from them, and picks."""
 
 import io
 import shutil

@@ -1,4 +1,4 @@
-"""The report of a batch: all rows with their pictures, also of a run that goes on; never in the way of the work."""
+"""The report of a batch: all rows with their pictures, also of a resumed run; it never stops the work."""
 
 import html
 import importlib.util
@@ -37,7 +37,7 @@ def blocks(report: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return rows, [content[f"entry-{index}"] for index in range(len(rows))]
 
 
-def test_a_run_that_goes_on_reports_on_all_of_it(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_resumed_run_reports_all_micrographs(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle, out = table(4), identity_bundle(), tmp_path / "out"
     mics = tmp_path / "job" / "mics"
     (mics / "m2.mrc").rename(tmp_path / "m2.mrc")
@@ -57,7 +57,7 @@ def test_a_run_that_goes_on_reports_on_all_of_it(table: MakeTable, identity_bund
     assert rows[0]["defocus"] == pytest.approx((15000.5 + 14900) / 2e4)
 
 
-def test_what_is_tried_again_by_itself_is_reported_with_all_the_rest(
+def test_retried_micrographs_are_reported_with_all_others(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -115,7 +115,7 @@ def test_shards_have_one_report_and_one_ledger(table: MakeTable, identity_bundle
     assert sorted(statuses) == ["denoised", "refused", "to do"]
 
 
-def test_the_page_has_the_command_as_a_shell_takes_it(
+def test_page_shows_the_command_quoted_for_a_shell(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source, out = table(1), tmp_path / "out of <it's> first"
@@ -135,7 +135,7 @@ def test_pictures_of_other_work_are_not_shown(table: MakeTable, identity_bundle:
     assert "made by other work" in entries[0]["reason"]
 
 
-def test_no_report_where_none_is_wanted_or_possible(
+def test_no_report_if_unwanted_or_impossible(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, bundle, out = table(1), identity_bundle(), tmp_path / "out"

@@ -1,4 +1,4 @@
-"""A batch that follows a collection: micrographs that come late, in pieces, or spoilt at first."""
+"""A batch that follows a data collection: micrographs that arrive late, in pieces, or damaged at first."""
 
 import json
 import signal
@@ -38,7 +38,7 @@ def while_it_runs(collect: Callable[[], None], request: Request, **options: floa
         thread.join()
 
 
-def test_a_table_that_grows_is_followed(
+def test_growing_table_is_followed(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out = table(8), tmp_path / "out"
@@ -76,7 +76,7 @@ def test_a_table_that_grows_is_followed(
     assert len(list((out / "ledger" / "tables").iterdir())) == 1, "only the last table is kept, which has all rows"
 
 
-def test_a_folder_is_followed_and_spoilt_files_are_tried_again(
+def test_folder_is_followed_and_repaired_files_are_retried(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     table(4)
@@ -102,7 +102,7 @@ def test_a_folder_is_followed_and_spoilt_files_are_tried_again(
     np.testing.assert_allclose(mrcfile.read(next(out.rglob("m3.mrc"))), band_limited(3), atol=0.05)
 
 
-def test_what_can_never_come_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_watch_refuses_impossible_sources(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     table(1)
     with pytest.raises(UsageError, match="watch a STAR table"):
         watch(Request.open(tmp_path / "job", identity_bundle(phase_flip=True), tmp_path / "out", PLAIN), idle=0.0)
@@ -110,7 +110,7 @@ def test_what_can_never_come_is_refused(table: MakeTable, identity_bundle: MakeB
         watch(Request.open(tmp_path / "no.star", identity_bundle(), tmp_path / "out", PLAIN), interval=0.1, idle=0.3)
 
 
-def test_a_signal_ends_the_watch(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_signal_ends_the_watch(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "n2n_deploy", "denoise", table(3), identity_bundle(), "-o", out, "--watch"]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)

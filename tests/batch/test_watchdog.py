@@ -1,4 +1,4 @@
-"""File systems that never answer: what waits for them is given up, and the rest goes on or ends with a line."""
+"""File systems that hang: waits have a time-out, the rest of the batch goes on, or the run ends with an error."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ from .conftest import MakeBundle, MakeTable, after, answer, listed, start
 ONE_LANE = DenoiseOptions(report=False, lanes=1)
 
 
-def test_files_that_never_answer_hold_nothing_up(
+def test_stalled_files_do_not_stop_the_batch(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
     source = table(6)
@@ -33,7 +33,7 @@ def test_files_that_never_answer_hold_nothing_up(
     assert listed(tmp_path / "out" / "failed.star") == ["m1.mrc", "m5.mrc"]
 
 
-def test_one_of_many_plain_files_never_answers(
+def test_stalled_mrc_file_without_a_table_fails_alone(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
     table(4)
@@ -46,7 +46,7 @@ def test_one_of_many_plain_files_never_answers(
     assert "no answer from the file system for 1 s while looking at" in reason
 
 
-def test_pixel_sizes_of_files_that_never_answer(
+def test_stalled_header_fails_alone(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
     """A table that leaves the pixel size to the files' headers."""
@@ -59,7 +59,7 @@ def test_pixel_sizes_of_files_that_never_answer(
     assert "no answer from the file system" in summary.failures["job/mics/m2.mrc"]
 
 
-def test_a_table_that_never_answers_ends_the_run(
+def test_stalled_table_ends_the_run(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
     source = table(3)
@@ -83,7 +83,7 @@ def test_output_tables_and_report_are_not_read(
     assert (again.already_done, again.listed) == (3, 3)
 
 
-def test_ledger_that_never_answers_ends_the_run(
+def test_stalled_ledger_ends_the_run(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
     source, bundle, out = table(3), identity_bundle(), tmp_path / "out"
@@ -97,7 +97,7 @@ def test_ledger_that_never_answers_ends_the_run(
     assert (summary.already_done, summary.listed, summary.exit_code) == (3, 3, 0)
 
 
-def test_a_lane_that_comes_back_late_changes_nothing() -> None:
+def test_late_result_of_an_abandoned_lane_is_discarded() -> None:
     gate, computed = threading.Event(), []
 
     def late(item: int) -> int:
