@@ -1,7 +1,6 @@
 """`ClusterWorkers`: jobs distributed over processes and machines by Dask, which schedules, retries and monitors them.
 
-Each worker process opens the engine once and keeps it; its threads are its lanes. The list of jobs stays in this
-process: only as many are submitted at a time as keep the workers busy.
+Each worker process keeps its engine open. Only as many jobs are submitted at a time as keep the workers busy.
 """
 
 import importlib
