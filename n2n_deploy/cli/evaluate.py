@@ -26,7 +26,7 @@ from n2n_deploy.cli.halves import EvenOption, OddOption, ProjectOption, Suffixes
 from n2n_deploy.cli.progress import LateProgress
 
 if TYPE_CHECKING:
-    from n2n_deploy.evaluation.run import EvaluationRun
+    from n2n_deploy.evaluation.evaluation_run import EvaluationRun
 
 _MACHINE = "Machine"
 
@@ -82,7 +82,7 @@ def evaluate_command(
     """
     del config
     from n2n_deploy.device.memory import parse_bytes
-    from n2n_deploy.evaluation.run import run_evaluation
+    from n2n_deploy.evaluation.evaluation_run import run_evaluation
 
     with LateProgress(console=err, disable=as_json) as bar:
         task = bar.add_task("evaluating", total=None)
@@ -122,6 +122,8 @@ def evaluate_command(
 
 def _print(run: "EvaluationRun", output: Path) -> None:
     """The set's numbers with their intervals, and where the rest is."""
+    from n2n_deploy.evaluation.set_evaluation import LABELS
+
     done, failed = len(run.result.done), len(run.result.failures)
     out.print(f"{done} micrographs measured" + (f", {failed} failed" if failed else ""))
     if run.whole is not None:
@@ -130,7 +132,7 @@ def _print(run: "EvaluationRun", output: Path) -> None:
         for column in columns:
             table.add_column(column, justify="left" if not column else "right")
         for name, interval in run.whole.image.items():
-            row = [name.replace("_", " "), f"{interval.value:.4g}", interval.words()]
+            row = [LABELS[name], f"{interval.value:.4g}", interval.text()]
             table.add_row(*row, *([f"{getattr(run.whole.truth, name):.4g}"] if run.whole.truth else []))
         out.print(table)
     for remark in run.result.remarks:

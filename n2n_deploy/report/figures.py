@@ -1,4 +1,4 @@
-"""How this package's figures and tables are written: one quiet style, drawn without a display."""
+"""Figures in one style, drawn without a display, and CSV tables."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, RED, GREY = "#2166ac", "#b2182b", "#767676"
-"""Line colours that differ in lightness too, so that they survive grey printing and colour blindness."""
+"""Line colours that also differ in lightness, for grey printing and colour-blind readers."""
 
 _STYLE: Any = {
     "font.size": 9.0,
@@ -47,7 +47,7 @@ def figure(path: Path, *, panels: int = 1) -> Iterator[list["Axes"]]:
 
 
 def resolution_axis(axes: "Axes", nyquist: float) -> None:
-    """Label a spatial-frequency axis (1/Å, from 0 to `nyquist`) by resolution in Å, as the field reads it."""
+    """Label a spatial-frequency axis (1/Å, from 0 to `nyquist`) by resolution in Å."""
     axes.set_xlim(0.0, nyquist)
     ticks = [nyquist * step / 5 for step in range(1, 6)]
     axes.set_xticks(ticks, [f"{1 / tick:.3g}" for tick in ticks])

@@ -1,4 +1,4 @@
-"""A radial Wiener filter fitted to noisy halves: what can be had without a network."""
+"""A radial Wiener filter fitted to noisy halves: the linear baseline that a network has to beat."""
 
 from dataclasses import dataclass
 
@@ -11,14 +11,14 @@ from n2n_deploy.imaging.fourier import frequencies
 from n2n_deploy.statistics.estimates import ring_covariances
 
 SMOOTHING = 2.0
-"""Rings, standard deviation of the Gaussian under which the halves' covariances are averaged."""
+"""Rings; standard deviation of the Gaussian that smooths the covariances over rings."""
 
 _PIXELS = (1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class WienerFilter:
-    """A radial gain, for images of any shape with the pixel size of those it was fitted to.
+    """A radial gain, for images of any shape with the pixel size of those that it was fitted to.
 
     Attributes:
         frequency: (rings,) cycles per pixel.
@@ -29,7 +29,7 @@ class WienerFilter:
     gain: NDArray[np.float64]
 
     def __call__(self, image: Array) -> Array:
-        """Filter an image, (ny, nx) → (ny, nx) float32; its mean is kept."""
+        """Filter an image, (ny, nx) → (ny, nx) float32, and keep its mean."""
         xp = array_module(image)
         shape = (image.shape[0], image.shape[1])
         mean = np.float32(float(image.mean(dtype=xp.float64)))
@@ -40,14 +40,14 @@ class WienerFilter:
 
 
 def fit_wiener(m1: Array, m2: Array) -> WienerFilter:
-    """Fit the filter that brings one noisy half nearest to the signal: var(S) / var(M) at each frequency.
+    """Fit the filter with the least squared error to the signal: var(S) / var(M) at each frequency.
 
-    That is cov(M1,M2) / var(M), the halves' Fourier ring correlation, from covariances averaged over
-    neighbouring rings and kept within 0 and 1.
+    That is cov(M1,M2) / var(M), the Fourier ring correlation of the halves, from covariances smoothed over
+    neighbouring rings, clipped to 0 to 1.
 
     Args:
         m1: (ny, nx), a noisy half.
-        m2: the other noisy half, of the same grey scale.
+        m2: the other noisy half, with the same grey scale.
 
     Raises:
         DataError: the shapes differ.

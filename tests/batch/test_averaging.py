@@ -174,7 +174,7 @@ def test_report_entry_has_snr_measured_from_the_halves(identity_bundle: MakeBund
     kinds = []
     for each in (result, spoilt):
         entry = draw(each)
-        kinds.append("noise common to the halves" in [flag.kind for flag in entry.flags])
+        kinds.append("shared noise" in [flag.kind for flag in entry.flags])
     assert kinds == [False, True]
 
 

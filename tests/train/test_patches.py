@@ -14,7 +14,6 @@ from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import read_micrographs
-from n2n_deploy.statistics.halves import coarse_correlation
 from n2n_deploy.train import patches as patches_module
 from n2n_deploy.train.patches import PatchStore, cut_pairs, prepare_patches
 
@@ -193,12 +192,3 @@ def test_bad_halves_are_refused_and_cost_themselves_alone(
     (message,) = result.refused.values()
     assert "\n" not in message
     assert re.search(reason, message), message
-
-
-def test_coarse_correlation_of_independent_images_has_the_error_it_says() -> None:
-    rng = np.random.default_rng(0)
-    found = []
-    for _ in range(50):
-        correlation, error = coarse_correlation(*np.float32(rng.standard_normal((2, 100, 120))), spacing=4.0)
-        found.append(correlation / error)
-    assert np.std(found) == pytest.approx(1, abs=0.3)

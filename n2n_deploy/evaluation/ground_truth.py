@@ -1,4 +1,4 @@
-"""The true error of a denoiser on simulated micrographs, by the same names as the estimates that it must agree with."""
+"""The true signal, noise and bias on simulated micrographs, which the estimates from halves must agree with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.arrays import rfft2
-from n2n_deploy.evaluation.halves import Halves
+from n2n_deploy.evaluation.denoised_halves import DenoisedHalves
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.imaging.rings import ring_frequencies, ring_sums
 from n2n_deploy.io.mrc import read_mrc
@@ -25,14 +25,14 @@ Values = Any
 
 @dataclass(frozen=True, slots=True)
 class TrueMoments:
-    """What can be said of halves whose signal S is known.
+    """Moments of noisy and denoised halves about the known signal S.
 
     Attributes:
         signal: var(S).
         noise_noisy: mean of var(M_i − S).
-        noise_denoised: var(D1 − D2) / 2, in which the bias cancels.
-        bias: cov(D1 − S, D2 − S), in which the noise does.
-        frequency: of each ring in 1/Å; None for an image.
+        noise_denoised: var(D1 − D2) / 2; the bias cancels.
+        bias: cov(D1 − S, D2 − S); the noise cancels.
+        frequency: 1/Å of each ring; None for an image.
     """
 
     signal: Values
@@ -42,42 +42,44 @@ class TrueMoments:
     frequency: Values = None
 
 
-def read_truth(folder: Path, micrograph: Micrograph, halves: Halves, recipe: Recipe) -> tuple[Image, Image]:
-    """Read the noiseless image of a simulated micrograph and bring it into the space of its two halves.
+def read_truth(folder: Path, micrograph: Micrograph, halves: DenoisedHalves, recipe: Recipe) -> tuple[Image, Image]:
+    """Read the noiseless image of a simulated micrograph and transform it into the space of the two halves.
 
-    It is phase-flipped, cropped and band-passed as they were. Its grey scale is brought to theirs by the means, since
-    all of them count electrons: a half has half of those expected in the sum.
+    It is phase-flipped, cropped and band-passed like the halves, and scaled by the ratio of the means: all images
+    count electrons, and a half has half of the electrons expected in the sum.
 
     Args:
-        folder: with an image named as the micrograph is, or without its last "_" and what follows (`mic_1.mrc` of
-            `mic_1_DW.mrc`).
-        micrograph: whose truth is wanted.
-        halves: of it.
-        recipe: that the halves were prepared by.
+        folder: holds an image named like the micrograph, or like the micrograph up to its last "_" (`mic_1.mrc`
+            for `mic_1_DW.mrc`).
+        micrograph: the record.
+        halves: its halves.
+        recipe: the recipe that the halves were preprocessed with.
 
     Returns:
         (h, w), the signal S in the even and in the odd half.
 
     Raises:
-        DataError: there is no such image, it has another shape, or does not count electrons.
+        DataError: there is no such image, its shape differs, or it does not count electrons.
     """
     stem = micrograph.path.stem
     paths = [folder / f"{name}.mrc" for name in (stem, stem.rpartition("_")[0]) if name]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        raise DataError(f"{micrograph.name}: no truth for it at {' or '.join(map(str, paths))}")
+        raise DataError(f"{micrograph.name}: no noiseless image found at {' or '.join(map(str, paths))}")
     pixels = read_mrc(path).data
     if not pixels.mean(dtype=np.float64) > pixels.std(dtype=np.float64):
-        raise DataError(f"{path}: is no image of expected electrons; give the folder that n2n-deploy simulate wrote")
+        raise DataError(
+            f"{path}: not an image of electron counts; expected one that n2n-deploy simulate wrote to truth/"
+        )
     truth = preprocess(pixels, micrograph.optics, micrograph.ctf, recipe)
     if truth.image.shape != halves.even.shape:
-        raise DataError(f"{path}: has {pixels.shape[0]}×{pixels.shape[1]} pixels, another shape than the halves")
+        raise DataError(f"{path}: has {pixels.shape[1]}×{pixels.shape[0]} pixels; expected the shape of the halves")
     scales = (mean / truth.mean * truth.std / std for mean, std in halves.grey_levels)
     even, odd = (truth.image * np.float32(scale) for scale in scales)
     return even, odd
 
 
-def true_moments(halves: Halves, truth: tuple[Image, Image]) -> TrueMoments:
+def true_moments(halves: DenoisedHalves, truth: tuple[Image, Image]) -> TrueMoments:
     """Measure over the pixels of an image."""
     m1, m2, d1, d2 = (image.astype(np.float64) for image in halves.images)
     s1, s2 = (image.astype(np.float64) for image in truth)
@@ -90,7 +92,7 @@ def true_moments(halves: Halves, truth: tuple[Image, Image]) -> TrueMoments:
     )
 
 
-def true_ring_moments(halves: Halves, truth: tuple[Image, Image]) -> TrueMoments:
+def true_ring_moments(halves: DenoisedHalves, truth: tuple[Image, Image]) -> TrueMoments:
     """Measure over the components of each Fourier ring, on the scale of `ring_covariances`."""
     shape = (halves.even.shape[0], halves.even.shape[1])
     m1, m2, d1, d2 = halves.images
@@ -111,14 +113,14 @@ def true_ring_moments(halves: Halves, truth: tuple[Image, Image]) -> TrueMoments
 
 
 def mean_moments(images: Sequence[TrueMoments]) -> TrueMoments:
-    """Average over the images of a set, as `mean_covariances` does."""
+    """Average over the images of a set, like `mean_covariances`."""
     names = ("signal", "noise_noisy", "noise_denoised", "bias")
     means = [sum(getattr(image, name) for image in images) / len(images) for name in names]
     return TrueMoments(*[*means, images[0].frequency])
 
 
 def from_moments(m: TrueMoments) -> Estimates:
-    """Give what the estimates should have found. The error E|D − S|² is the noise left plus the bias."""
+    """Turn moments into the true values of the estimates. The error E|D − S|² is the remaining noise plus the bias."""
     error = m.noise_denoised + m.bias
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = [np.divide(m.signal, other) for other in (m.noise_noisy, m.noise_denoised, m.bias)]

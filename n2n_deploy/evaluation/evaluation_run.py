@@ -1,4 +1,4 @@
-"""A whole evaluation: from a table of micrographs and a bundle to a folder with numbers, figures and a report."""
+"""An evaluation from a table of micrographs and a bundle to a folder with numbers, figures and a report."""
 
 import importlib.util
 from collections import Counter
@@ -14,17 +14,19 @@ from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.engines.session import Session
-from n2n_deploy.evaluation.evaluate import Evaluation, MicrographEvaluation, SetEvaluation, evaluate
-from n2n_deploy.evaluation.halves import Halves
-from n2n_deploy.evaluation.tables import (
-    as_json,
+from n2n_deploy.evaluation.denoised_halves import DenoisedHalves
+from n2n_deploy.evaluation.figures import write_figures
+from n2n_deploy.evaluation.micrograph_evaluation import MicrographEvaluation
+from n2n_deploy.evaluation.result_files import (
     clear,
+    evaluation_document,
     refuse_batch,
     write_json,
     write_micrograph_rings,
     write_tables,
 )
-from n2n_deploy.evaluation.views import entry_of, write_figures
+from n2n_deploy.evaluation.set_evaluation import LABELS, SetEvaluation
+from n2n_deploy.evaluation.table_evaluation import TableEvaluation, evaluate_table
 from n2n_deploy.files.atomic import make_writable_folder
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.io.mrc import read_headers
@@ -32,31 +34,33 @@ from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.star import MicrographTable, read_micrographs
 from n2n_deploy.report.entries import MicrographEntry
 from n2n_deploy.report.entry_spool import EntrySpool
+from n2n_deploy.report.estimates import with_estimates
 from n2n_deploy.report.page import write_report
 from n2n_deploy.report.run_info import missing_libraries, run_info
 from n2n_deploy.report.thumbnails import picture_limit
+from n2n_deploy.report.views import view
 from n2n_deploy.statistics.intervals import LEVEL
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationRun:
-    """What a run found and wrote.
+    """Results of a run, and the files it wrote.
 
     Attributes:
-        result: each micrograph, and what failed.
-        whole: the set; None where nothing could be measured.
-        document: what `evaluation.json` holds.
-        report: `report.html`, or why there is none.
+        result: each micrograph, and the failures.
+        whole: the set; None if no micrograph could be evaluated.
+        document: the content of `evaluation.json`.
+        report: path of `report.html`, or the reason why it was not written.
     """
 
-    result: Evaluation
+    result: TableEvaluation
     whole: SetEvaluation | None
     document: dict[str, Any]
     report: Path | str
 
     @property
     def exit_code(self) -> int:
-        """0 where every micrograph was measured, otherwise 1."""
+        """0 if every micrograph was evaluated, otherwise 1."""
         return 1 if self.result.failures else 0
 
 
@@ -81,37 +85,37 @@ def run_evaluation(
     session: Session | None = None,
     progress: Callable[[int, str | None, str | None], None] = lambda _total, _name, _error: None,
 ) -> EvaluationRun:
-    """Denoise the halves of every micrograph of a table and say how good that is.
+    """Denoise the halves of every micrograph of a table and estimate signal, noise and bias.
 
-    Writes `evaluation.json`, `evaluation.csv` (micrographs), `rings.csv` (Fourier rings of the set), `rings/` (those of
-    each micrograph), `ssnr.png`, `recovered_signal_fraction.png` and `report.html`.
+    Writes `evaluation.json`, `evaluation.csv` (micrographs), `rings.csv` (Fourier rings of the set), `rings/` (Fourier
+    rings of each micrograph), `ssnr.png`, `recovered_signal_fraction.png` and `report.html`.
 
     Args:
-        micrographs: a STAR file, or MRC files or globs where the model does not flip phases.
+        micrographs: a STAR file; or MRC files or globs, if the model does not flip phases.
         bundle: the model.
-        output: the folder to write to.
+        output: folder to write to.
         truth: folder of noiseless images of simulated micrographs, to compare the estimates with.
         augment: average the network over eight views.
         device: "auto", "cpu", "gpu" or "cuda:N".
         memory: bytes that the process may use.
         threads: CPU threads of the network.
-        lanes: micrographs in hand at once.
+        lanes: micrographs processed concurrently.
         engine: name of the one engine to use; by default the best that works.
         precision: of the network; by default the engine's.
         trusted_keys: file or folder of public keys, one of which must have signed the bundle.
         project: folder that the table's relative paths start at.
-        suffixes: (whole, even, odd), where the table does not name the halves.
+        suffixes: of the sum, the even and the odd half, if the table does not name the halves.
         even_template: of the even half's name.
         odd_template: of the odd half's.
         session: an open session to use in place of the bundle's network.
-        progress: called with how many micrographs there are, at first alone, then with the name of each that is
-            done and the reason where it failed.
+        progress: called with the number of micrographs, first alone, then with the name of each finished micrograph,
+            and with the reason if it failed.
 
     Raises:
         DataError: the table cannot be read or names no halves.
-        BundleError: the model is damaged or does not work here.
+        BundleError: the model is damaged or does not reproduce its golden outputs here.
         UsageError: the folder holds a batch of denoised micrographs.
-        HostError: the folder cannot be written to, no session works here, or the memory does not suffice.
+        HostError: the folder cannot be written to, no session works here, or there is not enough memory.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
     output = Path(output)
@@ -129,11 +133,11 @@ def run_evaluation(
     missing = [*missing_libraries(), *(() if importlib.util.find_spec("matplotlib") else ("matplotlib",))]
     spool, limit = EntrySpool(output), picture_limit(len(table))
 
-    def keep(done: MicrographEvaluation, halves: Halves) -> None:
-        micrograph = done.micrograph
-        write_micrograph_rings(output / "rings" / f"{micrograph.row + 1:05d}_{micrograph.path.stem}.csv", done)
+    def keep(evaluation: MicrographEvaluation, halves: DenoisedHalves) -> None:
+        micrograph = evaluation.micrograph
+        write_micrograph_rings(output / "rings" / f"{micrograph.row + 1:05d}_{micrograph.path.stem}.csv", evaluation)
         if not missing:
-            spool.put(entry_of(done, halves, limit))
+            spool.put(_entry(evaluation, halves, limit))
 
     with Denoiser(
         bundle,
@@ -152,7 +156,7 @@ def run_evaluation(
             denoiser.plan(sizes, halves=True)
         clear(output)
         progress(len(table), None, None)
-        result = evaluate(
+        result = evaluate_table(
             table,
             denoiser,
             truth=truth,
@@ -179,7 +183,7 @@ def run_evaluation(
     speed = {"wall time": f"{result.seconds:.1f} s", "micrographs per hour": round(done / hours) if hours else None}
     info = run_info("", bundle, used, options, throughput=speed)
     run = {"model": info.model, "recipe": info.recipe, "options": info.options, "versions": info.versions}
-    document = as_json(result, whole, {**run, "hardware": info.hardware})
+    document = evaluation_document(result, whole, {**run, "hardware": info.hardware})
     write_json(output / "evaluation.json", document)
     write_tables(output, result, whole)
     if missing:
@@ -188,17 +192,32 @@ def run_evaluation(
         report = output / "report.html"
         title = f"Evaluation of {bundle.path.name}"
         figures = write_figures(output, result)
-        words = _words(whole)
+        rows = _set_table(whole)
         for remark in result.remarks:
             count, _, what = remark.partition(" micrographs ")
-            words[f"micrographs {what}"] = {"value": count}
-        info = run_info(title, bundle, used, options, throughput=speed, results=words, figures=figures)
+            rows[f"micrographs {what}"] = {"value": count}
+        info = run_info(title, bundle, used, options, throughput=speed, results=rows, figures=figures)
         write_report(report, info, _Entries(table, result, spool))
     return EvaluationRun(result, whole, document, report)
 
 
+def _entry(evaluation: MicrographEvaluation, halves: DenoisedHalves, limit: int) -> MicrographEntry:
+    """Make a micrograph's entry in the report, from its even half; its pictures take at most `limit` bytes."""
+    micrograph = evaluation.micrograph
+    views = view(halves.even, halves.denoised_even, halves.spacing, micrograph.optics, micrograph.ctf, limit)
+    entry = MicrographEntry.of(
+        micrograph,
+        "evaluated",
+        seconds=evaluation.seconds,
+        flags=evaluation.flags,
+        notes=evaluation.notes,
+        views=views,
+    )
+    return with_estimates(entry, evaluation.image, evaluation.rings)
+
+
 def _sizes(table: MicrographTable, recipe: Recipe) -> Counter[tuple[tuple[int, int], float]]:
-    """How many micrographs there are of each shape and pixel size; those that cannot be used say so later."""
+    """Count micrographs by shape and pixel size; unusable ones are skipped, their evaluation reports why."""
     found: Counter[tuple[tuple[int, int], float]] = Counter()
     halves = [each for each in table.micrographs if each.row not in table.problems and each.even is not None]
     for micrograph, header in zip(halves, read_headers([Path(str(each.even)) for each in halves]), strict=True):
@@ -210,25 +229,25 @@ def _sizes(table: MicrographTable, recipe: Recipe) -> Counter[tuple[tuple[int, i
     return found
 
 
-def _words(whole: SetEvaluation | None) -> dict[str, dict[str, str]]:
-    """The set's numbers for people."""
+def _set_table(whole: SetEvaluation | None) -> dict[str, dict[str, str]]:
+    """The set's numbers as texts, by quantity and column."""
     if whole is None:
         return {}
-    words = {}
+    rows = {}
     for name, interval in whole.image.items():
-        row = {"value": f"{interval.value:.3g}", f"{LEVEL:.0%} confidence": interval.words()}
+        row = {"value": f"{interval.value:.3g}", f"{LEVEL:.0%} confidence": interval.text()}
         if whole.truth is not None:
-            row["truth"] = f"{getattr(whole.truth, name):.3g}"
-        words[name.replace("_", " ")] = row
-    return words
+            row["ground truth"] = f"{getattr(whole.truth, name):.3g}"
+        rows[LABELS[name]] = row
+    return rows
 
 
 @dataclass(frozen=True)
 class _Entries:
-    """The rows of the report, read from disk as they are asked for."""
+    """The entries of the report, read from disk one at a time."""
 
     table: MicrographTable
-    result: Evaluation
+    result: TableEvaluation
     spool: EntrySpool
 
     def __iter__(self) -> Iterator[MicrographEntry]:

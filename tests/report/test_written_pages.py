@@ -1,4 +1,4 @@
-"""The pages that `denoise` and `evaluate` write, in a real browser, by mouse and by keyboard alone."""
+"""The pages that `denoise` and `evaluate` write, in a real browser, by mouse and by keyboard."""
 
 import csv
 import json
@@ -9,27 +9,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import all_of, choose, names, one, shown, wait
+from bundle_builder import one_layer, one_layer_bundle
 
 from n2n_deploy.batch.denoise import denoise
 from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.evaluation.evaluate import QUANTITIES
-from n2n_deploy.evaluation.run import run_evaluation
+from n2n_deploy.evaluation.evaluation_run import run_evaluation
 from n2n_deploy.simulate import simulate
-
-from .browser import all_of, choose, names, one, shown, wait
-from .conftest import write_convolution
+from n2n_deploy.statistics.estimates import QUANTITIES
 
 COUNT = 4
 
 
 @pytest.fixture(scope="module", params=["denoise", "average halves", "evaluate"])
 def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What ran, and its page: three micrographs done and one cut short, by a network that blurs."""
+    """The kind of run and its page: three micrographs succeed and a truncated one fails; the network blurs."""
     folder = tmp_path_factory.mktemp(request.param)
     star = simulate(folder / "simulated", COUNT, (300, 320), 4.0, seed=5)
     for broken in (star.parent / "micrographs").glob("mic_0002_*.mrc"):
         broken.write_bytes(broken.read_bytes()[:5000])
-    model = write_convolution(folder / "blur.n2n", np.outer(*[np.hanning(9)[1:-1]] * 2) / 16)
+    blur = one_layer("Conv", np.outer(*[np.hanning(9)[1:-1]] * 2) / 16, auto_pad="SAME_UPPER")
+    model = one_layer_bundle(folder / "blur.n2n", blur, halo=8, max_resolution=12.0, phase_flip=True)
     if request.param == "evaluate":
         run_evaluation(star, model, folder / "out", truth=star.parent / "truth", device="cpu")
     else:
@@ -46,7 +46,7 @@ def tab(browser: Any, written: tuple[str, Path]) -> Any:
     return browser
 
 
-def test_it_tells_what_ran_and_what_failed(tab: Any, written: tuple[str, Path]) -> None:
+def test_page_shows_the_run_and_the_failures(tab: Any, written: tuple[str, Path]) -> None:
     kind, page = written
     assert [entry for entry in tab.get_log("browser") if entry["level"] == "SEVERE"] == []
     assert one(tab, "#found").text == f"{COUNT} of {COUNT} micrographs"
@@ -62,10 +62,10 @@ def test_it_tells_what_ran_and_what_failed(tab: Any, written: tuple[str, Path]) 
             cards["Options"].split("\n")
         )
         assert ("average halves" in cards["Options"]) == (kind == "average halves")
-        assert "flip back" not in cards["Options"], "what is off is left out"
+        assert "flip back" not in cards["Options"], "options that are off are not shown"
     assert not re.search(r"\b(True|False|None|nan)\b", one(tab, "main").text)
-    assert not one(tab, ".pages").is_displayed(), "a single page is not turned"
-    assert all_of(tab, ".command") == [], "the program that this test runs in is none of ours"
+    assert not one(tab, ".pages").is_displayed(), "a single page has no page buttons"
+    assert all_of(tab, ".command") == [], "the test was not started by n2n-deploy"
     figures = all_of(tab, ".figures img")
     assert len(figures) == (2 if kind == "evaluate" else 0)
     for image in figures:
@@ -80,7 +80,7 @@ def test_it_tells_what_ran_and_what_failed(tab: Any, written: tuple[str, Path]) 
     assert "https://" not in page.read_text().replace("http://www.w3.org/2000/svg", "")
 
 
-def test_it_sorts_and_filters_by_keyboard(tab: Any, written: tuple[str, Path]) -> None:
+def test_page_sorts_and_filters_by_keyboard(tab: Any, written: tuple[str, Path]) -> None:
     from selenium.webdriver.common.keys import Keys
 
     done = "evaluated" if written[0] == "evaluate" else "denoised"
@@ -99,7 +99,7 @@ def test_it_sorts_and_filters_by_keyboard(tab: Any, written: tuple[str, Path]) -
     wait(tab, lambda: names(tab) == ["mic_0003_DW.mrc"])
 
 
-def test_every_picture_opens_and_its_slider_moves(tab: Any, written: tuple[str, Path]) -> None:
+def test_pictures_load_and_the_slider_moves(tab: Any, written: tuple[str, Path]) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -108,7 +108,7 @@ def test_every_picture_opens_and_its_slider_moves(tab: Any, written: tuple[str, 
     panel = one(tab, f"#{button.get_attribute('aria-controls')}")
     loaded = "return [...arguments[0].querySelectorAll('img')].every((i) => i.complete && i.naturalWidth > 0)"
     wait(tab, lambda: tab.execute_script(loaded, panel))
-    assert len(panel.find_elements("css selector", "img")) >= 5  # before and after, twice, and what was removed
+    assert len(panel.find_elements("css selector", "img")) >= 5  # before and after, twice, and the residual
     assert len(panel.find_elements("css selector", ".plot")) == (1 if written[0] == "denoise" else 2)
     assert panel.find_elements("css selector", ".plot .zero")
     slider = panel.find_element("css selector", ".compare input")
@@ -122,7 +122,7 @@ def test_every_picture_opens_and_its_slider_moves(tab: Any, written: tuple[str, 
     assert shown(panel) == before + 2
 
 
-def test_what_the_halves_say_is_what_evaluate_measures(tab: Any, written: tuple[str, Path]) -> None:
+def test_estimates_on_the_page_agree_with_evaluate(tab: Any, written: tuple[str, Path]) -> None:
     kind, page = written
     headings = [button.text for button in all_of(tab, "th button")]
     columns = {
@@ -131,7 +131,7 @@ def test_what_the_halves_say_is_what_evaluate_measures(tab: Any, written: tuple[
         "SNR after": "snr_denoised",
         "SBR": "sbr",
     }
-    if kind == "denoise":  # of the whole sum alone nothing of this is known
+    if kind == "denoise":  # without halves these are unknown
         assert not columns.keys() & set(headings)
         return
     folder = page.parent.with_name("evaluation") if kind == "average halves" else page.parent
@@ -149,9 +149,10 @@ def test_what_the_halves_say_is_what_evaluate_measures(tab: Any, written: tuple[
                 assert float(told) == pytest.approx(float(measured[name][quantity]), rel=6e-3, abs=6e-4)
 
 
-def test_an_interval_that_one_micrograph_cannot_have_is_a_dash(browser: Any, tmp_path: Path) -> None:
+def test_single_micrograph_has_a_dash_for_its_interval(browser: Any, tmp_path: Path) -> None:
     star = simulate(tmp_path / "simulated", 1, (300, 320), 4.0, seed=5)
-    run_evaluation(star, write_convolution(tmp_path / "m.n2n", np.ones((1, 1))), tmp_path / "out", device="cpu")
+    model = one_layer_bundle(tmp_path / "model.n2n", max_resolution=12.0, phase_flip=True)
+    run_evaluation(star, model, tmp_path / "out", device="cpu")
     browser.get((tmp_path / "out" / "report.html").as_uri())
     rows = [row.text for row in all_of(browser, ".results tbody tr")]
     assert len(rows) == len(QUANTITIES)
@@ -159,7 +160,7 @@ def test_an_interval_that_one_micrograph_cannot_have_is_a_dash(browser: Any, tmp
     assert not any("nan" in row.split() for row in rows)
 
 
-def test_no_part_is_wider_than_a_narrow_window(tab: Any) -> None:
+def test_page_fits_a_narrow_window(tab: Any) -> None:
     one(tab, ".open").click()
     tab.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False}

@@ -1,4 +1,4 @@
-"""Estimates from the halves against the known truth, on simulated micrographs, by what chance allows."""
+"""Estimates from halves against the ground truth of simulated micrographs, within their statistical error."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from n2n_deploy.evaluation.evaluate import QUANTITIES, summarise
+from n2n_deploy.evaluation.set_evaluation import evaluate_set
 from n2n_deploy.simulate import simulate
+from n2n_deploy.statistics.estimates import QUANTITIES
 
-from .conftest import Image, MakeModel, measured
+from .conftest import Image, evaluated
 
 
 @pytest.fixture(scope="module", params=[6.0, 60.0, 600.0], ids=lambda dose: f"dose {dose:g}")
@@ -38,16 +39,16 @@ DENOISERS: dict[str, Callable[[Image], Image]] = {
 
 
 SURE = 5.0
-"""Standard errors that chance does not reach in the thousand comparisons made here."""
+"""Standard errors that none of the thousand comparisons here exceeds by chance."""
 
 
 def _recovered(found: Any) -> Any:
-    """What is recovered of the signal, in its units: of a ring without signal the fraction means nothing."""
+    """Recovered signal variance; the fraction is meaningless in rings without signal."""
     return found["recovered_signal_fraction"] * found["var_signal"]
 
 
 def _scatter(true: dict[str, Any], components: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """How far estimates lie from the truth by chance, by the law of sample covariances.
+    """The standard error of the estimates, from the variance of sample covariances.
 
     That of two independent Gaussian signals has a variance of var(A) var(B) / n. With the model put in, the errors
     of the estimates are cov(S,N1) + cov(S,N2) + cov(N1,N2); cov(N1,N2); cov(N1,N2) − cov(E1,N2) − cov(E2,N1), where
@@ -66,11 +67,11 @@ def _scatter(true: dict[str, Any], components: NDArray[np.float64]) -> dict[str,
 
 
 @pytest.mark.parametrize("kind", DENOISERS)
-def test_estimates_agree_with_the_truth(kind: str, simulated: Path, make_model: MakeModel) -> None:
-    whole = summarise(measured(simulated, make_model(), DENOISERS[kind]), bins=12)
+def test_estimates_agree_with_the_truth(kind: str, simulated: Path, model: Path) -> None:
+    whole = evaluate_set(evaluated(simulated, model, DENOISERS[kind]), bins=12)
     assert whole.truth is not None
     assert whole.true_rings is not None
-    # A disc of components up to Nyquist, of two images; ring k has its share.
+    # A disc of components up to Nyquist, of two images, divided over the rings by area.
     components = np.pi / 4 * 2 * (432 * 4 / 6) * (400 * 4 / 6) * (2 * np.arange(12) + 1) / 144
     found = {name: interval.value for name, interval in whole.rings.items()}
     true = {name: getattr(whole.true_rings, name) for name in QUANTITIES}
@@ -78,8 +79,8 @@ def test_estimates_agree_with_the_truth(kind: str, simulated: Path, make_model: 
     for name in ("var_signal", "var_noise_noisy", "var_bias"):
         assert np.all(np.abs(found[name] - true[name]) < SURE * scatter[name] + 1e-9), name
     assert np.all(np.abs(_recovered(found) - _recovered(true)) < SURE * scatter["recovered"] + 1e-9)
-    # No noise of the other half comes into this one: its two variances' geometric mean is close to the other mean.
-    # The halves' grey scales differ by some thousandths, by as much S is left in D1 − D2.
+    # This estimate involves no noise of the noisy halves, so its error is far smaller.
+    # The grey scales of the halves differ by some thousandths, so D1 − D2 keeps as much of S.
     error = (1e-3 + SURE**2 / components) * true["var_noise_denoised"] + 1e-6
     assert np.all(np.abs(found["var_noise_denoised"] - true["var_noise_denoised"]) < error)
 
@@ -92,10 +93,10 @@ def test_estimates_agree_with_the_truth(kind: str, simulated: Path, make_model: 
     assert found["var_noise_denoised"] == pytest.approx(true["var_noise_denoised"], rel=1e-3, abs=3e-6)
 
 
-def test_doses_differ_in_snr_as_they_should(tmp_path: Path, make_model: MakeModel) -> None:
-    """Ten times the electrons, ten times the signal-to-noise ratio: shot noise is all there is."""
+def test_snr_is_proportional_to_dose(tmp_path: Path, model: Path) -> None:
+    """Shot noise is the only noise, so ten times the dose gives ten times the SNR."""
     ratios = []
     for dose in (20.0, 200.0):
         star = simulate(tmp_path / f"{dose:g}", 1, (432, 400), 4.0, seed=7, dose=dose)
-        ratios.append(summarise(measured(star, make_model(), np.copy)).image["snr_noisy"].value)
+        ratios.append(evaluate_set(evaluated(star, model, np.copy)).image["snr_noisy"].value)
     assert ratios[1] / ratios[0] == pytest.approx(10, rel=0.15)

@@ -1,4 +1,4 @@
-"""The tables of an evaluation: JSON and CSV, of the set and of each micrograph."""
+"""The files with an evaluation's numbers: JSON and CSV, for the set and for each micrograph."""
 
 import json
 import math
@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import HostError, UsageError
-from n2n_deploy.evaluation.evaluate import QUANTITIES, Evaluation, MicrographEvaluation, SetEvaluation
-from n2n_deploy.evaluation.truth import from_moments
+from n2n_deploy.evaluation.ground_truth import from_moments
+from n2n_deploy.evaluation.micrograph_evaluation import MicrographEvaluation
+from n2n_deploy.evaluation.set_evaluation import SetEvaluation
+from n2n_deploy.evaluation.table_evaluation import TableEvaluation
 from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.report.figures import write_csv
-from n2n_deploy.statistics.estimates import Estimates, from_covariances
+from n2n_deploy.statistics.estimates import QUANTITIES, Estimates, from_covariances
 from n2n_deploy.statistics.intervals import LEVEL, METHOD, Interval
 
 WRITTEN = (
@@ -26,19 +28,19 @@ WRITTEN = (
     "recovered_signal_fraction.png",
     "report.html",
 )
-"""What an evaluation writes, beside `rings/` with a table for each micrograph."""
+"""What an evaluation writes, besides `rings/` with a table for each micrograph."""
 
-UNITS = "variances are shares of a noisy half's variance within the recipe's band; frequencies are 1/Å"
+UNITS = "variances are fractions of a noisy half's variance within the recipe's band; frequencies are 1/Å"
 
 
-def as_json(result: Evaluation, whole: SetEvaluation | None, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values of `evaluation.json`; what is not a finite number is null."""
+def evaluation_document(result: TableEvaluation, whole: SetEvaluation | None, run: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `evaluation.json` as plain values; a number that is not finite is None."""
     document = {
         "run": run,
         "units": UNITS,
         "confidence": {"level": LEVEL, "method": METHOD},
         "micrographs": len(result.done),
-        "left_out_of_the_set": result.left_out,
+        "excluded_from_the_set": result.excluded,
         "remarks": result.remarks,
         "failed": len(result.failures),
         "failures": result.failures,
@@ -52,18 +54,18 @@ def as_json(result: Evaluation, whole: SetEvaluation | None, run: Mapping[str, A
 
 
 def refuse_batch(folder: Path) -> None:
-    """Refuse the folder of a batch, whose report and configuration would be written over.
+    """Refuse the output folder of a batch: the evaluation would overwrite its report and configuration.
 
     Raises:
         UsageError: the folder holds a batch of denoised micrographs.
     """
     for name in ("denoised.star", "summary.json"):
         if (folder / name).exists():
-            raise UsageError(f"{folder}: holds denoised micrographs ({name}); give evaluate a folder of its own")
+            raise UsageError(f"{folder}: holds denoised micrographs ({name}); give evaluate another output folder")
 
 
 def clear(folder: Path) -> None:
-    """Remove what an earlier evaluation left in its folder: numbers of two runs side by side would be taken for one's.
+    """Remove the files of an earlier evaluation, so that the folder never mixes the numbers of two runs.
 
     Raises:
         HostError: a file cannot be removed.
@@ -72,29 +74,29 @@ def clear(folder: Path) -> None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            raise HostError(f"{path}: an earlier evaluation's, cannot be removed ({error.strerror})") from error
+            raise HostError(f"{path}: cannot remove this file of an earlier evaluation ({error.strerror})") from error
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document that `as_json` made."""
+    """Write a document that `evaluation_document` made."""
     with atomic_write(path) as stream:
         stream.write((json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def write_tables(folder: Path, result: Evaluation, whole: SetEvaluation | None) -> None:
-    """Write `evaluation.csv`, a line for each micrograph, and `rings.csv`, a line for each Fourier ring of the set."""
+def write_tables(folder: Path, result: TableEvaluation, whole: SetEvaluation | None) -> None:
+    """Write `evaluation.csv`, one row per micrograph, and `rings.csv`, one row per Fourier ring of the set."""
     known = any(done.truth is not None for done in result.done)
     names = [*QUANTITIES, *(f"true_{name}" for name in QUANTITIES if known)]
-    header = ["micrograph", *names, "common_noise", "common_noise_error", "std_even", "std_odd", "flags", "failure"]
+    header = ["micrograph", *names, "shared_noise", "shared_noise_error", "std_even", "std_odd", "flags", "failure"]
     rows: list[list[Any]] = []
     for done in result.done:
         measured = [*_named(from_covariances(done.image)).values()]
         if known:
             measured += _named(from_moments(done.truth)).values() if done.truth else [math.nan] * len(QUANTITIES)
-        surest = min(done.common, key=lambda look: look.error, default=None)
-        common = [surest.share, surest.error] if surest else [math.nan, math.nan]
+        best = min(done.shared_noise, key=lambda noise: noise.error, default=None)
+        shared = [best.fraction, best.error] if best else [math.nan, math.nan]
         flags = "; ".join(sorted({flag.kind for flag in done.flags}))
-        rows.append([done.micrograph.name, *measured, *common, *done.grey_levels, flags, ""])
+        rows.append([done.micrograph.name, *measured, *shared, *done.grey_levels, flags, ""])
     rows += [[name, *[""] * (len(header) - 2), reason] for name, reason in result.failures.items()]
     write_csv(folder / "evaluation.csv", header, rows)
     if whole is not None:
@@ -107,7 +109,7 @@ def write_tables(folder: Path, result: Evaluation, whole: SetEvaluation | None) 
 
 
 def write_micrograph_rings(path: Path, done: MicrographEvaluation) -> None:
-    """Write the estimates of one micrograph, a line for each Fourier ring."""
+    """Write the estimates of one micrograph, one row per Fourier ring."""
     found = from_covariances(done.rings)
     columns = {"frequency": found.frequency} | _named(found)
     if done.true_rings is not None:
@@ -133,9 +135,9 @@ def _each(done: MicrographEvaluation) -> dict[str, Any]:
         "micrograph": done.micrograph.name,
         **_named(from_covariances(done.image)),
         **truth,
-        "common_noise": [asdict(look) for look in done.common],
+        "shared_noise": [asdict(noise) for noise in done.shared_noise],
         "std": list(done.grey_levels),
-        "flags": [{"kind": flag.kind, "text": flag.text} for flag in done.flags],
+        "flags": [asdict(flag) for flag in done.flags],
         "notes": list(done.notes),
         "seconds": round(done.seconds, 3),
     }
@@ -146,13 +148,13 @@ def _named(found: Estimates) -> dict[str, Any]:
 
 
 def _write_rings(path: Path, columns: Mapping[str, NDArray[np.float64]]) -> None:
-    # Ring 0 is the mean, which counts for nothing.
+    # Ring 0 is the mean, which the estimates ignore.
     rows = zip(*(values[1:].tolist() for values in columns.values()), strict=True)
     write_csv(path, list(columns), rows)
 
 
 def _finite(value: Any) -> Any:
-    """Plain JSON values: arrays as lists, numbers at seven digits, and null for what is not finite."""
+    """Convert to plain JSON values: arrays to lists, numbers to seven digits, and what is not finite to None."""
     if isinstance(value, Mapping):
         return {key: _finite(each) for key, each in value.items()}
     if isinstance(value, np.ndarray):

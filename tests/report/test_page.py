@@ -1,4 +1,4 @@
-"""The report in a real browser: sorted, filtered, opened, the slider dragged; and nothing fetched from anywhere."""
+"""The report in a real browser: sorting, filtering, opening rows, dragging the slider, and no network requests."""
 
 import json
 import re
@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import all_of, choose, names, one, shown, wait
 from scipy.ndimage import gaussian_filter
 
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.report.entries import Curves, Flag, MicrographEntry, RunInfo
 from n2n_deploy.report.page import write_report
 from n2n_deploy.report.views import view
-
-from .browser import all_of, choose, names, one, shown, wait
 
 NASTY = "mics/</script><img src=x onerror=alert(1)>&\"'.mrc"
 RUN = RunInfo(
@@ -62,7 +61,7 @@ def tab(browser, page):
     return browser
 
 
-def test_it_opens_without_an_error_and_asks_the_network_for_nothing(browser, page):
+def test_page_opens_without_errors_or_network_requests(browser, page):
     browser.get_log("performance")
     browser.get(page.as_uri())
     assert one(browser, "h1").text == "Denoising <of> job002"
@@ -77,7 +76,7 @@ def test_it_opens_without_an_error_and_asks_the_network_for_nothing(browser, pag
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page.read_text())
 
 
-def test_names_are_shown_as_they_are_and_run_no_script(tab):
+def test_names_are_escaped(tab):
     one(tab, "#filter-name").send_keys("onerror")
     assert len(names(tab)) == 1
     slash = NASTY.rindex("/") + 1
@@ -87,7 +86,7 @@ def test_names_are_shown_as_they_are_and_run_no_script(tab):
     assert one(tab, ".panel .words").text == "odd & ends"
 
 
-def test_a_column_sorts_both_ways_and_says_so(tab):
+def test_column_sorts_both_ways_and_states_the_order(tab):
     from selenium.webdriver.common.keys import Keys
 
     heading = next(button for button in all_of(tab, "th button") if button.text == "Seconds")
@@ -99,7 +98,7 @@ def test_a_column_sorts_both_ways_and_says_so(tab):
     assert heading.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
     one(tab, "#next").click()
     one(tab, "#next").click()
-    assert names(tab)[-2:] == ["grid_3.mrc", names(tab)[-1]], "what has no value comes last in either order"
+    assert names(tab)[-2:] == ["grid_3.mrc", names(tab)[-1]], "rows without a value come last in either order"
     next(button for button in all_of(tab, "th button") if button.text == "Micrograph").click()
     assert [name for name in names(tab) if name.startswith("grid")][:3] == ["grid_0.mrc", "grid_1.mrc", "grid_2.mrc"]
 
@@ -122,14 +121,14 @@ def test_pages_hold_a_hundred_rows(tab):
     assert names(tab)[0] == "grid_100.mrc"
 
 
-def test_one_page_has_no_buttons_to_turn_it(tab):
+def test_single_page_has_no_page_buttons(tab):
     assert one(tab, ".pages").is_displayed()
     one(tab, "#filter-name").send_keys("grid_24")
     wait(tab, lambda: not one(tab, ".pages").is_displayed())
     assert not any(button.is_displayed() for button in (one(tab, "#previous"), one(tab, "#next")))
 
 
-def test_what_the_halves_say_is_a_column_to_sort_by(tab, browser, tmp_path):
+def test_estimates_from_halves_are_sortable_columns(tab, browser, tmp_path):
     headings = {button.text: button for button in all_of(tab, "th button")}
     headings["Recovered signal fraction"].click()
     column = list(headings).index("Recovered signal fraction") + 2
@@ -138,14 +137,14 @@ def test_what_the_halves_say_is_a_column_to_sort_by(tab, browser, tmp_path):
     assert cells[:2] == ["0.000", "0.001"]
     headings["SBR"].click()
     assert names(tab)[0] == "grid_0.mrc"
-    # Where no halves were measured there is nothing to sort by, and nothing to explain.
+    # Without halves there are no such columns and no explanation of them.
     write_report(tmp_path / "page.html", RUN, [MicrographEntry("a.mrc", "denoised", seconds=1.0)])
     browser.get((tmp_path / "page.html").as_uri())
-    assert [button.text for button in all_of(browser, "th button")] == ["Micrograph", "Outcome", "Seconds"]
+    assert [button.text for button in all_of(browser, "th button")] == ["Micrograph", "Status", "Seconds"]
     assert "SBR" not in one(browser, "footer").text
 
 
-def test_pictures_are_decoded_only_where_they_are_seen(tab):
+def test_pictures_are_decoded_only_when_visible(tab):
     wait(tab, lambda: len(all_of(tab, "td.thumb img")) > 0)
     assert len(all_of(tab, "td.thumb img")) < 60
     tab.execute_script("window.scrollTo(0, document.body.scrollHeight)")
@@ -154,7 +153,7 @@ def test_pictures_are_decoded_only_where_they_are_seen(tab):
     wait(tab, lambda: tab.execute_script(loaded))
 
 
-def test_a_row_opens_and_its_slider_is_dragged_and_moved_by_keys(tab):
+def test_row_opens_and_its_slider_moves_by_mouse_and_keyboard(tab):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -179,7 +178,7 @@ def test_a_row_opens_and_its_slider_is_dragged_and_moved_by_keys(tab):
     assert all_of(tab, ".panel") == []
 
 
-def test_curves_and_zeros_are_drawn_where_they_belong(tab):
+def test_curves_and_ctf_zeros_are_drawn_at_their_frequencies(tab):
     one(tab, ".open").click()
     plots = all_of(tab, ".plot")
     assert len(plots) == 2
@@ -215,7 +214,7 @@ def contrast(first: float, second: float) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_in_light_and_dark(tab, scheme):
+def test_text_has_enough_contrast_in_light_and_dark_mode(tab, scheme):
     tab.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
     page = luminance(one(tab, "body").value_of_css_property("background-color"))
     assert (page < 0.1) == (scheme == "dark")
@@ -243,14 +242,14 @@ def test_text_stands_out_in_light_and_dark(tab, scheme):
         assert found >= 3, f"{selector} in {scheme}: WCAG AA asks graphics for 3, found {found:.2f}"
 
 
-def test_every_control_has_a_name(tab):
+def test_every_control_has_an_accessible_name(tab):
     one(tab, ".open").click()
     unnamed = """return [...document.querySelectorAll('button, input, select, [role=img], img:not([alt])')]
         .filter((e) => !(e.textContent.trim() || e.ariaLabel || (e.labels && e.labels.length) || e.alt)).length"""
     assert tab.execute_script(unnamed) == 0
 
 
-def test_thousands_of_micrographs_open(browser, tmp_path):
+def test_page_with_thousands_of_micrographs_opens(browser, tmp_path):
     few = entries(250)
     write_report(tmp_path / "large.html", RUN, [few[i % 250] for i in range(2000)])
     browser.get((tmp_path / "large.html").as_uri())

@@ -1,4 +1,4 @@
-"""Debian's Chromium without a window, and what the tests do in it."""
+"""Debian's Chromium without a window, and helpers to operate it."""
 
 import re
 import shutil
@@ -23,7 +23,7 @@ FLAGS = (
 
 
 def open_browser(profile: Path) -> Iterator[Any]:
-    """Start Chromium with a profile folder, and end it afterwards; skips where there is none."""
+    """Start Chromium with a profile folder and stop it afterwards; skip if it is not installed."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (pip install selenium)")
     from selenium.webdriver.chrome.service import Service
 
@@ -66,6 +66,6 @@ def choose(tab, selector: str, value: str) -> None:
 
 
 def shown(panel: Any) -> float:
-    """Return the percentage of the width that the slider leaves to the noisy picture."""
+    """Return the percentage of the width that shows the noisy picture."""
     after = panel.find_element("css selector", ".compare img.after")
     return float(re.search(r"([\d.]+)%\)", after.value_of_css_property("clip-path"))[1])

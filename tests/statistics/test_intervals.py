@@ -1,4 +1,4 @@
-"""Confidence intervals: those of SciPy for a mean, and right as often as they say for ratios."""
+"""Confidence intervals: SciPy's for a mean, and the nominal coverage for ratios."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy import stats
 from n2n_deploy.statistics.intervals import jackknife
 
 
-def test_of_a_mean_it_is_student_s_interval() -> None:
+def test_interval_of_a_mean_is_student_s() -> None:
     values = np.random.default_rng(0).normal(3, 2, size=(7, 1, 5))
     found = jackknife(values, lambda means: {"mean": means[0]})["mean"]
     low, high = stats.t.interval(0.95, 6, loc=values[:, 0].mean(axis=0), scale=stats.sem(values[:, 0], axis=0))
@@ -17,7 +17,7 @@ def test_of_a_mean_it_is_student_s_interval() -> None:
 
 
 @pytest.mark.parametrize("number", [5, 20])
-def test_a_ratio_of_averages_is_covered_as_often_as_promised(number: int) -> None:
+def test_interval_of_a_ratio_has_its_nominal_coverage(number: int) -> None:
     rng = np.random.default_rng(1)
     trials, hits = 1500, 0
     for _ in range(trials):
@@ -28,8 +28,8 @@ def test_a_ratio_of_averages_is_covered_as_often_as_promised(number: int) -> Non
     assert hits / trials == pytest.approx(0.95, abs=0.02)
 
 
-def test_a_ratio_above_0_has_an_interval_above_0_that_covers_as_promised() -> None:
-    """Averages that scatter by a third: on a plain scale intervals of their ratio would reach below 0."""
+def test_interval_of_a_positive_ratio_is_positive_and_has_its_nominal_coverage() -> None:
+    """The averages scatter by a third, so that plain intervals of their ratio often reach below 0."""
     rng = np.random.default_rng(2)
     trials, hits, plain_below = 1500, 0, 0
     for _ in range(trials):
@@ -42,15 +42,15 @@ def test_a_ratio_above_0_has_an_interval_above_0_that_covers_as_promised() -> No
     assert hits / trials == pytest.approx(0.95, abs=0.03)
 
 
-def test_estimates_below_0_have_the_plain_interval() -> None:
+def test_negative_estimates_get_the_plain_interval() -> None:
     samples = np.random.default_rng(3).normal(0, 1, (6, 1, 50))
     plain, tried = (jackknife(samples, lambda means: {"x": means[0]}, names)["x"] for names in ((), ("x",)))
     mixed = (plain.value <= 0) | (plain.low < -10)
     np.testing.assert_array_equal(tried.low[mixed], plain.low[mixed])
 
 
-def test_a_ratio_below_0_of_parts_above_it_has_the_plain_interval() -> None:
-    """Each micrograph alone has a quotient above 0, of two numbers above it or two below; both together have not."""
+def test_negative_ratio_of_positive_parts_gets_the_plain_interval() -> None:
+    """The ratio of each micrograph is positive, that of the averages is negative."""
     samples = np.array([[3.0, 1.0], [-1.0, -2.0]])
     plain, tried = (jackknife(samples, lambda m: {"x": m[0] / m[1]}, names)["x"] for names in ((), ("x",)))
     assert plain.value == -2

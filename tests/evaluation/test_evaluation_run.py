@@ -1,4 +1,4 @@
-"""Evaluation of denoisers on simulated micrographs: estimates against the truth, bad halves, and what is written."""
+"""Evaluation of denoisers on simulated micrographs: bad halves, the set's numbers, and the files written."""
 
 import csv
 import json
@@ -9,17 +9,19 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+from function_session import FunctionSession
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 from n2n_deploy.cli.app import build
 from n2n_deploy.core.errors import DataError, HostError, UsageError
-from n2n_deploy.evaluation import run as evaluation_run
-from n2n_deploy.evaluation.evaluate import QUANTITIES, summarise
-from n2n_deploy.evaluation.run import EvaluationRun, run_evaluation
+from n2n_deploy.evaluation import evaluation_run
+from n2n_deploy.evaluation.evaluation_run import EvaluationRun, run_evaluation
+from n2n_deploy.evaluation.set_evaluation import evaluate_set
 from n2n_deploy.simulate import simulate
+from n2n_deploy.statistics.estimates import QUANTITIES
 
-from .conftest import Function, MakeModel, measured, write_convolution
+from .conftest import evaluated
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +68,10 @@ def _write(path: Path, image: np.ndarray, pixel_size: float = 4.0) -> None:
 
 
 @pytest.mark.parametrize("kind", SPOILERS)
-def test_a_bad_half_costs_its_micrograph(kind: str, spoiled: Path, make_model: MakeModel, tmp_path: Path) -> None:
+def test_bad_half_fails_only_its_micrograph(kind: str, spoiled: Path, model: Path, tmp_path: Path) -> None:
     spoil, words = SPOILERS[kind]
     spoil(spoiled.parent / "micrographs")
-    run = run_evaluation(spoiled, make_model(), tmp_path / "out", session=Function(np.copy))
+    run = run_evaluation(spoiled, model, tmp_path / "out", session=FunctionSession(np.copy))
     assert [done.micrograph.name for done in run.result.done] == [f"micrographs/mic_000{n}_DW.mrc" for n in (1, 3)]
     assert run.exit_code == 1
     (reason,) = run.result.failures.values()
@@ -78,40 +80,40 @@ def test_a_bad_half_costs_its_micrograph(kind: str, spoiled: Path, make_model: M
     assert "\n" not in reason
 
 
-def test_halves_of_different_micrographs_are_flagged(spoiled: Path, make_model: MakeModel, tmp_path: Path) -> None:
+def test_halves_of_different_micrographs_are_flagged(spoiled: Path, model: Path, tmp_path: Path) -> None:
     folder = spoiled.parent / "micrographs"
     shutil.copy(folder / "mic_0003_ODD.mrc", folder / "mic_0002_ODD.mrc")
-    run = run_evaluation(spoiled, make_model(), tmp_path / "out", session=Function(np.copy))
+    run = run_evaluation(spoiled, model, tmp_path / "out", session=FunctionSession(np.copy))
     assert [[flag.kind for flag in done.flags] for done in run.result.done] == [[], ["no signal in common"], []]
-    # They would halve the set's signal, and count as noise.
-    assert run.result.left_out == run.document["left_out_of_the_set"] == ["micrographs/mic_0002_DW.mrc"]
+    # Included, they would halve the signal of the set and count as noise.
+    assert run.result.excluded == run.document["excluded_from_the_set"] == ["micrographs/mic_0002_DW.mrc"]
     assert run.whole is not None
     (spoiled.parent / "micrographs" / "mic_0002_ODD.mrc").unlink()
-    without = run_evaluation(spoiled, make_model(), tmp_path / "without", session=Function(np.copy))
+    without = run_evaluation(spoiled, model, tmp_path / "without", session=FunctionSession(np.copy))
     assert without.whole is not None
     for name in ("var_signal", "snr_noisy", "recovered_signal_fraction"):
         assert run.whole.image[name] == without.whole.image[name]
 
 
-def test_noise_that_halves_share_is_told_beside_the_set(make_model: MakeModel, tmp_path: Path) -> None:
-    star = simulate(tmp_path / "fine", 3, (300, 320), 1.0, seed=2, dose=200)  # pixels that reach beyond all signal
+def test_shared_noise_is_a_remark_on_the_set(model: Path, tmp_path: Path) -> None:
+    star = simulate(tmp_path / "fine", 3, (300, 320), 1.0, seed=2, dose=200)  # resolves beyond the signal
     folder = star.parent / "micrographs"
     artefact = np.random.default_rng(5).normal(size=(300, 320))
     for half in ("EVN", "ODD"):
         image = _read(folder, 3, half).copy()
         _write(folder / f"mic_0003_{half}.mrc", image + image.std() * artefact, 1.0)
     shutil.copy(folder / "mic_0001_ODD.mrc", folder / "mic_0002_ODD.mrc")
-    run = run_evaluation(star, make_model(), tmp_path / "out", session=Function(np.copy))
-    left_out, noisy = run.document["remarks"]
-    assert left_out == "1 of 3 micrographs left out of the set: no signal common to their halves"
-    assert noisy.startswith("1 of 2 micrographs in the set: noise common to their halves")
+    run = run_evaluation(star, model, tmp_path / "out", session=FunctionSession(np.copy))
+    excluded, noisy = run.document["remarks"]
+    assert excluded == "1 of 3 micrographs excluded from the set: no signal in common"
+    assert noisy.startswith("1 of 2 micrographs in the set: shared noise counts as signal")
     assert len(run.document["each"]) == 3
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "left out of the set" in page
-    assert "noise common to their halves" in page
+    assert "excluded from the set" in page
+    assert "shared noise counts as signal" in page
 
 
-def test_a_table_without_halves_is_refused(one: Path, make_model: MakeModel, tmp_path: Path) -> None:
+def test_a_table_without_halves_is_refused(one: Path, model: Path, tmp_path: Path) -> None:
     star = tmp_path / "bare.star"
     lines = one.read_text().splitlines()
     star.write_text(
@@ -120,27 +122,27 @@ def test_a_table_without_halves_is_refused(one: Path, make_model: MakeModel, tmp
         .replace("_ODD.mrc", "_DW.mrc")
     )
     with pytest.raises(DataError, match="suffixes"):
-        run_evaluation(star, make_model(), tmp_path / "out", session=Function(np.copy))
+        run_evaluation(star, model, tmp_path / "out", session=FunctionSession(np.copy))
 
 
-def test_truth_that_is_not_there_or_no_truth(spoiled: Path, make_model: MakeModel, tmp_path: Path) -> None:
+def test_missing_or_wrong_ground_truth_fails_the_micrograph(spoiled: Path, model: Path, tmp_path: Path) -> None:
     truth = spoiled.parent / "truth"
     (truth / "mic_0001.mrc").unlink()
     _write(truth / "mic_0003.mrc", np.random.default_rng(0).normal(size=(300, 320)))
-    run = run_evaluation(spoiled, make_model(), tmp_path / "out", truth=truth, session=Function(np.copy))
-    assert "no truth for it" in run.result.failures["micrographs/mic_0001_DW.mrc"]
-    assert "expected electrons" in run.result.failures["micrographs/mic_0003_DW.mrc"]
+    run = run_evaluation(spoiled, model, tmp_path / "out", truth=truth, session=FunctionSession(np.copy))
+    assert "no noiseless image found at" in run.result.failures["micrographs/mic_0001_DW.mrc"]
+    assert "not an image of electron counts" in run.result.failures["micrographs/mic_0003_DW.mrc"]
     assert len(run.result.done) == 1
 
 
 @pytest.fixture(scope="module")
-def written(one: Path, make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[EvaluationRun, Path]:
+def written(one: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[EvaluationRun, Path]:
     folder = tmp_path_factory.mktemp("written")
-    blur = Function(lambda image: gaussian_filter(image, 1.0))
-    return run_evaluation(one, make_model(), folder, truth=one.parent / "truth", session=blur), folder
+    blur = FunctionSession(lambda image: gaussian_filter(image, 1.0))
+    return run_evaluation(one, model, folder, truth=one.parent / "truth", session=blur), folder
 
 
-def test_numbers_on_disk_are_those_measured(written: tuple[EvaluationRun, Path]) -> None:
+def test_files_hold_the_measured_numbers(written: tuple[EvaluationRun, Path]) -> None:
     run, folder = written
     assert run.whole is not None
     document = json.loads((folder / "evaluation.json").read_text())
@@ -175,31 +177,33 @@ def test_report_shows_every_micrograph_and_the_set(written: tuple[EvaluationRun,
     assert page.count("data:image/png;base64,") == 2
 
 
-def test_a_folder_tells_of_its_last_evaluation_alone(spoiled: Path, make_model: MakeModel, tmp_path: Path) -> None:
+def test_second_evaluation_replaces_the_files_of_the_first(spoiled: Path, model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    run_evaluation(spoiled, make_model(), out, session=Function(np.copy))
+    run_evaluation(spoiled, model, out, session=FunctionSession(np.copy))
     kept = {path.relative_to(out) for path in out.rglob("*") if path.is_file() and ".report" not in path.parts}
     assert len(kept) == 9
     for path in (spoiled.parent / "micrographs").glob("*_ODD.mrc"):
         path.unlink()
     with pytest.raises(DataError):
-        run_evaluation(tmp_path / "gone.star", make_model(), out, session=Function(np.copy))
-    assert all((out / path).is_file() for path in kept)  # nothing was measured that would take its place
-    run_evaluation(spoiled, make_model(), out, session=Function(np.copy))
+        run_evaluation(tmp_path / "gone.star", model, out, session=FunctionSession(np.copy))
+    assert all((out / path).is_file() for path in kept)  # a run that fails early keeps the earlier files
+    run_evaluation(spoiled, model, out, session=FunctionSession(np.copy))
     left = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and ".report" not in path.parts}
     assert left == {"evaluation.json", "evaluation.csv", "report.html"}
 
 
-def test_a_shorter_table_leaves_no_rings_of_a_longer_one(one: Path, make_model: MakeModel, tmp_path: Path) -> None:
+def test_second_evaluation_removes_rings_of_micrographs_no_longer_in_the_table(
+    one: Path, model: Path, tmp_path: Path
+) -> None:
     out, first = tmp_path / "out", _first_row(one)
-    run_evaluation(one, make_model(), out, session=Function(np.copy))
+    run_evaluation(one, model, out, session=FunctionSession(np.copy))
     (out / "rings" / "mine.csv").write_text("somebody else's")
-    run_evaluation(first, make_model(), out, session=Function(np.copy))
+    run_evaluation(first, model, out, session=FunctionSession(np.copy))
     assert {path.name for path in (out / "rings").iterdir()} == {"00001_mic_0001_DW.csv", "mine.csv"}
 
 
 def _first_row(star: Path) -> Path:
-    """The same table with its first micrograph alone, in the same folder."""
+    """The same table with only its first micrograph, in the same folder."""
     path = star.with_name("first.star")
     lines = star.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if "mic_0002" not in line and "mic_0003" not in line))
@@ -207,57 +211,53 @@ def _first_row(star: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["denoised.star", "summary.json"])
-def test_a_batch_of_denoised_micrographs_is_not_written_over(
-    name: str, one: Path, make_model: MakeModel, tmp_path: Path
-) -> None:
+def test_output_folder_of_a_batch_is_refused(name: str, one: Path, model: Path, tmp_path: Path) -> None:
     batch = {name: "of the batch", "report.html": "of the batch", "config.toml": "of the batch"}
     for each, text in batch.items():
         (tmp_path / each).write_text(text)
     with pytest.raises(UsageError, match=rf"holds denoised micrographs \({name}\)"):
-        run_evaluation(one, make_model(), tmp_path, session=Function(np.copy))
+        run_evaluation(one, model, tmp_path, session=FunctionSession(np.copy))
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == batch
 
 
-def test_too_little_memory_is_one_line_for_all(one: Path, tmp_path: Path) -> None:
-    model = write_convolution(tmp_path / "identity.n2n", np.ones((1, 1), np.float32))
+def test_too_little_memory_is_one_error_for_the_run(one: Path, model: Path, tmp_path: Path) -> None:
     with pytest.raises(HostError, match="memory"):
         run_evaluation(one, model, tmp_path / "out", device="cpu", memory=10**6)
 
 
-def test_missing_libraries_cost_pictures_only(
-    one: Path, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_missing_libraries_skip_the_report_only(
+    one: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluation_run, "missing_libraries", lambda: ["jinja2"])
-    run = run_evaluation(one, make_model(), tmp_path / "out", session=Function(np.copy))
+    run = run_evaluation(one, model, tmp_path / "out", session=FunctionSession(np.copy))
     assert "jinja2 not installed" in str(run.report)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"evaluation.json", "evaluation.csv", "rings.csv", "rings"}
 
 
-def test_averaging_over_views_is_measured_too(one: Path, make_model: MakeModel, tmp_path: Path) -> None:
-    """A network that shifts to one side loses what a symmetric one keeps."""
-    shift = Function(lambda image: gaussian_filter(np.roll(image, 2, axis=1), 1.0))
+def test_test_time_averaging_improves_an_asymmetric_network(one: Path, model: Path, tmp_path: Path) -> None:
+    """A network that shifts the image loses signal that averaging over views keeps."""
+    shift = FunctionSession(lambda image: gaussian_filter(np.roll(image, 2, axis=1), 1.0))
     fractions = []
     for augment in (False, True):
-        run = run_evaluation(one, make_model(), tmp_path / f"{augment}", augment=augment, session=shift)
+        run = run_evaluation(one, model, tmp_path / f"{augment}", augment=augment, session=shift)
         assert run.whole is not None
         fractions.append(run.whole.image["recovered_signal_fraction"].value)
     assert fractions[1] > fractions[0] + 0.02
 
 
-def test_two_pixel_sizes_share_one_axis(one: Path, make_model: MakeModel, tmp_path: Path) -> None:
-    """Rings of different widths are dealt to one axis, and what they hold in all stays."""
+def test_micrographs_of_two_pixel_sizes_share_a_frequency_axis(one: Path, model: Path, tmp_path: Path) -> None:
+    """Rings of different widths are distributed over one axis, and their total is kept."""
     other = simulate(tmp_path / "other", 1, (420, 460), 3.0, seed=4)
-    done = [measured(star, make_model(), np.copy)[0] for star in (one, other)]
-    whole = summarise(done)
+    done = [evaluated(star, model, np.copy)[0] for star in (one, other)]
+    whole = evaluate_set(done)
     expected = np.mean([np.sum(each.rings.m1m2) for each in done])
     assert whole.rings["var_signal"].value.sum() == pytest.approx(expected, rel=1e-6)
     assert whole.frequency[1] == max(each.rings.frequency[1] for each in done)
 
 
-def test_command_prints_the_same_document(one: Path, tmp_path: Path) -> None:
-    """The whole way from the command line with a real session: an identity network in ONNX."""
-    model = write_convolution(tmp_path / "identity.n2n", np.ones((1, 1), np.float32))
+def test_command_prints_the_document_it_writes(one: Path, model: Path, tmp_path: Path) -> None:
+    """End to end from the command line, with a real session and the identity as network."""
     arguments = ["evaluate", str(one), str(model), "-o", str(tmp_path / "out"), "--truth", str(one.parent / "truth")]
     done = CliRunner().invoke(build(), [*arguments, "--json", "--device", "cpu"])
     assert done.exit_code == 0, done.output
@@ -269,6 +269,6 @@ def test_command_prints_the_same_document(one: Path, tmp_path: Path) -> None:
     assert "recovered signal fraction" in shown.stdout
     arguments[1] = str(_first_row(one))
     alone = CliRunner().invoke(build(), [*arguments, "--device", "cpu"])
-    (line,) = (line for line in alone.stdout.splitlines() if line.startswith("snr noisy"))
-    assert line.split()[3] == "–"  # of one micrograph there is no interval
+    (line,) = (line for line in alone.stdout.splitlines() if line.startswith("SNR, noisy half"))
+    assert line.split()[4] == "–"  # a single micrograph has no interval
     assert "nan" not in alone.stdout

@@ -1,4 +1,4 @@
-"""The halves of one micrograph before and after denoising, in one space, and refusals of halves that prove nothing."""
+"""The two halves of a micrograph before and after denoising, in the same space."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +16,24 @@ from n2n_deploy.io.records import Micrograph
 
 Image = NDArray[np.float32]
 
-_RAW = 2048
+_RAW_SIDE = 2048
+"""Pixels of the raw halves that are kept, along each side; enough to measure shared noise, and cheap."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Halves:
-    """Both halves as the network saw them and what it made of them, (h, w) float32 each.
+class DenoisedHalves:
+    """Network input and output of both halves, (h, w) float32 each.
 
     Attributes:
-        even: band-passed, phase-flipped where the model does that, mean 0 and standard deviation 1.
-        odd: the same of the other half.
+        even: band-passed, phase-flipped if the model's recipe says so, mean 0 and standard deviation 1.
+        odd: likewise.
         denoised_even: the network's output for `even`.
         denoised_odd: the network's output for `odd`.
         spacing: Å per pixel along (y, x).
-        raw: the middle of the raw even and of the raw odd half, repaired.
-        grey_levels: mean of the raw half, and the standard deviation that 1 stands for, of even and odd.
+        raw: the middle of the even and of the odd half as read, with bad pixels repaired.
+        grey_levels: mean and standard deviation of the even and of the odd half, in grey levels of the input.
         notes: what was repaired.
-        tiles: how many tiles the network saw.
+        tiles: number of tiles that the network processed.
     """
 
     even: Image
@@ -47,22 +48,22 @@ class Halves:
 
     @property
     def images(self) -> tuple[Image, Image, Image, Image]:
-        """M1, M2, D1 and D2, as the estimators take them."""
+        """M1, M2, D1 and D2, in the order that `statistics.estimates` takes them."""
         return self.even, self.odd, self.denoised_even, self.denoised_odd
 
 
-def denoise_halves(micrograph: Micrograph, denoiser: Denoiser) -> Halves:
+def denoise_halves(micrograph: Micrograph, denoiser: Denoiser) -> DenoisedHalves:
     """Read both halves of a micrograph and denoise each on its own.
 
     Raises:
-        DataError: a half is not named, missing, unreadable or without signal; their shapes differ; or they are one
-            image, or one of them is the whole sum.
-        HostError: the memory does not suffice.
+        DataError: a half is not named, missing, unreadable or without signal; their shapes differ;
+            the halves are identical, or one is a copy of the sum.
+        HostError: there is not enough memory.
     """
     files = half_files(micrograph)
     (even_raw, even), (odd_raw, odd) = (_denoise(path, micrograph, denoiser) for path in files)
     refuse_identical(even.network_input, odd.network_input, files)
-    return Halves(
+    return DenoisedHalves(
         even.network_input,
         odd.network_input,
         even.network_output,
@@ -76,9 +77,9 @@ def denoise_halves(micrograph: Micrograph, denoiser: Denoiser) -> Halves:
 
 
 def _denoise(path: Path, micrograph: Micrograph, denoiser: Denoiser) -> tuple[Image, Denoised]:
-    """Denoise one half; all but the middle of its raw pixels are let go before the next is read."""
+    """Denoise one half. Only the middle of its raw pixels is kept, so that two whole halves are never in memory."""
     pixels = read_mrc(path).data
     with names_file(path):
         result = denoiser.denoise(pixels, micrograph.optics, micrograph.ctf)
-    middle = tuple(slice((n - min(n, _RAW)) // 2, (n + min(n, _RAW)) // 2) for n in pixels.shape)
+    middle = tuple(slice((n - min(n, _RAW_SIDE)) // 2, (n + min(n, _RAW_SIDE)) // 2) for n in pixels.shape)
     return repair_pixels(pixels[middle])[0], result
