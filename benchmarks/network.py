@@ -50,7 +50,7 @@ def measure(preset: str, size: int, options: argparse.Namespace) -> list[dict[st
     """One preset at one size, all engines; prints a line for each."""
     from n2n_deploy.device.processor import multiplies_bfloat16
     from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
-    from n2n_deploy.engines.onnxruntime.segments import SegmentedSession
+    from n2n_deploy.engines.onnxruntime.run_segments import SegmentedSession
     from n2n_deploy.engines.openvino.run import OpenVinoSession
     from n2n_deploy.export.onnx_graph import to_onnx
     from n2n_deploy.export.segments import split

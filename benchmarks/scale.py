@@ -36,8 +36,9 @@ from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.request import Request
 from n2n_deploy.batch.status import Status
-from n2n_deploy.bundle.archive import Bundle, write_bundle
+from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
+from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.io.mrc import write_mrc
 

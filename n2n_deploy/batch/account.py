@@ -1,11 +1,9 @@
 """`Account`: takes a run's plans and outcomes into the ledger, and writes the tables, the summary and the report."""
 
-import fcntl
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +25,13 @@ from n2n_deploy.batch.tables import DENOISED, write_tables
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.files.atomic import atomic_write
+from n2n_deploy.files.locks import locked
 from n2n_deploy.io.star import MicrographTable
 from n2n_deploy.report.entries import RunInfo
 from n2n_deploy.report.run_info import run_info
 
-_LOCK = ".tables.lock"
+LOCK = ".tables.lock"
+"""Held by the process that writes the tables of an output folder."""
 
 
 class Account:
@@ -123,7 +123,7 @@ class Account:
 
     def _write(self) -> Summary:
         output = self._request.output
-        with waiting_for(f"locking the tables of {output}"), locked(output):
+        with waiting_for(f"locking the tables of {output}"), locked(output / LOCK):
             self._writer.flush()
             with waiting_for(f"reading the ledger of {output}"):
                 self._ledger.refresh()
@@ -224,22 +224,6 @@ def write_files(
     path = folder / SUMMARY
     with waiting_for(f"writing {path}"), atomic_write(path) as stream:
         stream.write((json.dumps(summary.as_dict() | more, indent=2) + "\n").encode())
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write the tables of a folder; on a file system without locks, do without."""
-    try:
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError:
-        yield
-        return
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _header(request: Request, layout: OutputLayout, time: str) -> dict[str, Any]:

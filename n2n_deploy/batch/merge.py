@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from n2n_deploy.batch.account import locked, write_files
+from n2n_deploy.batch.account import LOCK, write_files
 from n2n_deploy.batch.ledger import FOLDER, Ledger, Run
 from n2n_deploy.batch.ledger_writer import write_joined
 from n2n_deploy.batch.report import describe_runs
@@ -13,6 +13,7 @@ from n2n_deploy.batch.standing import Standing
 from n2n_deploy.batch.summary import summarise
 from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.files.atomic import make_writable_folder, remove_stale_temporaries
+from n2n_deploy.files.locks import locked
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def merge_results(folders: Sequence[Path | str], into: Path | str | None = None)
     if others := [output for output in outputs if output != target]:
         ledgers = [Ledger.read(folder) for folder in (target, *others)]
         write_joined(target, [*others, *(folder for ledger in ledgers for folder in ledger.joined)])
-    with locked(target):
+    with locked(target / LOCK):
         standings = Standing.of(target)
         runs = [run for standing in standings for run in standing.ledger.runs]
         if not runs:
