@@ -9,15 +9,11 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
-import onnx
 import pytest
 import starfile
-from onnx import TensorProto, helper
+from bundle_builder import one_layer_bundle
 
 from n2n_deploy.batch.denoise import Progress
-from n2n_deploy.bundle.manifest import Deviation, Manifest
-from n2n_deploy.bundle.write import write_bundle
-from n2n_deploy.core.recipe import Recipe
 
 PIXEL_SIZE = 2.0
 SHAPE = (192, 232)
@@ -26,42 +22,12 @@ MakeBundle = Callable[..., Path]
 MakeTable = Callable[..., Path]
 
 
-def _identity() -> bytes:
-    axes = ["n", 1, "height", "width"]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["image"], ["denoised"])],
-        "identity",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, axes)],
-        [helper.make_tensor_value_info("denoised", TensorProto.FLOAT, axes)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {"bytes_per_pixel": "8"})
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
-
-
 @pytest.fixture
 def identity_bundle(tmp_path: Path) -> MakeBundle:
     """Make a bundle with an identity network; arguments go to its recipe."""
 
     def make(name: str = "identity.n2n", **recipe: object) -> Path:
-        import io
-
-        patch = np.random.default_rng(0).normal(size=(1, 1, 32, 32)).astype(np.float32)
-        golden = io.BytesIO()
-        np.savez(golden, inputs=patch, outputs=patch)
-        tight = Deviation(max=1e-4, rms=1e-5)
-        write_bundle(
-            tmp_path / name,
-            Manifest(preset="small", halo=0, tolerance={"fp32": tight, "fp16": tight}),
-            Recipe(**{"max_resolution": 8.0, "phase_flip": False, **recipe}),
-            {
-                "model.fp32.onnx": _identity(),
-                "model.fp16.onnx": _identity(),
-                "golden.npz": golden.getvalue(),
-            },
-        )
-        return tmp_path / name
+        return one_layer_bundle(tmp_path / name, **recipe)
 
     return make
 
