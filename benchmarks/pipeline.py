@@ -84,9 +84,10 @@ def make_bundle(path: Path, preset: str) -> Path:
 
 def run_case(bundle: Path, folder: Path, memory: str, engine: str, repeats: int) -> None:
     """Run one case in this process: a warm-up and `repeats` micrographs; prints one line of JSON."""
+    from n2n_deploy.batch.micrograph_job import denoise_one
     from n2n_deploy.batch.options import DenoiseOptions
-    from n2n_deploy.batch.plan import Job, Status
-    from n2n_deploy.batch.work import denoise_one
+    from n2n_deploy.batch.plan import Job
+    from n2n_deploy.batch.status import Status
     from n2n_deploy.core.options import ComputeOptions
     from n2n_deploy.denoiser.denoiser import Denoiser
     from n2n_deploy.imaging.ctf import CTFParameters, Optics

@@ -27,14 +27,15 @@ import psutil
 from onnx import TensorProto, helper
 
 from benchmarks.common import describe, warn_if_busy, write_json
-from n2n_deploy.batch import run as batch_run
+from n2n_deploy.batch import denoise as batch_denoise
 from n2n_deploy.batch.cluster import ClusterWorkers
+from n2n_deploy.batch.denoise import Progress, run_request
 from n2n_deploy.batch.lanes import run_lanes
+from n2n_deploy.batch.micrograph_job import Outcome
 from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.batch.plan import Job, Status
-from n2n_deploy.batch.run import Progress, run_task
-from n2n_deploy.batch.task import Task
-from n2n_deploy.batch.work import Outcome
+from n2n_deploy.batch.plan import Job
+from n2n_deploy.batch.request import Request
+from n2n_deploy.batch.status import Status
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
 from n2n_deploy.bundle.write import write_bundle
@@ -86,7 +87,7 @@ class NullWorkers:
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
         """As lanes do it."""
         seconds = dict.fromkeys(("read", "preprocess", "network", "restore", "write"), 0.0)
-        for _, result in run_lanes(jobs, lambda job, _: Outcome(job, seconds=seconds), 2, stop, 600.0):
+        for _, result in run_lanes(jobs, lambda job: Outcome(job, seconds=seconds), 2, stop, 600.0):
             assert isinstance(result, Outcome)
             yield result
 
@@ -167,7 +168,7 @@ def in_child(function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def measure(folder: Path, bundle: Path, rows: int) -> dict[str, Any]:
     """Milliseconds per micrograph of each part of a batch, and memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    task = Task.open(make_table(folder / f"rows{rows}", rows), bundle, folder / f"out{rows}", OPTIONS)
+    request = Request.open(make_table(folder / f"rows{rows}", rows), bundle, folder / f"out{rows}", OPTIONS)
     costs: dict[str, float] = {}
 
     def timed(name: str, function: Callable[[], Any]) -> Any:
@@ -177,17 +178,17 @@ def measure(folder: Path, bundle: Path, rows: int) -> dict[str, Any]:
         costs[f"{name} (CPU)"] = (time.process_time() - start[1]) / rows * 1e3
         return result
 
-    table = timed("reading the table", task.read)
-    mirror = task.mirror(table)
-    plan = timed("planning", lambda: task.plan(table.micrographs, table, mirror))
+    table = timed("reading the table", request.read)
+    layout = request.layout(table, request.ledger())
+    plan = timed("planning", lambda: request.plan(table.micrographs, table, layout))
     assert len(plan.with_status(Status.PENDING)) == rows
     outputs: list[float] = []
 
     def progress(_: Progress) -> None:
         outputs.append(time.perf_counter())
 
-    batch_run.open_workers = lambda *_, **__: NullWorkers()
-    timed("the whole batch", lambda: run_task(task, progress=progress))
+    batch_denoise.open_workers = lambda *_, **__: NullWorkers()
+    timed("the whole batch", lambda: run_request(request, progress=progress))
     ended = time.perf_counter()
     costs["dispatch and log"] = (outputs[-1] - outputs[0]) / rows * 1e3
     costs["tables and summary"] = (ended - outputs[-1]) / rows * 1e3
@@ -201,9 +202,9 @@ def measure_cluster(folder: Path, bundle: Path, tasks: int) -> dict[str, Any]:
     """Milliseconds per task that Dask adds, in two processes, for jobs that fail at once."""
     opened = Bundle.open(bundle)
     star = make_table(folder / "cluster", 1)
-    task = Task.open(star, bundle, folder / "out-cluster", OPTIONS)
-    table = task.read()
-    (job,) = task.plan(table.micrographs, table, task.mirror(table)).jobs
+    request = Request.open(star, bundle, folder / "out-cluster", OPTIONS)
+    table = request.read()
+    (job,) = request.plan(table.micrographs, table, request.layout(table, request.ledger())).jobs
     with ClusterWorkers("local:2", opened, OPTIONS, logs=folder) as workers:
         client = workers._client
         client.submit(os.getpid, pure=False).result()
@@ -218,7 +219,7 @@ def measure_cluster(folder: Path, bundle: Path, tasks: int) -> dict[str, Any]:
 
 def soak(folder: Path, bundle: Path, count: int) -> dict[str, Any]:
     """Memory, file handles and threads of one process while it denoises many micrographs."""
-    task = Task.open(make_table(folder / "soak", count), bundle, folder / "out-soak", OPTIONS)
+    request = Request.open(make_table(folder / "soak", count), bundle, folder / "out-soak", OPTIONS)
     process = psutil.Process()
     samples: list[dict[str, float]] = []
 
@@ -235,7 +236,7 @@ def soak(folder: Path, bundle: Path, count: int) -> dict[str, Any]:
             )
 
     start = time.perf_counter()
-    summary = run_task(task, progress=progress)
+    summary = run_request(request, progress=progress)
     seconds = time.perf_counter() - start
     assert (summary.denoised, summary.exit_code) == (count, 0)
     late = samples[len(samples) // 5 :]

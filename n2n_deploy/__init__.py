@@ -3,8 +3,8 @@
 `denoise` takes a table of micrographs, `Denoiser` one micrograph as an array.
 """
 
+from n2n_deploy.batch.denoise import denoise
 from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.batch.run import denoise
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import BundleError, DataError, HostError, N2NError, UsageError
 from n2n_deploy.core.options import ComputeOptions, NamingOptions

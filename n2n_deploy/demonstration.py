@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_deploy import data
+from n2n_deploy.batch.denoise import denoise
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
-from n2n_deploy.batch.run import denoise
 from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser

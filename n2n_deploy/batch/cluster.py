@@ -1,7 +1,6 @@
-"""`ClusterWorkers`: jobs spread over processes and machines by Dask, which schedules, retries and shows what goes on.
+"""`ClusterWorkers`: jobs distributed over processes and machines by Dask, which schedules, retries and monitors them.
 
-Each worker process opens the engine once and keeps it; its threads are its lanes. The list of jobs stays here: only
-as many are handed out as keep the workers busy, however long it is.
+Each worker process keeps its engine open. Only as many jobs are submitted at a time as keep the workers busy.
 """
 
 import importlib
@@ -21,26 +20,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from n2n_deploy.batch.lanes import Waiting, run_lanes
+from n2n_deploy.batch.lanes import run_lanes
+from n2n_deploy.batch.micrograph_job import Outcome, attempt, failed, open_denoiser, retried_alone
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
-from n2n_deploy.batch.report import EntryKeeper
-from n2n_deploy.batch.work import Outcome, attempt, done_alone, failed, open_denoiser
+from n2n_deploy.batch.report_entry import DrawEntry
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import BundleError, HostError, UsageError
 from n2n_deploy.device.gpus import gpus
 from n2n_deploy.device.memory import available_memory
 
 _PER_THREAD = 2
-"""Jobs handed out for each thread of the workers: one in hand, and one to begin while the answer is on its way."""
+"""Jobs submitted for each thread of the workers: one in progress, and one to begin while the result travels."""
 
 _SBATCH_SECONDS = 120
 _LOOK_SECONDS = 1.0
 
 _RETRIES = 2
-"""How often a job is tried again that could not run at all, on whichever worker is free."""
+"""How often a job that could not run at all is tried again, on any free worker."""
 
-# Control-C in a terminal reaches every process of the group; only the one that was started is to end the run.
+# Control-C in a terminal reaches every process of the group; only the one that the user started ends the run.
 _PRELOAD = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 
 _lanes: dict[str, "_Lanes"] = {}
@@ -51,19 +50,18 @@ class ClusterWorkers:
     """Workers of a Dask cluster; a context manager that starts and ends what it starts itself.
 
     Args:
-        spec: "local:N" for N processes on this machine, "tcp://host:port" (or tls) for a scheduler that runs already,
+        spec: "local:N" for N processes on this machine, "tcp://host:port" (or tls) for a running scheduler,
             "slurm:N" for N jobs of one worker each. SLURM's queue, account, walltime, cores, memory and further
             directives come from Dask's own configuration (`~/.config/dask/jobqueue.yaml`, or variables such as
             DASK_JOBQUEUE__SLURM__QUEUE); cores are by default the lanes.
         bundle: the model; its file must be readable on every worker.
-        options: of the run; each worker process has `options.lanes_here` lanes, or its threads where it was started
-            apart.
-        keeper: keeps what the report shows.
+        options: of the run; a worker has `options.lanes_here` lanes, or its threads if it was started separately.
+        draw: draws what the report shows; None if there is no report.
         logs: folder for the logs of SLURM's jobs.
         say: told the dashboard's address.
 
     Raises:
-        UsageError: the spec means nothing.
+        UsageError: the spec is invalid.
         HostError: Dask is not installed, or the cluster cannot be reached or started.
     """
 
@@ -72,7 +70,7 @@ class ClusterWorkers:
         spec: str,
         bundle: Bundle,
         options: DenoiseOptions,
-        keeper: EntryKeeper | None = None,
+        draw: DrawEntry | None = None,
         *,
         logs: Path,
         say: Callable[[str], None] | None = None,
@@ -83,7 +81,7 @@ class ClusterWorkers:
         self._spec = spec
         self._bundle = bundle
         self._options = options
-        self._keeper = keeper
+        self._draw = draw
         self._logs = logs
         self._say = say
         self._cluster: Any = None
@@ -110,14 +108,14 @@ class ClusterWorkers:
         self._close()
 
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
-        """Hand out the jobs, a bounded number at a time; see `Workers`.
+        """Submit the jobs, a bounded number at a time; see `Workers`.
 
-        A job whose workers died, or whose memory ran short, is tried once more with no other in hand: Dask cannot tell
-        the one to blame from those beside it.
+        A job whose workers died, or that ran out of memory, is tried once more with no other in progress: Dask cannot
+        tell which of the jobs on a worker was to blame.
         """
         waiting = iter(jobs)
-        in_hand: dict[Any, Job] = {}
-        crowded: deque[Outcome] = deque()
+        submitted: dict[Any, Job] = {}
+        retries: deque[Outcome] = deque()
         alone: Outcome | None = None
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         work = partial(
@@ -125,44 +123,44 @@ class ClusterWorkers:
             bundle=self._bundle.path.absolute(),
             model=self._bundle.short_hash,
             options=self._options,
-            keeper=self._keeper,
+            draw=self._draw,
         )
 
-        def hand_out(job: Job) -> None:
+        def submit(job: Job) -> None:
             future = self._client.submit(work, job, pure=False, retries=_RETRIES)
-            in_hand[future] = job
+            submitted[future] = job
             future.add_done_callback(answers.put)
 
         looked, window = 0.0, 1
         while True:
             if time.monotonic() - looked > _LOOK_SECONDS:  # workers come and go
                 window, looked = _PER_THREAD * max(self._threads(), 1), time.monotonic()
-            if not crowded and not alone:
-                while len(in_hand) < window and not stop.is_set() and (job := next(waiting, None)) is not None:
-                    hand_out(job)
-            elif not in_hand and not stop.is_set():
-                alone = crowded.popleft()
-                hand_out(alone.job)
-            if not in_hand:
+            if not retries and not alone:
+                while len(submitted) < window and not stop.is_set() and (job := next(waiting, None)) is not None:
+                    submit(job)
+            elif not submitted and not stop.is_set():
+                alone = retries.popleft()
+                submit(alone.job)
+            if not submitted:
                 return
             try:
                 future = answers.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
                 if stop.is_set() and not self._threads():
-                    return  # what was in hand went with the workers
+                    return  # the jobs in progress were lost with the workers
                 continue
-            job = in_hand.pop(future)
+            job = submitted.pop(future)
             outcome = _outcome(job, future)
             if alone:
-                yield done_alone(outcome, alone)
+                yield retried_alone(outcome, alone)
                 alone = None
-            elif outcome.crowded:
-                crowded.append(outcome)
+            elif outcome.retry_alone:
+                retries.append(outcome)
             else:
                 yield outcome
 
     def _threads(self) -> int:
-        """Threads of all workers that are there now."""
+        """Return the number of threads of all workers that are connected now."""
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         return sum(worker["nthreads"] for worker in workers)
 
@@ -175,7 +173,7 @@ class ClusterWorkers:
         return _library("distributed").LocalCluster(
             n_workers=count,
             threads_per_worker=self._options.lanes_here,
-            memory_limit=0,  # the memory is planned here; Dask's limit would kill workers that keep to the plan
+            memory_limit=0,  # this package budgets memory; Dask's limit would kill workers that keep to the budget
             preload=[_PRELOAD],
         )
 
@@ -205,13 +203,13 @@ class ClusterWorkers:
 
 
 class _Lanes:
-    """The lanes of a worker process, which Dask's threads wait for: a file that stalls costs a job and no thread."""
+    """The lanes of a worker process. Dask's threads wait for them, so a stalled file costs a job and no thread."""
 
-    def __init__(self, bundle: Bundle, options: DenoiseOptions, keeper: EntryKeeper | None, count: int) -> None:
+    def __init__(self, bundle: Bundle, options: DenoiseOptions, draw: DrawEntry | None, count: int) -> None:
         self._jobs: queue.SimpleQueue[tuple[Job, Future[Outcome]]] = queue.SimpleQueue()
         self._count = count
         self._options = options
-        self._keeper = keeper
+        self._draw = draw
         self._denoiser = open_denoiser(bundle, options, lanes=count)
         threading.Thread(target=self._collect, name="lanes", daemon=True).start()
 
@@ -222,8 +220,8 @@ class _Lanes:
         return answer.result()
 
     def _collect(self) -> None:
-        def work(item: tuple[Job, Future[Outcome]], waiting: Waiting) -> Outcome:
-            return attempt(item[0], self._denoiser, self._options, waiting, self._keeper)
+        def work(item: tuple[Job, Future[Outcome]]) -> Outcome:
+            return attempt(item[0], self._denoiser, self._options, self._draw)
 
         endless = iter(self._jobs.get, None)
         for (job, answer), result in run_lanes(endless, work, self._count, threading.Event(), self._options.timeout):
@@ -231,12 +229,12 @@ class _Lanes:
 
 
 def denoise_on_worker(
-    job: Job, *, bundle: Path, model: str, options: DenoiseOptions, keeper: EntryKeeper | None
+    job: Job, *, bundle: Path, model: str, options: DenoiseOptions, draw: DrawEntry | None
 ) -> Outcome:
-    """Do one job in a worker process, with the engine that this process keeps open.
+    """Process one job in a worker process, with the engine that this process keeps open.
 
     Raises:
-        N2NError: the engine cannot be opened here, so that no job can run.
+        N2NError: the engine cannot be opened here, so no job can run.
     """
     worker = _library("distributed").get_worker()
     with _opening:
@@ -246,14 +244,14 @@ def denoise_on_worker(
             if opened.short_hash != model:
                 raise BundleError(f"{bundle}: is model {opened.short_hash} on {platform.node()}, expected {model}")
             here = options.model_copy(update={"device": _device(options, worker.name), "gpus": None})
-            _lanes[key] = _Lanes(opened, here, keeper, worker.state.nthreads)
+            _lanes[key] = _Lanes(opened, here, draw, worker.state.nthreads)
         lanes = _lanes[key]
     outcome = lanes.do(job)
     return replace(outcome, host=platform.node())
 
 
 def _device(options: DenoiseOptions, worker: object) -> str:
-    """The GPU of one of several workers on a machine, which Dask numbers; other devices stay as they are."""
+    """Return the device of one of several workers on a machine, which Dask numbers: each gets its own GPU."""
     chosen = options.gpus or tuple(gpu.index for gpu in gpus() if options.device in ("auto", "gpu"))
     if chosen and isinstance(worker, int):
         return f"cuda:{chosen[worker % len(chosen)]}"
@@ -261,18 +259,18 @@ def _device(options: DenoiseOptions, worker: object) -> str:
 
 
 def _library(name: str) -> Any:
-    """A library of the extra `cluster`."""
+    """Import a library of the extra `cluster`."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise HostError(f"{name} is not installed; pip install 'n2n-deploy[cluster]' brings it") from error
+        raise HostError(f"{name} is not installed; pip install 'n2n-deploy[cluster]' installs it") from error
 
 
 def _try_submission(script: str) -> None:
-    """Let SLURM look at a job without queueing it: Dask would log each refusal, try again, and wait for ever.
+    """Let SLURM check a job without queueing it: Dask would log each rejection, try again and wait for ever.
 
     Raises:
-        RuntimeError: it would be refused.
+        RuntimeError: SLURM would reject it.
         TimeoutError: SLURM does not answer.
     """
     command = ["sbatch", "--test-only"]
@@ -289,13 +287,13 @@ def _try_submission(script: str) -> None:
 
 
 def _outcome(job: Job, future: Any) -> Outcome:
-    """What came of a job: what the worker says, or why no worker could say it."""
+    """Return the outcome of a job: the worker's, or why no worker could give one."""
     try:
         outcome = future.result()
     except _library("distributed").KilledWorker as error:
         died = f"{job.micrograph.path}: {error.allowed_failures + 1} workers died on it, one after the other"
-        return replace(failed(job, HostError(died)), crowded="its workers died")
-    except BaseException as error:  # CancelledError of a scheduler that was stopped is no Exception
+        return replace(failed(job, HostError(died)), retry_alone="its workers died")
+    except BaseException as error:  # CancelledError of a stopped scheduler is not an Exception
         if isinstance(error, KeyboardInterrupt):
             raise
         return failed(job, error)

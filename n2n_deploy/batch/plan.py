@@ -1,7 +1,6 @@
-"""What a batch would do, found out from headers alone before anything is computed."""
+"""The plan of a batch: one job for each micrograph, made from headers alone before anything is computed."""
 
 import functools
-import hashlib
 import os
 import shutil
 import threading
@@ -9,16 +8,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
-from n2n_deploy.batch.lanes import Waiting, in_lane, run_lanes
+from n2n_deploy.batch.lanes import run_lanes, with_time_limit
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
 from n2n_deploy.batch.outputs import OutputLayout
+from n2n_deploy.batch.provenance import output_status, provenance_label, work_of
+from n2n_deploy.batch.status import Status
+from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.core.errors import DataError, HostError, N2NError, UsageError, names_file
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.core.sizes import size_text
-from n2n_deploy.core.version import __version__
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.io.halves import half_files
 from n2n_deploy.io.mrc import read_header
@@ -26,29 +26,20 @@ from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader
 from n2n_deploy.io.records import Micrograph
 
 _HEADER_THREADS = 16
-"""Reading a header waits on the file system, not the processor; a network file system answers several at once."""
-
-
-class Status(StrEnum):
-    """Where a micrograph stands before the run."""
-
-    PENDING = "to do"
-    DONE = "done"
-    KEPT = "kept"
-    REFUSED = "refused"
+"""Reading a header waits for the file system, not the processor; a network file system answers several at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One micrograph and what is to become of it.
+    """One micrograph and what to do with it.
 
     Attributes:
         micrograph: the record of the table.
         output: the file to write.
-        label: provenance, the MRC label by which a later run recognises this work as finished.
-        status: to do, done before, kept (an output of other work is there and stays) or refused.
+        label: provenance, the MRC label by which a later run recognises this work as finished; empty if refused.
+        status: to do, done by an earlier run, kept (an output of other work exists and stays) or refused.
         reason: why it was refused, or what is known of the output that was kept.
-        shape: (ny, nx) of the micrograph; (0, 0) where it is refused.
+        shape: (ny, nx) of the micrograph; (0, 0) if refused.
     """
 
     micrograph: Micrograph
@@ -58,8 +49,13 @@ class Job:
     reason: str = ""
     shape: tuple[int, int] = (0, 0)
 
+    @property
+    def work(self) -> str:
+        """Hash of the work that the output is to be the result of; empty if refused."""
+        return work_of(self.label)
+
     def output_bytes(self, dtype: str) -> int:
-        """Size of the output, but for an extended header."""
+        """Return the size of the output without an extended header."""
         return HEADER_BYTES + self.shape[0] * self.shape[1] * (2 if dtype == "float16" else 4)
 
 
@@ -69,8 +65,8 @@ class Plan:
 
     Attributes:
         jobs: one per row.
-        bytes_needed: size of the outputs still to write.
-        bytes_free: room on the file system they go to.
+        bytes_needed: size of the outputs still to be written.
+        bytes_free: space on the file system they go to.
     """
 
     jobs: Sequence[Job]
@@ -78,25 +74,25 @@ class Plan:
     bytes_free: int
 
     def with_status(self, status: Status) -> list[Job]:
-        """The jobs of one status."""
+        """Return the jobs of one status."""
         return [job for job in self.jobs if job.status is status]
 
     def check(self, output: Path, on_exists: OnExists) -> None:
-        """Refuse a plan that cannot end well, before any work is done.
+        """Refuse a plan that cannot succeed, before any work is done.
 
         Raises:
-            UsageError: outputs of other work are there, and nobody said what to do with them.
-            HostError: the file system has no room for what is to be written.
+            UsageError: outputs of other work exist, and the options do not say what to do with them.
+            HostError: the file system has too little space for the outputs.
         """
         kept = self.with_status(Status.KEPT)
         if kept and on_exists is OnExists.ERROR:
             raise UsageError(
-                f"{len(kept)} outputs are already there and were not made by this model with these options "
+                f"{len(kept)} outputs already exist and were not made by this model with these options "
                 f"(the first: {kept[0].output}); choose another output folder, or --on-exists overwrite or skip"
             )
         if self.bytes_needed > self.bytes_free:
             raise HostError(
-                f"{output}: the outputs need {size_text(self.bytes_needed)} and {size_text(self.bytes_free)} "
+                f"{output}: the outputs need {size_text(self.bytes_needed)}, but only {size_text(self.bytes_free)} "
                 "are free; make room or choose another output folder"
             )
 
@@ -104,7 +100,7 @@ class Plan:
 def make_plan(
     micrographs: Sequence[Micrograph],
     problems: Mapping[int, str],
-    mirror: OutputLayout,
+    layout: OutputLayout,
     model_hash: str,
     recipe: Recipe,
     options: DenoiseOptions,
@@ -113,40 +109,40 @@ def make_plan(
 
     Args:
         micrographs: the records of the table, or some of them.
-        problems: reasons by row, found while reading the table, not to use that row.
-        mirror: where outputs go.
+        problems: why a row cannot be used, by row, as found while reading the table.
+        layout: where outputs go.
         model_hash: the bundle's short hash.
         recipe: the bundle's recipe.
         options: of the run.
 
     Raises:
-        UsageError: an output would fall on an input.
-        HostError: the folders do not answer.
+        UsageError: an output would overwrite an input.
+        HostError: the file system does not answer.
     """
-    outputs = [mirror(micrograph.name) for micrograph in micrographs]
+    outputs = [layout(micrograph.name) for micrograph in micrographs]
 
-    def look_at_folders(waiting: Waiting) -> int:
-        with waiting(f"looking at the folders of the micrographs and at {mirror.output}"):
-            _check_apart([micrograph.path for micrograph in micrographs], outputs)
-            return shutil.disk_usage(_existing(mirror.output)).free
+    @waiting_for(f"looking at the folders of the micrographs and at {layout.output}")
+    def look_at_folders() -> int:
+        _check_apart([micrograph.path for micrograph in micrographs], outputs)
+        return shutil.disk_usage(_existing(layout.output)).free
 
-    free = in_lane(look_at_folders, options.timeout)
+    free = with_time_limit(look_at_folders, options.timeout)
     written = Counter(map(str, outputs))
     jobs: list[Job | None] = [None] * len(outputs)
 
-    def look(index: int, waiting: Waiting) -> Job:
+    def look(index: int) -> Job:
         micrograph, path = micrographs[index], outputs[index]
         if micrograph.row in problems:
             reason = problems[micrograph.row]
         elif (count := written[str(path)]) > 1:
-            reason = f"{count} rows of the table would be written to {path}; names must differ"
+            reason = f"{count} rows of the table have the same output {path}; give each micrograph a name of its own"
         elif recipe.phase_flip and micrograph.ctf is None:
             reason = (
-                f"{micrograph.name}: the table has no CTF for it, and the model needs one to flip phases; "
+                f"{micrograph.name}: the table has no CTF for it, which the model needs to flip phases; "
                 "estimate the CTF, or train a model with --no-phase-flip"
             )
         else:
-            with waiting(f"looking at {micrograph.path}"):
+            with waiting_for(f"looking at {micrograph.path}"):
                 return look_at(micrograph, path, model_hash, recipe, options)
         return Job(micrograph, path, "", Status.REFUSED, reason)
 
@@ -164,7 +160,7 @@ def make_plan(
 
 
 def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe, options: DenoiseOptions) -> Job:
-    """Find out from the headers of one input and its output what is to be done."""
+    """Plan one micrograph from the headers of its input and its output."""
     try:
         header = read_header(micrograph.path)
         _check_size(micrograph, header.shape, recipe)
@@ -173,18 +169,18 @@ def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe,
     except (DataError, OSError) as error:
         return Job(micrograph, path, "", Status.REFUSED, str(error))
     label = provenance_label(model_hash, options, recipe, micrograph, stamps)
-    status, reason = _standing(path, label)
+    status, reason = output_status(path, work_of(label))
     if status is Status.KEPT and options.on_exists is OnExists.OVERWRITE:
         status, reason = Status.PENDING, ""
     return Job(micrograph, path, label, status, reason, header.shape)
 
 
 def look_at_headers(paths: Sequence[Path], timeout: float) -> Sequence[MRCHeader | N2NError]:
-    """Read many headers side by side; where one cannot be read, or does not answer in time, say why in its place."""
-    headers: list[MRCHeader | N2NError] = [HostError("not looked at")] * len(paths)
+    """Read many headers in parallel; one that cannot be read, or not in time, is replaced by the error."""
+    headers: list[MRCHeader | N2NError] = [HostError("not read")] * len(paths)
 
-    def look(index: int, waiting: Waiting) -> MRCHeader:
-        with waiting(f"looking at {paths[index]}"):
+    def look(index: int) -> MRCHeader:
+        with waiting_for(f"looking at {paths[index]}"):
             return read_header(paths[index])
 
     lanes = min(_HEADER_THREADS, len(paths))
@@ -195,40 +191,8 @@ def look_at_headers(paths: Sequence[Path], timeout: float) -> Sequence[MRCHeader
     return headers
 
 
-def is_finished(job: Job) -> bool:
-    """Whether the output is there by now and is this job's work, whoever did it."""
-    return bool(job.label) and _standing(job.output, job.label)[0] is Status.DONE
-
-
-def _standing(path: Path, label: str) -> tuple[Status, str]:
-    """What is at an output's place: nothing of value, this work finished, or other work and what is known of it."""
-    # The work alone decides, not the version of the program that did it.
-    work = label.partition(": ")[2]
-    if not os.path.lexists(path):
-        return Status.PENDING, ""
-    try:
-        labels = read_header(path).labels
-    except (DataError, OSError):
-        try:
-            with path.open("rb") as file:
-                block = file.read(HEADER_BYTES)
-        except (FileNotFoundError, NotADirectoryError):
-            return Status.PENDING, ""
-        except OSError as error:
-            return Status.KEPT, f"{path} was there: it cannot be read ({error.strerror})"
-        # After a power failure a file may have its name without all of its bytes.
-        if not block or work.encode() in block:
-            return Status.PENDING, ""
-        labels = ()
-    if any(label.partition(": ")[2] == work for label in labels):
-        return Status.DONE, ""
-    own = [label for label in labels if label.startswith("n2n-deploy")]
-    told = f"made by other work ({own[-1]})" if own else "not made by n2n-deploy"
-    return Status.KEPT, f"{path} was there: {told}"
-
-
 def _check_apart(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
-    """Refuse outputs that would fall on inputs, by whatever links."""
+    """Refuse outputs that would overwrite inputs, also through links."""
     folder = functools.cache(os.path.realpath)
 
     def real(path: Path) -> str:
@@ -242,34 +206,11 @@ def _check_apart(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
                 taken.add(os.path.realpath(path))
     for path in outputs:
         if real(path) in taken:
-            raise UsageError(f"{path} is one of the inputs; choose an output folder apart from them")
-
-
-def provenance_label(
-    model_hash: str,
-    options: DenoiseOptions,
-    recipe: Recipe,
-    micrograph: Micrograph,
-    stamps: Sequence[tuple[int, int]],
-) -> str:
-    """The MRC label (at most 80 characters) that names the work an output is the result of.
-
-    Its last part is a hash of everything that changes the pixels: model, recipe, options, optics, CTF, and the
-    size and time (`stamps`) of each input file. A run that computes the same label for a row need not do it again.
-    """
-    work = (_shared_work(model_hash, options, recipe), micrograph.optics, micrograph.ctf, *stamps)
-    job_hash = hashlib.sha256(repr(work).encode()).hexdigest()[:16]
-    return f"n2n-deploy {__version__} denoised: model {model_hash} work {job_hash}"
-
-
-@functools.lru_cache(4)
-def _shared_work(model_hash: str, options: DenoiseOptions, recipe: Recipe) -> tuple[str, ...]:
-    """What the work of all micrographs of a run has in common."""
-    return model_hash, options.output_hash, repr(recipe)
+            raise UsageError(f"{path} is one of the inputs; choose another output folder")
 
 
 def _check_size(micrograph: Micrograph, shape: tuple[int, int], recipe: Recipe) -> None:
-    """Raise DataError where a micrograph's shape or pixel size leaves the network nothing to see."""
+    """Raise DataError if a micrograph is too small for the network."""
     with names_file(micrograph.path):
         network_shape(shape, micrograph.optics.pixel_size, recipe.max_resolution)
 

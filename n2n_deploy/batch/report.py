@@ -1,143 +1,95 @@
-"""The report of a batch: what it shows of a micrograph is kept when that is done, and made one page at the end."""
+"""The report of a batch: one page about all micrographs of an output folder, made from the ledger."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from n2n_deploy.batch.lanes import Waiting
-from n2n_deploy.batch.outputs import OutputLayout
-from n2n_deploy.batch.plan import Job, Plan, Status
-from n2n_deploy.denoiser.denoised import Denoised
-from n2n_deploy.device.arrays import to_host
+from n2n_deploy.batch.ledger import Run
+from n2n_deploy.batch.standing import Standing
+from n2n_deploy.batch.status import Status
+from n2n_deploy.batch.summary import Summary
+from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.report.entries import MicrographEntry, RunInfo
-from n2n_deploy.report.entry_store import EntryStore
-from n2n_deploy.report.page import read_report, write_report
+from n2n_deploy.report.page import write_report
+from n2n_deploy.report.run_info import command_line, missing_libraries
 
 REPORT = "report.html"
-FOLDER = ".report"
-"""Below the output folder: the entries, from which a run that goes on makes the whole report again."""
 
-FINISHED = ("denoised", "done before", "kept")
-"""Statuses of a micrograph that has its output."""
+_WORDS = {Status.DONE: "done before", Status.PENDING: "not begun"}
+"""Statuses that the report calls by other words."""
 
 
-@dataclass(frozen=True, slots=True)
-class EntryKeeper:
-    """Draws and keeps the entry of each micrograph; may be sent to another process.
+def write_batch_report(folder: Path, info: RunInfo, standings: Sequence[Standing]) -> Path | str:
+    """Write `report.html`.
 
-    Attributes:
-        output: the output folder of the batch.
-        limit: bytes that the pictures of one micrograph may take.
-    """
-
-    output: Path
-    limit: int
-
-    def keep(self, job: Job, result: Denoised, seconds: float, notes: Sequence[str]) -> None:
-        """Keep what the report shows of a micrograph that was denoised.
-
-        Raises:
-            HostError: the folder cannot be written to or has no room.
-        """
-        from n2n_deploy.report.estimates import with_halves
-        from n2n_deploy.report.views import view
-
-        micrograph = job.micrograph
-        views = view(
-            to_host(result.network_input),
-            to_host(result.network_output),
-            result.spacing,
-            micrograph.optics,
-            micrograph.ctf,
-            self.limit,
-        )
-        entry = MicrographEntry.of(micrograph, "denoised", seconds=seconds, notes=tuple(notes), views=views)
-        if result.halves:
-            m1, m2, d1, d2 = map(to_host, result.halves)
-            entry = with_halves(entry, (m1, m2, d1, d2), result.spacing, micrograph)
-        EntryStore(self.output / FOLDER).put(str(job.output.relative_to(self.output)), _work(job), entry)
-
-
-def write_batch_report(
-    folder: Path,
-    info: RunInfo,
-    plan: Plan,
-    mirror: OutputLayout,
-    failures: Mapping[str, str],
-    denoised: frozenset[str],
-    waiting: Waiting,
-) -> Path:
-    """Write `report.html` about all of a plan's micrographs, with the entries that this or an earlier run kept.
-
-    As the tables do, it tells of what earlier runs over other micrographs did and that is still there.
-
-    Args:
-        folder: where the report goes, and that of the earlier runs is.
-        info: what ran.
-        plan: of the batch.
-        mirror: where outputs go.
-        failures: reason by micrograph name.
-        denoised: names of those that this run finished.
-        waiting: told when this waits for files.
+    Returns:
+        The report, or why there is none.
 
     Raises:
-        HostError: the report cannot be written.
+        HostError: it cannot be written.
     """
+    if missing := missing_libraries():
+        return f"not written: {' and '.join(missing)} not installed; pip install 'n2n-deploy[report]'"
     path = folder / REPORT
-    with waiting(f"writing {path}"):
-        write_report(path, info, _Entries(path, plan, mirror, failures, denoised, waiting))
+    with waiting_for(f"writing {path}"):
+        write_report(path, info, _Entries(standings))
     return path
 
 
-def _now(entry: MicrographEntry, output: Path) -> MicrographEntry | None:
-    """What an earlier report's entry has to say now; None where its output is gone."""
-    finished = entry.status in FINISHED
-    if not output.exists():
-        return None if finished else entry
-    if not finished:
-        return MicrographEntry(entry.name, "done before", defocus=entry.defocus)
-    return replace(entry, status="kept" if entry.status == "kept" else "done before")
+def describe_run(run: Run, summary: Summary) -> RunInfo:
+    """Return what the report says of one run."""
+    header = run.header
+    return RunInfo(
+        f"Denoising with {header['model']['file']}",
+        header["command"],
+        model=header["model"],
+        recipe=header["recipe"],
+        options={name: value for name, value in header["options"].items() if value is not None},
+        versions=header["versions"],
+        hardware=header["hardware"] | {"network runs on": summary.run["session"]},
+        throughput=summary.throughput(),
+    )
+
+
+def describe_runs(runs: Sequence[Run], summary: Summary, missing: Sequence[str]) -> RunInfo:
+    """Return what the report says of several runs, those of `missing` shards not among them."""
+    header = runs[0].header
+    return RunInfo(
+        "Denoising, all runs",
+        command_line(),
+        model={name: header["model"][name] for name in ("hash", "preset")},
+        recipe=header["recipe"],
+        options={name: value for name, value in header["options"].items() if value is not None},
+        versions={"n2n-deploy": header["versions"]["n2n-deploy"]},
+        hardware={"hosts": ", ".join(sorted({run.header["host"]["name"] for run in runs}))},
+        throughput={
+            "runs": len(runs),
+            "shards that have not ended": ", ".join(missing) or "none",
+            "wall time of the longest": f"{summary.seconds:.1f} s",
+            "megapixels denoised": round(summary.megapixels, 3),
+        },
+    )
 
 
 @dataclass(frozen=True)
 class _Entries:
-    """The rows of the report, each read from disk when it is asked for: memory does not grow with the batch."""
+    """The rows of the report. Each is read from the ledger when it is needed, so memory does not grow with them."""
 
-    earlier: Path
-    plan: Plan
-    mirror: OutputLayout
-    failures: Mapping[str, str]
-    denoised: frozenset[str]
-    waiting: Waiting
+    standings: Sequence[Standing]
 
     def __iter__(self) -> Iterator[MicrographEntry]:
-        jobs = {job.micrograph.name: job for job in self.plan.jobs}
-        for entry in read_report(self.earlier):
-            job = jobs.pop(entry.name, None)
-            now = self._entry(job) if job else _now(entry, self.mirror(entry.name))
-            if now is not None:
-                yield now
-        for job in jobs.values():
-            yield self._entry(job)
-
-    def _entry(self, job: Job) -> MicrographEntry:
-        status, reason = self._status(job)
-        if status in ("denoised", "done before"):
-            with self.waiting(f"reading what was kept of {job.output}"):
-                store = EntryStore(self.mirror.output / FOLDER)
-                kept = store.get(str(job.output.relative_to(self.mirror.output)), _work(job))
-            if kept is not None:
-                return replace(kept, name=job.micrograph.name, status=status)
-        return MicrographEntry.of(job.micrograph, status, reason)
-
-    def _status(self, job: Job) -> tuple[str, str]:
-        if (reason := self.failures.get(job.micrograph.name)) is not None:
-            return ("refused" if job.status is Status.REFUSED else "failed"), reason
-        if job.micrograph.name in self.denoised:
-            return "denoised", ""
-        return {Status.DONE: "done before", Status.KEPT: "kept"}.get(job.status, "not begun"), job.reason
-
-
-def _work(job: Job) -> str:
-    """What was done, whichever version of the program did it."""
-    return job.label.partition(": ")[2]
+        for standing in self.standings:
+            for name, source in standing.names():
+                record = standing.record(name)
+                if record is None and name in standing.ledger.records:
+                    continue  # its output was taken away
+                status = standing.status(record)
+                entry = None
+                if record is not None and status in (Status.DENOISED, Status.DONE):
+                    entry = standing.ledger.entry(record)
+                if entry is not None:
+                    yield replace(entry, name=name, status=_WORDS.get(status, status.value))
+                    continue
+                defocus = source.defocus(name) if source else None
+                reason = record.reason if record else ""
+                yield MicrographEntry(name, _WORDS.get(status, status.value), reason, defocus=defocus)

@@ -1,35 +1,40 @@
-"""`Summary`: the account of a batch, as `summary.json` holds it."""
+"""`Summary`: the account of a batch in numbers, made from the ledger; `summary.json` holds it."""
 
 import signal
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from n2n_deploy.batch.outputs import BASE
+from n2n_deploy.batch.ledger import Run
+from n2n_deploy.batch.standing import Standing
+from n2n_deploy.batch.status import UNUSABLE, Status
+
+SUMMARY = "summary.json"
 
 
 @dataclass
 class Summary:
-    """The account of a batch.
+    """The account of a run, or of all runs whose results are merged.
 
     Attributes:
-        output: the folder.
-        table: `denoised.star`, None where nothing is finished.
-        report: `report.html`, or why there is none; None where none was asked for.
-        listed: micrographs that `denoised.star` lists: those of this run, and others whose outputs are in the folder.
-        denoised: micrographs done in this run.
+        output: the output folder.
+        table: `denoised.star`; None if no micrograph is finished.
+        report: `report.html`, or why there is none; None if none was asked for.
+        listed: micrographs in `denoised.star`: those of this run, and others whose outputs are in the folder.
+        denoised: micrographs denoised by this run.
         already_done: outputs recognised as finished by an earlier run, or by another one meanwhile.
         kept: outputs of other work that were left in place.
-        failures: reason by micrograph name, of those refused and those that failed.
-        notes: what to know of micrographs that were done, by name.
-        not_begun: micrographs that were left because the run was told to stop.
-        stopped_by: number of the signal that told it to, None where none did.
-        gave_up: why the run ended early by itself, None where it did not.
+        failures: reason by name, of the micrographs that were refused or failed.
+        notes: what the user should know, by name of a micrograph, a table or "ledger".
+        not_begun: micrographs that were not begun because the run was told to stop.
+        stopped_by: number of the signal that told it to; None if none did.
+        gave_up: why the run ended early by itself; None if it did not.
         seconds: wall time of the run.
         stage_seconds: time by stage, summed over the micrographs of all lanes.
-        megapixels: raw pixels denoised in this run, in millions.
+        megapixels: raw pixels denoised by this run, in millions.
         base: folder that absolute names of inputs lost; see `OutputLayout`.
-        run: model, versions, hardware and the effective options.
+        run: version, model, session, host, shard and the effective options.
     """
 
     output: Path
@@ -52,13 +57,13 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 where every micrograph has its output; 128 + the signal of a run cut short; otherwise 1."""
+        """0 if every micrograph has its output; 128 + the signal of a run that was stopped; otherwise 1."""
         if self.not_begun and self.stopped_by is not None:
             return 128 + self.stopped_by
         return 1 if self.failures or self.not_begun else 0
 
     def throughput(self) -> dict[str, Any]:
-        """How much was done how fast, for people."""
+        """Return how much was done how fast, for people."""
         facts: dict[str, Any] = {"wall time": f"{self.seconds:.1f} s"}
         if self.denoised and self.seconds:
             facts["micrographs per hour"] = round(3600 * self.denoised / self.seconds)
@@ -66,7 +71,7 @@ class Summary:
         return facts | {f"seconds in {stage}": round(value, 2) for stage, value in self.stage_seconds.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "output": str(self.output),
             "table": str(self.table) if self.table else None,
@@ -85,6 +90,65 @@ class Summary:
             "stage_seconds": {stage: round(value, 3) for stage, value in self.stage_seconds.items()},
             "failures": self.failures,
             "notes": {name: list(notes) for name, notes in self.notes.items()},
-            BASE: self.base,
+            "mirrored_from": self.base,
             **self.run,
         }
+
+
+def summarise(output: Path, standings: Sequence[Standing], runs: Iterable[Run], names: Iterable[str] | None) -> Summary:
+    """Count what a run did, or what all runs did.
+
+    Args:
+        output: folder that the summary is about.
+        standings: of that folder and of those it joins; only the first if `names` are given.
+        runs: whose times and pixels are summed. The first of them describes itself, and how it ended.
+        names: micrographs of one run; None for all of them.
+    """
+    runs = list(runs)
+    first = runs[0]
+    end = first.end or {}
+    summary = Summary(
+        output,
+        stopped_by=end.get("stopped_by"),
+        gave_up=end.get("gave_up"),
+        seconds=max((run.end or {}).get("seconds", 0.0) for run in runs),
+        megapixels=sum(run.megapixels for run in runs),
+        base=first.header["base"],
+        run=_description(first),
+    )
+    for run in runs:
+        for stage, seconds in run.stage_seconds.items():
+            summary.stage_seconds[stage] = summary.stage_seconds.get(stage, 0.0) + seconds
+    for standing in standings:
+        for name in names if names is not None else (name for name, _ in standing.names()):
+            _count(summary, standing, name)
+    return summary
+
+
+def _count(summary: Summary, standing: Standing, name: str) -> None:
+    record = standing.record(name)
+    status = standing.status(record)
+    if record is not None and status in UNUSABLE:
+        summary.failures[name] = record.reason
+    elif status is Status.DENOISED:
+        summary.denoised += 1
+    elif status is Status.DONE:
+        summary.already_done += 1
+    elif status is Status.KEPT:
+        summary.kept += 1
+    elif record is not None or standing.run is not None or name not in standing.ledger.records:
+        summary.not_begun += 1
+    if record is not None and record.notes and status is Status.DENOISED:
+        summary.notes[name] = record.notes
+
+
+def _description(run: Run) -> dict[str, Any]:
+    header = run.header
+    return {
+        "version": header["versions"]["n2n-deploy"],
+        "model": {name: header["model"][name] for name in ("hash", "preset")} | {"recipe": header["recipe"]},
+        "session": (run.end or {}).get("session", "none"),
+        "host": header["host"],
+        "shard": f"{run.shard[0]}-of-{run.shard[1]}" if run.shard else None,
+        "options": header["options"],
+    }

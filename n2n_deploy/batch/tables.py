@@ -1,94 +1,128 @@
-"""The tables of an output folder: they list what is in the folder, whichever runs did it."""
+"""`denoised.star` and `failed.star`: rows of the source tables, chosen by what the ledger says."""
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from n2n_deploy.core.errors import DataError
-from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
-from n2n_deploy.io.star_join import append_table
+from n2n_deploy.batch.ledger import Record
+from n2n_deploy.batch.source_tables import SourceTable
+from n2n_deploy.batch.standing import Standing
+from n2n_deploy.batch.status import FINISHED, UNUSABLE
+from n2n_deploy.batch.table_join import join_tables
+from n2n_deploy.batch.watchdog import waiting_for
+from n2n_deploy.io.star_document import StarDocument, micrograph_table
 
 DENOISED, FAILED = "denoised.star", "failed.star"
-_LOCK = ".tables.lock"
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one run at a time rewrite the tables of a folder; where the file system has no locks, do without."""
-    with suppress(OSError):
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-        return
-    yield
+@dataclass(frozen=True)
+class WrittenTables:
+    """The tables of a folder.
+
+    Attributes:
+        denoised: `denoised.star`; None if nothing is finished.
+        listed: micrographs that it lists, with its further parts.
+        note: what the user should know of them; empty if they are whole.
+    """
+
+    denoised: Path | None
+    listed: int
+    note: str
 
 
-def names_in(path: Path) -> list[str]:
-    """The micrographs that a table lists; none where it is missing or damaged."""
-    try:
-        document = StarDocument.read(path)
-        table, _ = micrograph_table(document)
-        return document.columns(table, (NAME,))[NAME]
-    except DataError:
-        return []
-
-
-def write_merged(path: Path, document: StarDocument | None, keep: Callable[[str], bool]) -> str | None:
-    """Write a table that lists a run's micrographs, and before them those of earlier runs that still count.
+def write_tables(folder: Path, standings: Sequence[Standing]) -> WrittenTables:
+    """Write both tables, each complete or not at all; one without rows is removed.
 
     Args:
-        path: the table; what it held is the earlier runs' account.
-        document: the run's rows; None where it has none.
-        keep: whether a row of the earlier table counts, by its name.
-
-    Returns:
-        A line about rows that could not be kept in the same table and lie in another; None where all is well.
+        folder: where to.
+        standings: of the output folders that they list.
 
     Raises:
-        HostError: the table cannot be written.
+        HostError: they cannot be written.
     """
-    earlier, note = None, None
-    if any(keep(name) for name in names_in(path)):
-        earlier = StarDocument.read(path)
-        table, _ = micrograph_table(earlier)
-        names = earlier.columns(table, (NAME,))[NAME]
-        if table.is_loop:
-            earlier.keep_rows(table, [row for row, name in enumerate(names) if keep(name)])
-    if earlier is not None and document is not None:
-        try:
-            append_table(earlier, document)
-            document = earlier
-        except DataError as error:
-            aside = _aside(path)
-            earlier.write(aside)
-            note = f"{aside.name} lists what earlier runs did, in a table of its own: {error}"
-    document = document or earlier
-    if document is None:
-        path.unlink(missing_ok=True)
-    else:
-        document.write(path)
-    return note
+    finished = [document for standing in standings for document in _finished(standing)]
+    failed = [document for standing in standings for document in _failed(standing)]
+    paths, listed = [], 0
+    for name, documents in ((DENOISED, finished), (FAILED, failed)):
+        with waiting_for(f"writing {folder / name}"):
+            parts = join_tables(documents)
+            if name == DENOISED:
+                listed = sum(len(micrograph_table(part)[0]) for part in parts)
+            paths.append(_write(folder / name, parts))
+    further = [path.name for written in paths for path in written[1:]]
+    note = f"source tables with other columns are listed in {', '.join(further)}" if further else ""
+    return WrittenTables(paths[0][0] if paths[0] else None, listed, note)
 
 
-def located(name: str, output: Path) -> Path:
-    """The output that a name in a table of the output folder means, whichever project folder it starts at."""
-    if name.startswith("/"):
-        return Path(name)
-    for folder in output.parents:
-        if f"{name}/".startswith(f"{output.relative_to(folder)}/"):
-            return folder / name
-    return output / name
+def _finished(standing: Standing) -> list[StarDocument]:
+    """Return the rows of finished micrographs under the names of their outputs, a document for each source table."""
+    chosen: dict[tuple[int, bool], dict[int, str]] = {}
+    prefixes = [_prefix(source, standing.layout.output) for source in standing.sources]
+    taken: set[str] = set()
+    for name, record, number in _rows(standing):
+        if record.status not in FINISHED:
+            continue
+        output = standing.layout.relative(name)
+        if output in taken:
+            continue  # another name of the same file
+        taken.add(output)
+        rows = chosen.setdefault((number, record.run.header["phase_flipped"]), {})
+        rows[standing.sources[number].first_row[name]] = prefixes[number] + output
+    return [standing.sources[number].select(rows, phase_flipped=flipped) for (number, flipped), rows in chosen.items()]
 
 
-def _aside(path: Path) -> Path:
-    """A name beside the table's that is free."""
-    number = 1
-    while (aside := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+def _failed(standing: Standing) -> list[StarDocument]:
+    """Return the rows of micrographs that were refused or failed, a document for each source table."""
+    chosen: dict[int, dict[int, str]] = {}
+    for name, record, number in _rows(standing):
+        if record.status in UNUSABLE:
+            chosen.setdefault(number, {}).update(dict.fromkeys(standing.sources[number].rows(name), name))
+    return [standing.sources[number].select(rows) for number, rows in chosen.items()]
+
+
+def _rows(standing: Standing) -> Iterator[tuple[str, Record, int]]:
+    """Yield name, record and number of the source table of each micrograph, in the order of the tables.
+
+    A row is taken from the largest table that says of it what the run's own table said, so that a table of a few
+    micrographs, such as failed.star, does not take them out of their order.
+    """
+    numbers = {source.file: number for number, source in enumerate(standing.sources)}
+    for name, source in standing.names():
+        record = standing.record(name)
+        if record is None or source is None:
+            continue
+        number = numbers[source.file]
+        own = numbers.get(record.table.file) if record.table else None
+        if own is not None and own != number and name in standing.sources[own].first_row:
+            expected = standing.sources[own].row(name)
+            candidates = (index for index, each in enumerate(standing.sources) if name in each.first_row)
+            number = next(index for index in candidates if standing.sources[index].row(name) == expected)
+        yield name, record, number
+
+
+def _prefix(source: SourceTable, output: Path) -> str:
+    """Return what stands before the name of an output, relative to its folder, in a table."""
+    name = source.name_of(output)
+    return "" if name == "." else f"{name.rstrip('/')}/"
+
+
+def _write(path: Path, documents: Sequence[StarDocument]) -> list[Path]:
+    """Write documents with different columns beside each other: denoised.star, denoised-2.star and so on."""
+    paths = [path, *(path.with_stem(f"{path.stem}-{number}") for number in range(2, len(documents) + 1))]
+    for part, document in zip(paths, documents, strict=False):
+        document.write(part)
+    for stale in [*paths[len(documents) :], *_parts_beyond(path, len(documents))]:
+        with suppress(OSError):
+            stale.unlink(missing_ok=True)
+    return paths[: len(documents)]
+
+
+def _parts_beyond(path: Path, count: int) -> list[Path]:
+    """Find further parts that an earlier account had, and this one has not."""
+    found = []
+    number = max(count, 1) + 1
+    while (part := path.with_stem(f"{path.stem}-{number}")).exists():
+        found.append(part)
         number += 1
-    return aside
+    return found

@@ -1,21 +1,23 @@
-"""`watch`: a batch that follows a data collection, and does each micrograph once it is there and complete."""
+"""`watch`: a batch that follows a data collection and denoises each micrograph once its file is complete."""
 
 import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from n2n_deploy.batch.lanes import Waiting, in_lane
-from n2n_deploy.batch.local import Workers
+from n2n_deploy.batch.account import Account
+from n2n_deploy.batch.denoise import Progress, do_jobs, make_folder, open_workers
+from n2n_deploy.batch.lanes import with_time_limit
+from n2n_deploy.batch.ledger import Ledger
+from n2n_deploy.batch.local_workers import Workers
 from n2n_deploy.batch.outputs import OutputLayout
-from n2n_deploy.batch.plan import Job, Plan, Status
-from n2n_deploy.batch.results import Results
-from n2n_deploy.batch.run import Progress, do_jobs, make_folder, open_results, open_workers, write_account
+from n2n_deploy.batch.request import Request
+from n2n_deploy.batch.status import Status
 from n2n_deploy.batch.summary import Summary
-from n2n_deploy.batch.task import Task
+from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.core.signals import Stopping, stop_on_signal
 from n2n_deploy.io.micrograph_files import find_files, is_table
@@ -24,16 +26,16 @@ from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable
 
 _ROUND = 64
-"""Micrographs of one round at most, so that a backlog does not keep the tables waiting."""
+"""Most micrographs of one round, so that a backlog does not delay the tables."""
 
 _WRITING_SHARE = 0.05
-"""Of the time, that rewriting tables and report may take."""
+"""Most of the time that may be spent on rewriting tables and report."""
 
 Stamp = tuple[int, int]
 
 
 def watch(
-    task: Task,
+    request: Request,
     *,
     interval: float = 10.0,
     idle: float | None = None,
@@ -41,97 +43,98 @@ def watch(
     say: Callable[[str], None] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Summary:
-    """Denoise micrographs as they come, with the engine open all the while.
+    """Denoise micrographs as they arrive; the engine stays open.
 
-    A micrograph is taken when its file is there and has not changed between two looks. What cannot be used is tried
-    again when its file changes. Tables, summary and report are rewritten as the work goes on, each whole or not at all.
+    A micrograph is taken when its file exists and has not changed between two looks. One that fails is tried again when
+    its file changes. Tables, summary and report are rewritten as the work goes on, each complete or not at all.
 
     Args:
-        task: a STAR table that grows, a folder, or globs of MRC files (with a model that flips no phases).
+        request: a STAR table that grows, a folder, or globs of MRC files (with a model that flips no phases).
         interval: seconds between looks.
         idle: seconds without a new micrograph after which the batch ends; None to go on until a signal.
         cluster: as for `denoise`.
-        say: told what it is waiting for.
+        say: as for `denoise`.
         progress: called after each round's plan and after each micrograph.
 
     Returns:
         The account of everything since the beginning.
 
     Raises:
-        UsageError: files where the model needs a table; outputs of other work are in the way.
-        DataError: the table cannot be read, and could not be until the batch ended.
+        UsageError: files are given and the model needs a table; outputs of other work exist.
+        DataError: the table could not be read until the batch ended, or no micrograph came.
         BundleError, HostError: as for `denoise`.
     """
-    source = _Source(task)
+    source = _Source(request)
     start = time.perf_counter()
-    make_folder(task.folder, task.options.timeout)
+    make_folder(request)
     with stop_on_signal() as stopping, ExitStack() as stack:
-        state = _State(task, stack, cluster, say)
+        growing = _GrowingBatch(request, stack, cluster, say)
         latest = time.monotonic()
         while not stopping.event.is_set():
-            table, ready = in_lane(source.look, task.options.timeout)
+            table, ready = with_time_limit(source.look, request.options.timeout)
             if table is not None and ready:
-                state.do(table, ready, stopping, progress)
-                source.settle(state)
-                state.write(start, stopping)
+                growing.do(table, ready, stopping, progress)
+                source.settle(growing)
+                if time.monotonic() > growing.next_write:
+                    growing.write(start, stopping)
                 latest = time.monotonic()
                 continue
             if idle is not None and time.monotonic() - latest > idle:
                 break
             stopping.event.wait(interval)
-        if state.results is None:
+        if growing.account is None:
             if source.problem is not None:
                 raise source.problem
-            raise DataError(f"{task.source}: no micrograph came; check the path")
-        return state.write(start, stopping, last=True)
+            raise DataError(f"{request.source}: no micrograph arrived; check the path")
+        return growing.write(start, stopping)
 
 
 class _Source:
-    """What has come so far, and what of it can be taken."""
+    """What has arrived so far, and which micrographs of it are ready."""
 
-    def __init__(self, task: Task) -> None:
-        sources = [task.source] if isinstance(task.source, (str, Path)) else list(task.source)
-        self._task = task
+    def __init__(self, request: Request) -> None:
+        sources = [request.source] if isinstance(request.source, (str, Path)) else list(request.source)
+        self._request = request
         self._table = len(sources) == 1 and is_table(sources[0])
         self._sources = [f"{source}/**/*.mrc" if Path(source).is_dir() else source for source in sources]
-        naming = task.naming
+        naming = request.naming
         self._halves = HalfNames(naming.suffixes, naming.even_template, naming.odd_template)
         self._seen: dict[str, Stamp] = {}
         self._taken: dict[str, tuple[Stamp, Micrograph | None]] = {}
         self._files: dict[str, tuple[Micrograph, str | None]] = {}
         self._done: set[tuple[str, Micrograph | None]] = set()
         self.problem: DataError | None = None
-        if not self._table and task.bundle.recipe.phase_flip:
+        if not self._table and request.bundle.recipe.phase_flip:
             raise UsageError(f"{sources[0]}: the model flips phases; watch a STAR table with CTF parameters, not files")
 
-    def look(self, waiting: Waiting) -> tuple[MicrographTable | None, Sequence[Micrograph]]:
-        """The table as it is now, and its micrographs that are ready; a table being written is read the next time."""
+    def look(self) -> tuple[MicrographTable | None, Sequence[Micrograph]]:
+        """Return the table as it is now and its ready micrographs; a half-written one is read the next time."""
         try:
             if self._table:
-                table = self._task.read()
+                table = self._request.read()
                 self.problem = None
-                ready = (m for m in table.micrographs if self._is_ready(m.name, m.path, replace(m, row=0), waiting))
+                ready = (m for m in table.micrographs if self._is_ready(m.name, m.path, replace(m, row=0)))
                 return table, list(islice(ready, _ROUND))
-            with waiting(f"looking for {self._sources[0]}"):
-                files = find_files(self._sources, self._halves, self._task.output).names
-            names = list(islice((name for name in files if self._is_ready(name, Path(name), None, waiting)), _ROUND))
+            with waiting_for(f"looking for {self._sources[0]}"):
+                files = find_files(self._sources, self._halves, self._request.output).names
+            names = list(islice((name for name in files if self._is_ready(name, Path(name), None)), _ROUND))
             if not names:
                 return None, ()
-            table = self._with(self._task.read(names))
+            table = self._with(self._request.read(names))
             new = set(names)
             return table, [micrograph for micrograph in table.micrographs if micrograph.name in new]
         except DataError as error:
             self.problem = error
             return None, ()
 
-    def settle(self, state: "_State") -> None:
-        """Never look again at what was done; the rest is taken again when its file changes."""
+    def settle(self, growing: "_GrowingBatch") -> None:
+        """Never look again at finished micrographs; the others are taken again when their files change."""
         for name, (_, record) in self._taken.items():
-            if state.is_done(name):
+            if growing.is_done(name):
                 self._done.add((name, record))
 
     def _with(self, new: MicrographTable) -> MicrographTable:
-        """The table of all files that came so far, these among them."""
+        """Return the table of all files that have arrived, including new ones."""
         self._files |= {found.name: (found, new.problems.get(found.row)) for found in new.micrographs}
         return MicrographTable(
             None,
@@ -140,12 +143,12 @@ class _Source:
             new.project,
         )
 
-    def _is_ready(self, name: str, path: Path, record: Micrograph | None, waiting: Waiting) -> bool:
-        """Whether a file is there, at rest, and not the one that was taken already."""
+    def _is_ready(self, name: str, path: Path, record: Micrograph | None) -> bool:
+        """Return whether a file exists, has not changed since the last look, and was not taken as it is."""
         if (name, record) in self._done:
             return False
         try:
-            with waiting(f"looking at {path}"):
+            with waiting_for(f"looking at {path}"):
                 status = os.stat(path)  # noqa: PTH116
         except OSError:
             return False
@@ -159,17 +162,17 @@ class _Source:
 
 
 @dataclass
-class _State:
-    """The batch that grows: its workers, once there is work, and its account."""
+class _GrowingBatch:
+    """The batch: its workers, which are opened with the first micrograph, and its account."""
 
-    task: Task
+    request: Request
     stack: ExitStack
     cluster: str | None
     say: Callable[[str], None] | None
-    results: Results | None = None
-    mirror: OutputLayout | None = None
+    ledger: Ledger | None = None
+    layout: OutputLayout | None = None
+    account: Account | None = None
     workers: Workers | None = None
-    jobs: dict[str, Job] = field(default_factory=dict)
     next_write: float = 0.0
 
     def do(
@@ -179,40 +182,33 @@ class _State:
         stopping: Stopping,
         progress: Callable[[Progress], None] | None,
     ) -> None:
-        """Plan and do what is ready."""
-        task = self.task
-        first = self.results is None
-        if self.mirror is None:
-            self.mirror = task.mirror(table)
-        plan = task.plan(micrographs, table, self.mirror)
-        if first:
-            plan.check(task.output, task.options.on_exists)
-        if self.results is None:
-            self.results = self.stack.enter_context(open_results(task, self.mirror))
-        self.results.begin(table, plan)
-        self.jobs |= {job.micrograph.name: job for job in plan.jobs}
+        """Plan and denoise what is ready."""
+        request = self.request
+        if self.ledger is None or self.layout is None:
+            self.ledger = request.ledger()
+            self.layout = request.layout(table, self.ledger)
+        plan = request.plan(micrographs, table, self.layout)
+        if self.account is None:
+            plan.check(request.output, request.options.on_exists)
+            self.account = self.stack.enter_context(Account(request, self.layout, self.ledger, self.say))
+        self.account.begin(table, plan)
         if progress:
             progress(Progress(plan, 0, None))
         if plan.with_status(Status.PENDING):
             if self.workers is None:
-                self.workers = self.stack.enter_context(open_workers(task, plan, self.cluster, self.say))
-            do_jobs(plan, self.workers, self.results, stopping, task.options, progress)
+                self.workers = self.stack.enter_context(open_workers(request, plan, self.cluster, self.say))
+            do_jobs(plan, self.workers, self.account, stopping, request.options, progress)
 
     def is_done(self, name: str) -> bool:
-        """Whether a micrograph has its output."""
-        return self.results is not None and self.results.is_done(name)
+        """Return whether a micrograph has its output."""
+        return self.account is not None and self.account.is_done(name)
 
-    def write(self, start: float, stopping: Stopping, *, last: bool = False) -> Summary:
-        """Rewrite tables, summary and report, unless that would take too much of the time."""
-        assert self.results is not None
-        assert self.mirror is not None
+    def write(self, start: float, stopping: Stopping) -> Summary:
+        """Write tables, summary and report; they are not to be written again before `next_write`."""
+        assert self.account is not None
         begun = time.monotonic()
-        if not last and begun < self.next_write:
-            return self.results.summary
-        session = self.workers.session if self.workers else "none"
-        plan = Plan(list(self.jobs.values()), 0, 0)
-        self.results.summary.stopped_by = stopping.signal
-        summary = write_account(self.task, plan, self.mirror, self.results, session, time.perf_counter() - start)
+        self.account.end(time.perf_counter() - start, self.workers.session if self.workers else "none", stopping.signal)
+        summary = self.account.write()
         ended = time.monotonic()
         self.next_write = ended + (ended - begun) / _WRITING_SHARE
         return summary

@@ -136,7 +136,7 @@ def denoise_command(
         typer.Option(
             "--shard",
             metavar="I/N",
-            help="Denoise part I of N of the table, for job arrays; n2n-deploy merge-results joins the results.",
+            help="Denoise part I of N of the table, for job arrays; n2n-deploy merge-results then writes the tables.",
             rich_help_panel=_RUN,
         ),
     ] = None,
@@ -190,12 +190,12 @@ def denoise_command(
 
     Writes one MRC per micrograph to the output folder, with the input's size, pixel size and grey scale,
     [bold]denoised.star[/] with every column of the input table, [bold]failed.star[/] with the micrographs that failed,
-    log.jsonl, summary.json and [bold]report.html[/]. A failing micrograph is recorded and skipped. To continue after
-    an interruption, run the same command again.
+    summary.json, [bold]report.html[/] and the ledger from which these are made. A failing micrograph is recorded and
+    skipped. To continue after an interruption, run the same command again.
     """
+    from n2n_deploy.batch.denoise import run_request
     from n2n_deploy.batch.options import DenoiseOptions
-    from n2n_deploy.batch.run import run_task
-    from n2n_deploy.batch.task import Shard, Task
+    from n2n_deploy.batch.request import Request, Shard
     from n2n_deploy.batch.watch import watch
     from n2n_deploy.device.gpus import parse_gpus
 
@@ -207,16 +207,16 @@ def denoise_command(
         raise UsageError("--idle-minutes says when --watch ends; add --watch or leave it out")
     source = micrographs[0] if len(micrographs) == 1 else micrographs
     part = Shard.parse(shard) if shard else None
-    task = Task.open(source, model, output, options, part, retry_failed, gather(ctx, NamingOptions))
+    request = Request.open(source, model, output, options, part, retry_failed, gather(ctx, NamingOptions))
     if dry_run:
-        print_dry_run(task, as_json=as_json)
+        print_dry_run(request, as_json=as_json)
     with DenoiseProgress(quiet=as_json) as bar:
         if watching:
             idle = None if idle_minutes is None else 60 * idle_minutes
-            summary = watch(task, idle=idle, cluster=cluster, say=bar.say, progress=bar.update)
+            summary = watch(request, idle=idle, cluster=cluster, say=bar.say, progress=bar.update)
         else:
-            summary = run_task(task, cluster=cluster, say=bar.say, progress=bar.update)
-    save_config(ctx, task.folder)
+            summary = run_request(request, cluster=cluster, say=bar.say, progress=bar.update)
+    save_config(ctx, request.folder)
     if as_json:
         print_json(summary.as_dict())
     else:

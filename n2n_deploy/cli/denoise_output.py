@@ -11,8 +11,8 @@ from n2n_deploy.cli.progress import MicrographProgress
 from n2n_deploy.core.sizes import size_text
 
 if TYPE_CHECKING:
+    from n2n_deploy.batch.request import Request
     from n2n_deploy.batch.summary import Summary
-    from n2n_deploy.batch.task import Task
 
 
 class DenoiseProgress(MicrographProgress):
@@ -23,7 +23,7 @@ class DenoiseProgress(MicrographProgress):
 
     def update(self, event: Any) -> None:
         """Show a `Progress` of the batch."""
-        from n2n_deploy.batch.plan import Status
+        from n2n_deploy.batch.status import Status
 
         if event.outcome is None:  # a plan; with --watch one after the other
             self.expect(self.total + len(event.plan.with_status(Status.PENDING)))
@@ -37,12 +37,12 @@ class DenoiseProgress(MicrographProgress):
             self.say(f"{event.outcome.job.micrograph.name}: {note}", "note", "yellow")
 
 
-def print_dry_run(task: "Task", *, as_json: bool) -> NoReturn:
+def print_dry_run(request: "Request", *, as_json: bool) -> NoReturn:
     """Print what a run would do, and exit with the code that it would have."""
-    from n2n_deploy.batch.forecast import forecast
-    from n2n_deploy.batch.plan import Status
+    from n2n_deploy.batch.dry_run import forecast
+    from n2n_deploy.batch.status import Status
 
-    found = forecast(task)
+    found = forecast(request)
     if as_json:
         print_json(found.as_dict())
         raise typer.Exit(found.exit_code)
@@ -94,6 +94,8 @@ def print_summary(summary: "Summary") -> None:
     if summary.report:
         rows.append(("report", str(summary.report)))
     print_rows(rows)
-    if summary.failures:
-        found = f"{summary.output / 'failed.star'} and {summary.output / 'log.jsonl'}"
-        out.print(f"failed micrographs and reasons: {escape(found)}", soft_wrap=True)
+    if summary.run["shard"]:
+        out.print(f"when all shards have ended: n2n-deploy merge-results {summary.output}", soft_wrap=True)
+    elif summary.failures:
+        found = f"{summary.output / 'failed.star'}; reasons: {summary.output / 'summary.json'}"
+        out.print(f"failed micrographs: {escape(found)}", soft_wrap=True)

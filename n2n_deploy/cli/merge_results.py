@@ -1,4 +1,4 @@
-"""`n2n-deploy merge-results`: the tables and reports of a job array's shards joined."""
+"""`n2n-deploy merge-results`: tables, summary and report of all shards of a job array."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,21 +15,18 @@ def merge_results_command(
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Output folder. By default the input folder, if there is only one.",
-        ),
+        typer.Option("--output", "-o", help="Output folder. By default the input folder, if there is only one."),
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Join the tables, logs and reports of the shards of a job array.
+    """Write the tables and the report of the shards of a job array, or of several output folders.
 
     [bold]n2n-deploy merge-results Denoised[/]
 
-    Writes [bold]denoised.star[/], failed.star, log.jsonl, summary.json and [bold]report.html[/] of all shards. The
-    exit code is 0 if every shard has ended and every micrograph has an output, otherwise 1.
+    Writes [bold]denoised.star[/], failed.star, summary.json and [bold]report.html[/] of all shards. The exit code is 0
+    if every shard has ended and every micrograph has an output, otherwise 1.
+
     """
     from n2n_deploy.batch.merge import merge_results
 

@@ -33,7 +33,7 @@ from n2n_deploy.io.mrc import read_headers
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.star import MicrographTable, read_micrographs
 from n2n_deploy.report.entries import MicrographEntry
-from n2n_deploy.report.entry_store import EntryStore
+from n2n_deploy.report.entry_spool import EntrySpool
 from n2n_deploy.report.estimates import with_estimates
 from n2n_deploy.report.page import write_report
 from n2n_deploy.report.run_info import missing_libraries, run_info
@@ -111,13 +111,13 @@ def run_evaluation(
     refuse_batch(output)
     make_writable_folder(output)
     missing = [*missing_libraries(), *(() if importlib.util.find_spec("matplotlib") else ("matplotlib",))]
-    store, limit = EntryStore(output / ".report"), picture_limit(len(table))
+    spool, limit = EntrySpool(output), picture_limit(len(table))
 
     def keep(evaluation: MicrographEvaluation, halves: DenoisedHalves) -> None:
         micrograph = evaluation.micrograph
         write_micrograph_rings(output / "rings" / f"{micrograph.row + 1:05d}_{micrograph.path.stem}.csv", evaluation)
         if not missing:
-            store.put(micrograph.name, bundle.short_hash, _entry(evaluation, halves, limit))
+            spool.put(_entry(evaluation, halves, limit))
 
     with Denoiser(bundle, compute=compute, tta=tta, session=session) as denoiser:
         used = denoiser.session.name
@@ -154,7 +154,7 @@ def run_evaluation(
             count, _, what = remark.partition(" micrographs ")
             rows[f"micrographs {what}"] = {"value": count}
         info = run_info(title, bundle, used, options, throughput=speed, results=rows, figures=figures)
-        write_report(report, info, _Entries(table, result, store, bundle.short_hash))
+        write_report(report, info, _Entries(table, result, spool))
     return EvaluationRun(result, whole, document, report)
 
 
@@ -205,13 +205,11 @@ class _Entries:
 
     table: MicrographTable
     result: TableEvaluation
-    store: EntryStore
-    work: str
+    spool: EntrySpool
 
     def __iter__(self) -> Iterator[MicrographEntry]:
         for micrograph in self.table.micrographs:
             if (reason := self.result.failures.get(micrograph.name)) is not None:
                 yield MicrographEntry(micrograph.name, "failed", reason)
             else:
-                kept = self.store.get(micrograph.name, self.work)
-                yield kept or MicrographEntry(micrograph.name, "evaluated")
+                yield self.spool.get(micrograph.name) or MicrographEntry(micrograph.name, "evaluated")

@@ -24,6 +24,7 @@ class MicrographTable:
         problems: why a row cannot be used, by row; missing files are not looked for.
         project: folder that relative names start at.
         notes: what the user should know of the input as a whole, one line each.
+        document: the STAR file; None where MRC files were given.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class MicrographTable:
         self.problems = problems
         self.project = project
         self.notes = list(notes)
-        self._document = document
+        self.document = document
 
     def __len__(self) -> int:
         return len(self.micrographs)
@@ -101,8 +102,8 @@ class MicrographTable:
         """
         document = self._kept(names)
         table, groups = micrograph_table(document)
-        order = [row for row in range(len(self.micrographs)) if row in names]
-        if self._document is not None:
+        order = sorted(names)
+        if self.document is not None:
             document.set_column(table, NAME, {index: names[row] for index, row in enumerate(order)})
         set_halves(document, table, order, halves, self._lost_base(folder))
         if phase_flipped is not None:
@@ -123,10 +124,10 @@ class MicrographTable:
 
     def _kept(self, names: Mapping[int, str]) -> StarDocument:
         """A copy of the table with the named rows only; their names are new only where there was no table."""
-        if self._document is None:
+        if self.document is None:
             return StarDocument(self.project, make_table(self.micrographs, names))
-        document = self._document.copy()
-        document.keep_rows(micrograph_table(document)[0], [row for row in range(len(self.micrographs)) if row in names])
+        document = self.document.copy()
+        document.keep_rows(micrograph_table(document)[0], sorted(names))
         return document
 
     def _lost_base(self, folder: Path | None) -> Path | None:

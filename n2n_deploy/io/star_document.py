@@ -167,16 +167,20 @@ class StarDocument:
         for row, number in enumerate(table.rows):
             self._append_value(number, quoted(values[row]))
 
+    def content(self) -> bytes:
+        """Give the whole text as `write` writes it."""
+        lines: Iterable[str] = self._lines
+        if self._dropped:
+            lines = (line for number, line in enumerate(self._lines) if number not in self._dropped)
+        return "\n".join(lines).encode("utf-8", "surrogateescape")
+
     def write(self, path: Path) -> None:
         """Write the document atomically; see `atomic_write`.
 
         Raises:
             HostError: the folder cannot be written to or has no room.
         """
-        lines: Iterable[str] = self._lines
-        if self._dropped:
-            lines = (line for number, line in enumerate(self._lines) if number not in self._dropped)
-        content = "\n".join(lines).encode("utf-8", "surrogateescape")
+        content = self.content()
         with atomic_write(path, size=len(content)) as file:
             file.write(content)
 

@@ -9,7 +9,6 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -17,11 +16,10 @@ from typing import Any
 
 from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.report.entries import Flag, MicrographEntry, RunInfo
-from n2n_deploy.report.flags import OUTLIERS, outlier_flags
+from n2n_deploy.report.flags import outlier_flags
 from n2n_deploy.report.run_info import facts
 
 _FAILED = ("failed", "refused")
-_ENTRY = '<script type="application/json" id="entry-'
 
 
 def write_report(path: Path, run: RunInfo, entries: Iterable[MicrographEntry]) -> None:
@@ -110,19 +108,4 @@ def _details(entries: Iterable[MicrographEntry], outliers: Mapping[int, tuple[Fl
         if index in outliers:
             entry = replace(entry, flags=(*entry.flags, *outliers[index]))
         block = _json(entry.as_json())
-        yield _safe(f'{_ENTRY}{index}">{block}</script>\n')
-
-
-def read_report(path: Path) -> Iterator[MicrographEntry]:
-    """Read the entries of a page again, in its order, to report on several runs' work together.
-
-    One at a time is in memory. Flags of outliers are left out: which they are depends on the others. A page that is
-    missing has no entries, and what is damaged in one is passed over.
-    """
-    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as page:
-        for line in page:
-            if line.startswith(_ENTRY):
-                with suppress(ValueError, KeyError, TypeError):
-                    text = line[line.index(">") + 1 : line.rindex("</script>")]
-                    entry = MicrographEntry.from_json(json.loads(text))
-                    yield replace(entry, flags=tuple(flag for flag in entry.flags if flag.kind not in OUTLIERS))
+        yield _safe(f'<script type="application/json" id="entry-{index}">{block}</script>\n')

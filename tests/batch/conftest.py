@@ -1,4 +1,4 @@
-"""A bundle whose network returns its input: what a batch then writes is known from the input alone; and its account."""
+"""Test data of the batch: a bundle with an identity network, so that outputs are known; a table; readers of results."""
 
 import json
 import os
@@ -9,15 +9,11 @@ from pathlib import Path
 
 import mrcfile
 import numpy as np
-import onnx
 import pytest
 import starfile
-from onnx import TensorProto, helper
+from bundle_builder import one_layer_bundle
 
-from n2n_deploy.batch.run import Progress
-from n2n_deploy.bundle.manifest import Deviation, Manifest
-from n2n_deploy.bundle.write import write_bundle
-from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.batch.denoise import Progress
 
 PIXEL_SIZE = 2.0
 SHAPE = (192, 232)
@@ -26,42 +22,12 @@ MakeBundle = Callable[..., Path]
 MakeTable = Callable[..., Path]
 
 
-def _identity() -> bytes:
-    axes = ["n", 1, "height", "width"]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["image"], ["denoised"])],
-        "identity",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, axes)],
-        [helper.make_tensor_value_info("denoised", TensorProto.FLOAT, axes)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {"bytes_per_pixel": "8"})
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
-
-
 @pytest.fixture
 def identity_bundle(tmp_path: Path) -> MakeBundle:
     """Make a bundle with an identity network; arguments go to its recipe."""
 
     def make(name: str = "identity.n2n", **recipe: object) -> Path:
-        import io
-
-        patch = np.random.default_rng(0).normal(size=(1, 1, 32, 32)).astype(np.float32)
-        golden = io.BytesIO()
-        np.savez(golden, inputs=patch, outputs=patch)
-        tight = Deviation(max=1e-4, rms=1e-5)
-        write_bundle(
-            tmp_path / name,
-            Manifest(preset="small", halo=0, tolerance={"fp32": tight, "fp16": tight}),
-            Recipe(**{"max_resolution": 8.0, "phase_flip": False, **recipe}),
-            {
-                "model.fp32.onnx": _identity(),
-                "model.fp16.onnx": _identity(),
-                "golden.npz": golden.getvalue(),
-            },
-        )
-        return tmp_path / name
+        return one_layer_bundle(tmp_path / name, **recipe)
 
     return make
 
@@ -131,8 +97,11 @@ def listed(path: Path) -> list[str]:
     return sorted(Path(name).name for name in names)
 
 
-def log(out: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+def ledger(out: Path) -> list[dict[str, object]]:
+    """The lines on micrographs in all files of a ledger, with the file's name; every line must be whole JSON."""
+    files = {path.name: path.read_text().splitlines() for path in (out / "ledger").glob("*.jsonl")}
+    lines = [json.loads(line) | {"run": name} for name, content in files.items() for line in content]
+    return [line for line in lines if "micrograph" in line]
 
 
 def after(finished: int, act: Callable[[], object]) -> Callable[[Progress], None]:

@@ -1,5 +1,6 @@
-"""Averaging over views and over halves in a batch: grey levels, noise, refusals, and what makes it other work."""
+"""Averaging over views and over halves in a batch: grey levels, noise, refusals, work hash."""
 
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import pytest
 import starfile
 
 from n2n_deploy import CTFParameters, DataError, DenoiseOptions, Denoiser, Optics, UsageError, denoise
-from n2n_deploy.batch.plan import Job, Status
-from n2n_deploy.batch.report import EntryKeeper
+from n2n_deploy.batch.plan import Job
+from n2n_deploy.batch.report_entry import draw_entry
+from n2n_deploy.batch.status import Status
 from n2n_deploy.core.options import NamingOptions
+from n2n_deploy.denoiser.denoised import Denoised
 from n2n_deploy.device.host import HOST
 from n2n_deploy.engines.session import Array
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.report.entry_store import EntryStore
+from n2n_deploy.report.entries import MicrographEntry
 
 from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited
 
@@ -81,7 +84,7 @@ def test_halves_of_another_shape_are_refused(identity_bundle: MakeBundle) -> Non
         denoiser.denoise(even + odd, OPTICS, None, halves=(even, odd[:100]))
 
 
-def test_a_batch_averages_halves_and_refuses_rows_without(
+def test_batch_averages_halves_and_refuses_rows_without_them(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source = table(3)
@@ -104,23 +107,23 @@ def test_a_batch_averages_halves_and_refuses_rows_without(
     assert len(starfile.read(summary.table)["micrographs"]) == 2
 
 
-def test_a_table_without_halves_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_table_without_halves_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="suffixes"):
         denoise(table(1), identity_bundle(), tmp_path / "out", options=DenoiseOptions(average_halves=True))
 
 
 @pytest.mark.parametrize("change", [{"tta": True}, {"average_halves": True}])
-def test_averaging_is_other_work(
+def test_averaging_changes_the_work_hash(
     change: dict[str, bool], table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source, bundle = table(1), identity_bundle()
     add_halves(tmp_path, 1)
     denoise(source, bundle, tmp_path / "out")
-    with pytest.raises(UsageError, match="already there"):
+    with pytest.raises(UsageError, match="already exist"):
         denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(**change), naming=NAMING)
 
 
-def test_a_changed_half_is_new_work(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_changed_half_is_denoised_again(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle, options = table(2), identity_bundle(), DenoiseOptions(average_halves=True, on_exists="overwrite")
     add_halves(tmp_path, 2)
     denoise(source, bundle, tmp_path / "out", options=options, naming=NAMING)
@@ -130,10 +133,15 @@ def test_a_changed_half_is_new_work(table: MakeTable, identity_bundle: MakeBundl
     assert (summary.denoised, summary.already_done) == (1, 1)
 
 
-def test_what_the_halves_say_is_told_with_each_micrograph(identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_report_entry_has_snr_measured_from_the_halves(identity_bundle: MakeBundle, tmp_path: Path) -> None:
     """The law: two halves S + N correlate by SNR/(1 + SNR); what returns its input errs by N, and by nothing alike."""
     job = a_job(tmp_path)
-    keeper, store = EntryKeeper(tmp_path, 20_000), EntryStore(tmp_path / ".report")
+
+    def draw(result: Denoised) -> MicrographEntry:
+        """The entry as it comes out of the ledger."""
+        entry = draw_entry(job, result, 1.0, [], picture_bytes=20_000)
+        return MicrographEntry.from_json(json.loads(json.dumps(entry.as_json())))
+
     even, odd = halves(0)
     with Denoiser(identity_bundle()) as denoiser:
         inputs = [denoiser.denoise(half, OPTICS, CTF).network_input for half in (even, odd)]
@@ -146,9 +154,7 @@ def test_what_the_halves_say_is_told_with_each_micrograph(identity_bundle: MakeB
         spoilt = denoiser.denoise(shared[0] + shared[1], OPTICS, CTF, halves=shared)
     for found, expected in zip(result.halves, inputs * 2, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-4)
-    keeper.keep(job, result, 1.0, [])
-    entry = store.get("m.mrc", "work")
-    assert entry is not None
+    entry = draw(result)
     correlation = np.corrcoef(*(image.ravel() for image in inputs))[0, 1]
     snr = correlation / (1 - correlation)
     np.testing.assert_allclose(entry.snr, (snr, snr), rtol=1e-3)
@@ -157,47 +163,40 @@ def test_what_the_halves_say_is_told_with_each_micrograph(identity_bundle: MakeB
     # Waves of 20 to 60 Å in white noise: all the signal there is.
     inside = (entry.ssnr.frequency > 1 / 60) & (entry.ssnr.frequency < 1 / 20)
     assert np.nanmean(entry.ssnr.noisy[inside]) > 10 * abs(np.nanmean(entry.ssnr.noisy[entry.ssnr.frequency > 1 / 15]))
-    keeper.keep(job, whole, 1.0, [])
-    entry = store.get("m.mrc", "work")
-    assert entry is not None
+    entry = draw(whole)
     assert (whole.halves, entry.snr, entry.sbr, entry.recovered, entry.ssnr) == ((), None, None, None, None)
     # Of halves without signal in common a fraction of it would be any number at all.
-    keeper.keep(job, strange, 1.0, [])
-    entry = store.get("m.mrc", "work")
-    assert entry is not None
+    entry = draw(strange)
     assert (entry.snr, entry.sbr, entry.recovered) == (None, None, None)
     assert "no signal in common" in [flag.kind for flag in entry.flags]
-    keeper.keep(job, twice, 1.0, [])
-    entry = store.get("m.mrc", "work")
-    assert entry is not None
+    entry = draw(twice)
     assert entry.snr is None
     assert "identical halves" in [flag.kind for flag in entry.flags]
     # Nine tenths of the noise are the same in both halves.
     kinds = []
     for each in (result, spoilt):
-        keeper.keep(job, each, 1.0, [])
-        entry = store.get("m.mrc", "work")
-        assert entry is not None
+        entry = draw(each)
         kinds.append("shared noise" in [flag.kind for flag in entry.flags])
     assert kinds == [False, True]
 
 
 @pytest.mark.parametrize("pixel_size", [4.0, 1.0])
-def test_halves_are_measured_within_the_memory_that_is_planned(
+def test_halves_are_measured_within_the_memory_budget(
     pixel_size: float, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape, rng, job = (704, 640), np.random.default_rng(0), a_job(tmp_path)
     even, odd = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
     image, optics = even + odd, Optics(pixel_size, 300.0, 2.7, 0.1)
-    keeper = EntryKeeper(tmp_path, 20_000)
     monkeypatch.setattr(HOST, "workers", 1)
     try:
         with Denoiser(identity_bundle(), session=Tanh()) as denoiser:
-            keeper.keep(job, denoiser.denoise(image, optics, CTF, halves=(even, odd)), 1.0, [])  # filters are cached
+            draw_entry(
+                job, denoiser.denoise(image, optics, CTF, halves=(even, odd)), 1.0, [], picture_bytes=20_000
+            )  # filters are cached
             (need,) = denoiser.fit_to_memory({(shape, pixel_size): 1}, halves=True).requirements
             network = Tanh().memory(need.size)
             tracemalloc.start()
-            keeper.keep(job, denoiser.denoise(image, optics, CTF, halves=(even, odd)), 1.0, [])
+            draw_entry(job, denoiser.denoise(image, optics, CTF, halves=(even, odd)), 1.0, [], picture_bytes=20_000)
             left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

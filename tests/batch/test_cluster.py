@@ -1,6 +1,5 @@
-"""Batches spread over worker processes by Dask: the same results, whatever happens to a worker."""
+"""Batches distributed over worker processes by Dask give the same results, whatever happens to a worker."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import mrcfile
 import numpy as np
@@ -19,11 +17,11 @@ import starfile
 
 from n2n_deploy import DenoiseOptions, HostError, UsageError, denoise
 from n2n_deploy.batch.cluster import ClusterWorkers
+from n2n_deploy.batch.denoise import Progress
 from n2n_deploy.batch.plan import Job
-from n2n_deploy.batch.run import Progress
-from n2n_deploy.batch.task import Task
+from n2n_deploy.batch.request import Request
 
-from .conftest import MakeBundle, MakeTable, band_limited
+from .conftest import MakeBundle, MakeTable, band_limited, ledger
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed (the extra cluster)")
 
@@ -44,7 +42,7 @@ def check_outputs(out: Path, count: int) -> None:
     assert len(starfile.read(out / "denoised.star", always_dict=True)["micrographs"]) == count
 
 
-def test_processes_do_a_batch_although_one_is_killed(
+def test_batch_is_complete_although_a_worker_is_killed(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source, bundle = table(60), identity_bundle()
@@ -61,7 +59,7 @@ def test_processes_do_a_batch_although_one_is_killed(
     assert killed
     assert (summary.denoised, list(summary.failures)) == (59, ["job/mics/m7.mrc"])
     (tmp_path / "job" / "mics" / "m7.mrc").unlink()
-    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    lines = ledger(tmp_path / "out")
     assert sorted(line["micrograph"] for line in lines) == sorted(f"job/mics/m{number}.mrc" for number in range(60))
     assert all(line["host"] for line in lines if line["status"] == "denoised")
     names = starfile.read(tmp_path / "out" / "denoised.star")["micrographs"]["rlnMicrographName"]
@@ -69,7 +67,9 @@ def test_processes_do_a_batch_although_one_is_killed(
     assert not workers()
 
 
-def test_an_address_is_joined_and_left_running(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_running_scheduler_is_used_and_left_running(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
     source, bundle = table(6), identity_bundle()
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=":0"
@@ -80,7 +80,7 @@ def test_an_address_is_joined_and_left_running(table: MakeTable, identity_bundle
     check_outputs(tmp_path / "out", 6)
 
 
-def test_a_job_that_kills_its_workers_costs_itself_and_the_list_stays_here(
+def test_job_that_kills_its_workers_fails_alone_and_jobs_are_submitted_a_few_at_a_time(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     def fatal(job: Job, *_: object) -> None:
@@ -89,9 +89,9 @@ def test_a_job_that_kills_its_workers_costs_itself_and_the_list_stays_here(
 
     pytest.importorskip("cloudpickle").register_pickle_by_value(sys.modules[__name__])
     dask = pytest.importorskip("dask")
-    task = Task.open(table(30), identity_bundle(), tmp_path / "out", PLAIN)
-    records = task.read()
-    plan = task.plan(records.micrographs, records, task.mirror(records))
+    request = Request.open(table(30), identity_bundle(), tmp_path / "out", PLAIN)
+    records = request.read()
+    plan = request.plan(records.micrographs, records, request.layout(records, request.ledger()))
     taken = 0
 
     def jobs() -> Iterator[Job]:
@@ -102,11 +102,11 @@ def test_a_job_that_kills_its_workers_costs_itself_and_the_list_stays_here(
     said: list[str] = []
     workers = ClusterWorkers(
         "local:2",
-        task.bundle,
+        request.bundle,
         PLAIN,
-        SimpleNamespace(keep=fatal),
+        fatal,  # type: ignore[arg-type]
         logs=tmp_path,
-        say=said.append,  # type: ignore[arg-type]
+        say=said.append,
     )
     outcomes = []
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}), workers:
@@ -120,14 +120,14 @@ def test_a_job_that_kills_its_workers_costs_itself_and_the_list_stays_here(
     assert len(outcomes) == 30
 
 
-def test_a_spec_that_means_nothing_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_invalid_cluster_spec_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     for spec in ("local", "local:0", "8", "http://x"):
         with pytest.raises(UsageError, match="expected local:N"):
             denoise(table(1) if spec == "local" else tmp_path / "micrographs.star", identity_bundle(), tmp_path / "out",
                     options=PLAIN, cluster=spec)  # fmt: skip
 
 
-def test_a_slurm_that_refuses_its_jobs_is_told_of_at_once(
+def test_rejection_by_slurm_is_reported_at_once(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "bin" / "sbatch"
@@ -142,7 +142,7 @@ def test_a_slurm_that_refuses_its_jobs_is_told_of_at_once(
     assert "\n" not in str(told.value)
 
 
-def test_control_c_reaches_every_process_and_ends_the_run_in_order(
+def test_ctrl_c_to_all_processes_ends_the_run_cleanly(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "n2n_deploy", "denoise", table(300), identity_bundle(), "-o", tmp_path / "out",

@@ -1,4 +1,4 @@
-"""Engine, precision, GPUs and trusted keys: what a user asks for is done, or refused with a reason."""
+"""Engine, precision, GPUs and trusted keys: an option is followed, or refused with a reason."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def run(identity_bundle: MakeBundle, table: MakeTable, tmp_path: Path, capsys: p
     return call
 
 
-def test_the_engine_that_is_named_runs(run: Any, tmp_path: Path) -> None:
+def test_named_engine_runs(run: Any, tmp_path: Path) -> None:
     code, said = run("--engine", "onnxruntime-cpu", "--precision", "fp32")
     assert code == 0, said
     assert '"session": "onnxruntime-cpu"' in (tmp_path / "out" / "summary.json").read_text()
@@ -49,7 +49,7 @@ def test_the_engine_that_is_named_runs(run: Any, tmp_path: Path) -> None:
         (["--trusted-keys", "nowhere"], 3, "nowhere"),
     ],
 )
-def test_what_cannot_be_is_refused_in_a_line(
+def test_impossible_options_are_refused_in_one_line(
     run: Any, options: list[str], code: int, reason: str, tmp_path: Path
 ) -> None:
     found, said = run(*options)
@@ -80,14 +80,14 @@ def test_lanes_suit_the_machine(
 @pytest.mark.parametrize(
     "options", [["--engine", "tensorrt"], ["--gpus", "0,1"], ["--gpus", "all"], ["--device", "gpu"]]
 )
-def test_without_a_gpu_nothing_takes_its_place(run: Any, tmp_path: Path, options: list[str]) -> None:
+def test_no_fallback_if_a_gpu_was_asked_for(run: Any, tmp_path: Path, options: list[str]) -> None:
     code, said = run(*options)
     assert code == 3
     assert driver().problem in said
     assert not list((tmp_path / "out").rglob("*.mrc"))
 
 
-def test_a_bundle_that_no_trusted_key_signed_is_refused(run: Any, tmp_path: Path) -> None:
+def test_bundle_without_a_trusted_signature_is_refused(run: Any, tmp_path: Path) -> None:
     pytest.importorskip("cryptography", reason="cryptography is not installed (extra sign)")
     from n2n_deploy.bundle.trust import generate_key
 
@@ -98,13 +98,13 @@ def test_a_bundle_that_no_trusted_key_signed_is_refused(run: Any, tmp_path: Path
     assert not list((tmp_path / "out").rglob("*.mrc"))
 
 
-def test_another_precision_is_other_work_and_another_engine_is_not() -> None:
+def test_precision_changes_the_work_hash_and_the_engine_does_not() -> None:
     plain = DenoiseOptions().output_hash
     assert DenoiseOptions(precision="bf16").output_hash != plain
     assert DenoiseOptions(engine="rtx", gpus=(0, 1), trusted_keys=Path("keys")).output_hash == plain
 
 
-def test_workers_of_a_cluster_share_the_gpus_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_workers_share_the_named_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     found = tuple(GPU(index, "a GPU", "9.0", 1) for index in range(3))
     monkeypatch.setattr(cluster, "gpus", lambda: found)
 

@@ -1,4 +1,4 @@
-"""An allocation that fails costs a micrograph its turn, never the process: each is made to fail in turn, in a fork."""
+"""A failed allocation is an exception and not a crash: each allocation is made to fail, one per forked process."""
 
 import os
 import shutil
@@ -70,7 +70,7 @@ print(*outcomes)
 """
 
 
-def test_a_failed_allocation_is_a_memory_error_and_no_crash(tmp_path: Path) -> None:
+def test_failed_allocation_raises_memory_error(tmp_path: Path) -> None:
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None or sys.platform != "linux":
         pytest.skip("needs Linux and a C compiler (gcc or clang)")

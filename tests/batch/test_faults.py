@@ -1,4 +1,4 @@
-"""What may go wrong during a run, and what it costs: the file concerned, and nothing else."""
+"""Faults during a run: each fails the micrograph concerned and nothing else."""
 
 import json
 import os
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from n2n_deploy import DenoiseOptions, Denoiser, Optics, denoise
-from n2n_deploy.batch import work
+from n2n_deploy.batch import micrograph_job
+from n2n_deploy.batch.ledger_writer import LedgerWriter
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.device.host import HOST
 
@@ -22,17 +23,17 @@ ONE_LANE = DenoiseOptions(report=False, lanes=1)
 
 
 @pytest.mark.parametrize("death", [SystemExit(3), KeyboardInterrupt(), MemoryError(), ValueError("odd\nlines")])
-def test_a_lane_that_dies_costs_its_file(
+def test_exception_in_a_lane_fails_one_micrograph(
     death: BaseException, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = work.read_mrc
+    read = micrograph_job.read_mrc
 
     def deadly(path: Path, **options: object) -> object:
         if path.name == "m1.mrc":
             raise death
         return read(path, **options)
 
-    monkeypatch.setattr(work, "read_mrc", deadly)
+    monkeypatch.setattr(micrograph_job, "read_mrc", deadly)
     summary = denoise(table(5), identity_bundle(), tmp_path / "out", options=DenoiseOptions(report=False, lanes=2))
     assert (summary.denoised, list(summary.failures)) == (4, ["job/mics/m1.mrc"])
     assert "\n" not in summary.failures["job/mics/m1.mrc"]
@@ -69,7 +70,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_disk_that_fills_up(table: MakeTable, identity_bundle: MakeBundle, small_disk: Path) -> None:
+def test_disk_fills_up(table: MakeTable, identity_bundle: MakeBundle, small_disk: Path) -> None:
     source, bundle = table(3), identity_bundle()
     # Each output takes 179 kB: there is room for all of them when the run begins, and not when it goes on.
     fill = after(1, lambda: (small_disk / "others.bin").write_bytes(bytes(600_000)))
@@ -83,16 +84,31 @@ def test_a_disk_that_fills_up(table: MakeTable, identity_bundle: MakeBundle, sma
     assert (again.denoised + again.already_done, again.exit_code) == (3, 0)
 
 
-def test_a_log_without_room_stops_no_work(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+@pytest.mark.parametrize("trouble", ["a file where the folder should be", "no space"])
+def test_run_goes_on_without_a_ledger_that_cannot_be_written(
+    trouble: str, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, bundle, out, said = table(3), identity_bundle(), tmp_path / "out", []
     out.mkdir()
-    (out / "log.jsonl").symlink_to("/dev/full")
-    summary = denoise(table(3), identity_bundle(), out, options=ONE_LANE)
-    assert (summary.denoised, summary.exit_code) == (3, 0)
-    assert json.loads((out / "summary.json").read_text())["denoised"] == 3
+    if trouble == "no space":
+        monkeypatch.setattr(LedgerWriter, "_open", lambda _: os.open("/dev/full", os.O_WRONLY))
+    else:
+        (out / "ledger").write_text(trouble)
+    summary = denoise(source, bundle, out, options=ONE_LANE, say=said.append)
+    assert (summary.denoised, summary.listed, summary.exit_code) == (3, 3, 0)
+    assert listed(out / "denoised.star") == ["m0.mrc", "m1.mrc", "m2.mrc"]
+    told = json.loads((out / "summary.json").read_text())
+    assert told["denoised"] == 3
+    (note,) = told["notes"]["ledger"]
+    assert str(out / "ledger") in note
+    assert "the run goes on without the ledger" in note
+    assert len([line for line in said if "the run goes on without the ledger" in line]) == 1
+    # The labels in the outputs say what is done.
+    again = denoise(source, bundle, out, options=ONE_LANE)
+    assert (again.denoised, again.already_done, again.listed, again.exit_code) == (0, 3, 3, 0)
 
 
-def test_a_disk_that_turns_read_only(table: MakeTable, identity_bundle: MakeBundle, small_disk: Path) -> None:
+def test_disk_turns_read_only(table: MakeTable, identity_bundle: MakeBundle, small_disk: Path) -> None:
     source, bundle, out = table(3), identity_bundle(), small_disk / "out"
 
     def lost() -> None:
@@ -111,7 +127,7 @@ def test_a_disk_that_turns_read_only(table: MakeTable, identity_bundle: MakeBund
     assert (again.listed, again.exit_code) == (3, 0)
 
 
-def test_a_bundle_replaced_during_the_run_is_not_mixed_in(
+def test_bundle_replaced_during_the_run_is_not_used(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     bundle, other = identity_bundle(), identity_bundle("other.n2n", max_resolution=20.0)
@@ -161,7 +177,7 @@ class Stingy:
         pass
 
 
-def test_a_network_that_runs_out_of_memory_goes_on_in_smaller_tiles(identity_bundle: MakeBundle) -> None:
+def test_network_out_of_memory_continues_with_smaller_tiles(identity_bundle: MakeBundle) -> None:
     session = Stingy(24 * 64)
     image = band_limited(0)
     with Denoiser(identity_bundle(), session=session) as denoiser:  # type: ignore[arg-type]
@@ -177,7 +193,7 @@ def test_a_network_that_runs_out_of_memory_goes_on_in_smaller_tiles(identity_bun
         denoiser.denoise(image, Optics(2.0))
 
 
-def test_what_failed_is_tried_again_by_itself(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_failed_star_as_input_retries_the_failed(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     """The output folder lies outside the project, and names are absolute: outputs keep their places."""
     source, bundle, out = table(4), identity_bundle(), tmp_path / "elsewhere" / "out"
     text = source.read_text().replace("job/mics/", f"{tmp_path}/job/mics/")
@@ -196,9 +212,7 @@ def test_what_failed_is_tried_again_by_itself(table: MakeTable, identity_bundle:
     assert (third.denoised, third.already_done, third.listed) == (0, 4, 4)
 
 
-def test_the_environment_of_a_failed_batch_is_told_by_its_exit_code(
-    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
-) -> None:
+def test_missing_gpu_has_exit_code_3(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle = table(2), identity_bundle()
     process = start(source, bundle, tmp_path / "out", "--device", "cuda:99")
     _, err = process.communicate(timeout=120)

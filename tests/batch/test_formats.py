@@ -1,4 +1,4 @@
-"""Tables of other programs and mixed data: each micrograph is treated as what it is."""
+"""Tables of other programs, and mixed data: each micrograph has its own size, pixel size and optics."""
 
 from collections.abc import Callable
 from pathlib import Path

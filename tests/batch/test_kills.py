@@ -12,7 +12,7 @@ import numpy as np
 
 from n2n_deploy import DenoiseOptions, denoise
 
-from .conftest import MakeBundle, MakeTable, band_limited, listed, log, start
+from .conftest import MakeBundle, MakeTable, band_limited, ledger, listed, start
 
 ONE_LANE = DenoiseOptions(report=False, lanes=1)
 
@@ -23,7 +23,7 @@ def wait_for(out: Path, count: int) -> None:
         time.sleep(0.002)
 
 
-def test_killed_at_any_moment_a_run_goes_on(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_run_resumes_after_kills(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle, out = table(200), identity_bundle(), tmp_path / "out"
     for count in (0, 1, 40, 90):
         process = start(source, bundle, out, "--lanes", 2)
@@ -38,11 +38,11 @@ def test_killed_at_any_moment_a_run_goes_on(table: MakeTable, identity_bundle: M
     assert (summary.already_done, summary.exit_code) == (len(before), 0)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert len(listed(out / "denoised.star")) == 200
-    # A kill may come between an output and its line in the log.
-    assert len({line["micrograph"] for line in log(out)}) >= 200 - 2 * 4
+    # A kill may come between an output and its line in the ledger.
+    assert len({line["micrograph"] for line in ledger(out)}) >= 200 - 2 * 4
 
 
-def test_killed_while_it_writes_a_run_goes_on(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_run_resumes_after_kills_while_writing(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     """What a killed run was writing is cut short, as a power failure may leave it: it is never taken for an output."""
     rng = np.random.default_rng(0)
     count = 16
@@ -84,7 +84,7 @@ def test_two_runs_on_one_folder_lose_nothing(table: MakeTable, identity_bundle: 
     runs = [start(source, bundle, out, "--lanes", 2) for _ in range(2)]
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and runs[0].poll() is None:
-        if (out / "log.jsonl").exists() and len({line["run"] for line in log(out)}) == 2:
+        if len(list((out / "ledger").glob("*.jsonl"))) == 2:
             break
     runs[1].send_signal(signal.SIGTERM)  # one is told to stop: its account must not hide the other's work
     codes = [run.wait(timeout=120) for run in runs]
@@ -95,20 +95,20 @@ def test_two_runs_on_one_folder_lose_nothing(table: MakeTable, identity_bundle: 
     assert len(listed(out / "denoised.star")) == 150
     assert all(mrcfile.validate(path) for path in out.glob("job/mics/*.mrc"))
     assert not list(out.rglob("*.n2n-tmp"))
-    lines = log(out)  # every line whole
+    lines = ledger(out)  # every line whole
     assert {line["micrograph"] for line in lines if line["status"] == "denoised"} == {
         f"job/mics/m{number}.mrc" for number in range(150)
     }
 
 
-def test_a_second_signal_does_not_wait(
+def test_second_signal_does_not_wait(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
     source, bundle, out = table(4), identity_bundle(), tmp_path / "out"
     process = start(source, bundle, out, "--lanes", 1)
     # The last file stalls, so that the first signal alone would wait for it.
     deadline = time.monotonic() + 120
-    while not (out / "log.jsonl").exists() and time.monotonic() < deadline:
+    while not list((out / "ledger").glob("*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.001)
     for number in range(4):
         pipe(tmp_path / "job" / "mics" / f"m{number}.mrc")

@@ -1,4 +1,4 @@
-"""Memory that runs short outside the network, although it was planned: others take it, or a plan was wrong."""
+"""Memory that runs out outside the network in spite of the budget: the micrograph is tried again alone."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from n2n_deploy import DenoiseOptions, Denoiser, denoise
-from n2n_deploy.batch import work
+from n2n_deploy.batch import micrograph_job
 
 from .conftest import MakeBundle, MakeTable
 
@@ -26,7 +26,7 @@ class Crowd:
         self.refused = 0
         self._lock = threading.Lock()
         self._error = error
-        one, whole = getattr(place, stage), work.denoise_one
+        one, whole = getattr(place, stage), micrograph_job.denoise_one
 
         def counted(*args: object) -> object:
             with self._lock:
@@ -45,7 +45,7 @@ class Crowd:
                     raise self._error
             return one(*args, **options)
 
-        monkeypatch.setattr(work, "denoise_one", counted)
+        monkeypatch.setattr(micrograph_job, "denoise_one", counted)
         monkeypatch.setattr(place, stage, crowded)
 
 
@@ -54,9 +54,13 @@ CUFFT = RuntimeError("CUFFT_ALLOC_FAILED")
 
 @pytest.mark.parametrize(
     ("place", "stage", "error"),
-    [(work, "read_mrc", MemoryError()), (Denoiser, "denoise", CUFFT), (work, "write_mrc", MemoryError("2 GB"))],
+    [
+        (micrograph_job, "read_mrc", MemoryError()),
+        (Denoiser, "denoise", CUFFT),
+        (micrograph_job, "write_mrc", MemoryError("2 GB")),
+    ],
 )
-def test_memory_for_one_micrograph_at_a_time_is_enough(
+def test_batch_completes_with_memory_for_one_micrograph(
     place: object,
     stage: str,
     error: Exception,
@@ -74,18 +78,18 @@ def test_memory_for_one_micrograph_at_a_time_is_enough(
     assert (summary.denoised, summary.exit_code) == (9, 0)
     # Each time a lane fewer goes on, so that at most three and then two are refused.
     assert 1 <= crowd.refused <= 5
-    again = [notes for notes in summary.notes.values() if "memory ran short at first; it was done again" in notes[-1]]
+    again = [notes for notes in summary.notes.values() if "out of memory at first; done again alone" in notes[-1]]
     assert len(again) == crowd.refused
-    assert "from now on: 1" in said[-1]
+    assert said[-1] == "out of memory; continuing with 1 lane"
     for number in range(9):
         name = f"job/mics/m{number}.mrc"
         np.testing.assert_array_equal(mrcfile.read(tmp_path / "out" / name), mrcfile.read(tmp_path / "calm" / name))
 
 
-def test_memory_that_is_short_for_one_alone_costs_it(
+def test_micrograph_that_does_not_fit_alone_fails(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, tried = work.read_mrc, []
+    read, tried = micrograph_job.read_mrc, []
 
     def short(path: Path, **options: object) -> object:
         if path.name == "m1.mrc":
@@ -93,10 +97,10 @@ def test_memory_that_is_short_for_one_alone_costs_it(
             raise MemoryError("Unable to allocate 9 GiB")
         return read(path, **options)
 
-    monkeypatch.setattr(work, "read_mrc", short)
+    monkeypatch.setattr(micrograph_job, "read_mrc", short)
     summary = denoise(table(5), identity_bundle(), tmp_path / "out", options=DenoiseOptions(report=False, lanes=2))
     assert (summary.denoised, list(summary.failures), len(tried)) == (4, ["job/mics/m1.mrc"], 2)
-    assert "memory ran short with nothing else in hand: Unable" in summary.failures["job/mics/m1.mrc"]
+    assert "out of memory with no other micrograph in progress: Unable" in summary.failures["job/mics/m1.mrc"]
 
 
 LIMITED = """
@@ -117,7 +121,7 @@ sys.exit(summary.exit_code)
 """
 
 
-def test_an_address_space_for_one_micrograph_at_a_time_is_enough(identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_batch_completes_in_an_address_space_for_one_micrograph(identity_bundle: MakeBundle, tmp_path: Path) -> None:
     """For real: the process is not given the memory that four lanes would take."""
     if not Path("/proc/self/statm").exists():
         pytest.skip("this system does not say how much memory a process has")

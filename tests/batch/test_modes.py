@@ -1,4 +1,4 @@
-"""Every kind of number that micrographs are stored as, through a whole run; the peers crash or return NaN on some."""
+"""Every MRC mode through a whole run; other programs crash or return NaN on some."""
 
 import gzip
 from pathlib import Path
@@ -23,7 +23,7 @@ from .conftest import PIXEL_SIZE, MakeBundle, MakeTable, band_limited
         ("float32", 1000.0, 1e6),
     ],
 )
-def test_the_identity_gives_back_what_was_stored(
+def test_identity_network_returns_every_mode(
     dtype: str, scale: float, offset: float, packed: bool, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source = table(1)

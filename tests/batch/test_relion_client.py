@@ -1,24 +1,18 @@
-"""What a user does next: RELION reads the table of denoised micrographs, extracts particles from them, and picks."""
+"""RELION as the client: it reads the table of denoised micrographs, extracts particles from them, and picks."""
 
-import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import mrcfile
 import numpy as np
-import onnx
 import pytest
 import starfile
-from onnx import TensorProto, helper, numpy_helper
-from scipy.ndimage import correlate
+from bundle_builder import one_layer, one_layer_bundle
 from scipy.spatial import cKDTree
 
 from n2n_deploy import DenoiseOptions, denoise
-from n2n_deploy.bundle.manifest import Deviation, Manifest
-from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.options import NamingOptions
-from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.simulate import simulate
 
 PIXEL_SIZE, BOX = 3.0, 64
@@ -30,31 +24,8 @@ Relion = Callable[..., str]
 def _blur_bundle(path: Path) -> Path:
     """A network of one convolution with a Gaussian: it denoises, and what it does is known."""
     profile = np.exp(-0.5 * (np.arange(-4, 5) / 1.2) ** 2)
-    kernel = (np.outer(profile, profile) / profile.sum() ** 2).astype(np.float32)
-    axes = ["n", 1, "height", "width"]
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["image", "kernel"], ["denoised"], pads=[4, 4, 4, 4])],
-        "blur",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, axes)],
-        [helper.make_tensor_value_info("denoised", TensorProto.FLOAT, axes)],
-        [numpy_helper.from_array(kernel[None, None], "kernel")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {"bytes_per_pixel": "8"})
-    onnx.checker.check_model(model, full_check=True)
-    patch = np.random.default_rng(0).normal(size=(48, 48)).astype(np.float32)
-    golden = io.BytesIO()
-    np.savez(golden, inputs=patch[None, None], outputs=correlate(patch, kernel, mode="constant")[None, None])
-    tight = Deviation(max=1e-4, rms=1e-5)
-    content = model.SerializeToString()
-    members = {"model.fp32.onnx": content, "model.fp16.onnx": content, "golden.npz": golden.getvalue()}
-    write_bundle(
-        path,
-        Manifest(preset="small", halo=8, tolerance={"fp32": tight, "fp16": tight}),
-        Recipe(max_resolution=14.0),
-        members,
-    )
-    return path
+    network = one_layer("Conv", np.outer(profile, profile) / profile.sum() ** 2, pads=[4, 4, 4, 4])
+    return one_layer_bundle(path, network, halo=8, max_resolution=14.0, phase_flip=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Batches on a real SLURM, of one node on this machine: job arrays, and Dask's workers as jobs."""
+"""Batches on a real SLURM of one node, on this machine: job arrays, and Dask's workers as jobs."""
 
 import os
 import shutil
@@ -56,7 +56,9 @@ def jobs() -> list[str]:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_a_job_array_does_the_shards_of_a_table(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_job_array_denoises_the_shards_of_a_table(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     text = ARRAY.format(folder=tmp_path, program=PROGRAM, source=table(7), bundle=identity_bundle(), out=out)
     (tmp_path / "array.sh").write_text(text)
@@ -72,9 +74,7 @@ def test_a_job_array_does_the_shards_of_a_table(table: MakeTable, identity_bundl
 
 
 @pytest.mark.usefixtures("slurm")
-def test_dask_runs_its_workers_as_jobs_and_replaces_one_that_is_cancelled(
-    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
-) -> None:
+def test_dask_replaces_a_cancelled_slurm_job(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed (the extra cluster)")
     out, settings = tmp_path / "out", {"MEMORY": "1GB", "CORES": "1", "WALLTIME": "00:10:00"}
     command = [*PROGRAM.split(), "denoise", table(250), identity_bundle(), "-o", out, "--cluster", "slurm:2",

@@ -1,4 +1,4 @@
-"""A batch that follows a collection: micrographs that come late, in pieces, or spoilt at first."""
+"""A batch that follows a data collection: micrographs that arrive late, in pieces, or damaged at first."""
 
 import json
 import signal
@@ -15,11 +15,11 @@ import pytest
 import starfile
 
 from n2n_deploy import DataError, DenoiseOptions, UsageError
-from n2n_deploy.batch.task import Task
+from n2n_deploy.batch.request import Request
 from n2n_deploy.batch.watch import watch
 from n2n_deploy.denoiser import denoiser
 
-from .conftest import STAR, MakeBundle, MakeTable, band_limited
+from .conftest import STAR, MakeBundle, MakeTable, band_limited, ledger
 
 PLAIN = DenoiseOptions(report=False, lanes=1)
 
@@ -28,17 +28,17 @@ def names(path: Path) -> list[str]:
     return sorted(Path(name).name for name in starfile.read(path, always_dict=True)["micrographs"]["rlnMicrographName"])
 
 
-def while_it_runs(collect: Callable[[], None], task: Task, **options: float) -> object:
-    """Watch a task while another thread collects."""
+def while_it_runs(collect: Callable[[], None], request: Request, **options: float) -> object:
+    """Watch a request while another thread collects."""
     thread = threading.Thread(target=collect)
     thread.start()
     try:
-        return watch(task, interval=0.1, **options)
+        return watch(request, interval=0.1, **options)
     finally:
         thread.join()
 
 
-def test_a_table_that_grows_is_followed(
+def test_growing_table_is_followed(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, out = table(8), tmp_path / "out"
@@ -66,17 +66,17 @@ def test_a_table_that_grows_is_followed(
                 listed_meanwhile.append(len(names(out / "denoised.star")))
         source.write_text(STAR + "".join(reversed(rows)))  # the same micrographs in another order are no news
 
-    task = Task.open(source, identity_bundle(phase_flip=True), out, PLAIN)
-    summary = while_it_runs(collect, task, idle=3.0)
+    request = Request.open(source, identity_bundle(phase_flip=True), out, PLAIN)
+    summary = while_it_runs(collect, request, idle=3.0)
     assert (summary.denoised, summary.failures, summary.not_begun) == (8, {}, 0)
     assert names(out / "denoised.star") == [f"m{number}.mrc" for number in range(8)]
     assert listed_meanwhile[-1] >= 1
     assert len(opened) == 1
-    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert len([line for line in log if line["status"] == "denoised"]) == 8
+    assert len([line for line in ledger(out) if line["status"] == "denoised"]) == 8
+    assert len(list((out / "ledger" / "tables").iterdir())) == 1, "only the last table is kept, which has all rows"
 
 
-def test_a_folder_is_followed_and_spoilt_files_are_tried_again(
+def test_folder_is_followed_and_repaired_files_are_retried(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     table(4)
@@ -94,7 +94,7 @@ def test_a_folder_is_followed_and_spoilt_files_are_tried_again(
             mrc.voxel_size = 1.0
         (mics / "m3.mrc").write_bytes(whole)
 
-    summary = while_it_runs(collect, Task.open(mics, identity_bundle(), out, PLAIN), idle=3.0)
+    summary = while_it_runs(collect, Request.open(mics, identity_bundle(), out, PLAIN), idle=3.0)
     assert (summary.denoised, summary.failures, summary.listed) == (5, {}, 5)
     assert not (out / "failed.star").exists()
     written = starfile.read(out / "denoised.star")
@@ -102,15 +102,15 @@ def test_a_folder_is_followed_and_spoilt_files_are_tried_again(
     np.testing.assert_allclose(mrcfile.read(next(out.rglob("m3.mrc"))), band_limited(3), atol=0.05)
 
 
-def test_what_can_never_come_is_refused(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_watch_refuses_impossible_sources(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     table(1)
     with pytest.raises(UsageError, match="watch a STAR table"):
-        watch(Task.open(tmp_path / "job", identity_bundle(phase_flip=True), tmp_path / "out", PLAIN), idle=0.0)
+        watch(Request.open(tmp_path / "job", identity_bundle(phase_flip=True), tmp_path / "out", PLAIN), idle=0.0)
     with pytest.raises(DataError, match="not found"):
-        watch(Task.open(tmp_path / "no.star", identity_bundle(), tmp_path / "out", PLAIN), interval=0.1, idle=0.3)
+        watch(Request.open(tmp_path / "no.star", identity_bundle(), tmp_path / "out", PLAIN), interval=0.1, idle=0.3)
 
 
-def test_a_signal_ends_the_watch(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_signal_ends_the_watch(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "n2n_deploy", "denoise", table(3), identity_bundle(), "-o", out, "--watch"]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)

@@ -106,7 +106,8 @@ def test_mistake_is_one_line(command: str, code: int, words: str, there: Path, r
     assert line.startswith("error: ")
     assert words in line
     assert "Traceback" not in error
-    assert {path.name for path in there.rglob("*") if path not in before and path.is_file()} <= {"log.jsonl"}
+    new = {path for path in there.rglob("*") if path not in before and path.is_file()}
+    assert not {path for path in new if "ledger" not in path.parts}
 
 
 def test_unexpected_system_error_is_one_line(there: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ import pytest
 from browser import all_of, choose, names, one, shown, wait
 from bundle_builder import one_layer, one_layer_bundle
 
+from n2n_deploy.batch.denoise import denoise
 from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.batch.run import denoise
 from n2n_deploy.core.options import ComputeOptions, NamingOptions
 from n2n_deploy.evaluation.evaluation_run import run_evaluation
 from n2n_deploy.simulate import simulate

@@ -1,4 +1,4 @@
-"""A batch in parts: what shards leave behind, and what is made of it."""
+"""Shards of a batch, and their merged account."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import starfile
 
 from n2n_deploy import DataError, DenoiseOptions, UsageError, denoise
 from n2n_deploy.batch.merge import merge_results
-from n2n_deploy.batch.task import Shard
+from n2n_deploy.batch.request import Shard
 
 from .conftest import MakeBundle, MakeTable
 
@@ -29,12 +29,12 @@ def test_shards_are_the_table_in_order(rows: int, count: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
-def test_a_shard_that_does_not_exist_is_refused(text: str) -> None:
+def test_invalid_shard_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="i/n"):
         Shard.parse(text)
 
 
-def test_merged_shards_are_the_whole_batch(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_merged_shards_equal_the_whole_batch(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle, out = table(10), identity_bundle(), tmp_path / "out"
     whole = denoise(source, bundle, tmp_path / "whole", options=PLAIN)
     (tmp_path / "job" / "mics" / "m4.mrc").write_bytes(b"")
@@ -60,7 +60,7 @@ def test_merged_shards_are_the_whole_batch(table: MakeTable, identity_bundle: Ma
     assert not (out / "failed.star").exists()
 
 
-def test_several_folders_are_joined_elsewhere(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_several_folders_are_merged_into_another(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle = table(6), identity_bundle()
     for index in (1, 2):
         denoise(source, bundle, tmp_path / f"node{index}", options=PLAIN, shard=Shard(index, 2))
@@ -76,6 +76,6 @@ def test_several_folders_are_joined_elsewhere(table: MakeTable, identity_bundle:
     assert json.loads((tmp_path / "all" / "summary.json").read_text())["denoised"] == 6
 
 
-def test_a_folder_without_an_account_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"summary\.json: cannot be read .* give the output folders"):
+def test_folder_without_a_ledger_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no ledger; give the output folders"):
         merge_results([tmp_path])

@@ -1,4 +1,4 @@
-"""The report of a batch: all rows with their pictures, also of a run that goes on; never in the way of the work."""
+"""The report of a batch: all rows with their pictures, also of a resumed run; it never stops the work."""
 
 import html
 import importlib.util
@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,16 @@ import numpy as np
 import pytest
 
 from n2n_deploy import DataError, DenoiseOptions, denoise
+from n2n_deploy.batch.ledger_writer import LedgerWriter
 from n2n_deploy.batch.merge import merge_results
-from n2n_deploy.batch.task import Shard
+from n2n_deploy.batch.report import write_batch_report
+from n2n_deploy.batch.request import Shard
+from n2n_deploy.batch.standing import Standing
 from n2n_deploy.imaging.ctf import Optics
+from n2n_deploy.report import views
 from n2n_deploy.report.entries import MicrographEntry, RunInfo
-from n2n_deploy.report.entry_store import EntryStore
-from n2n_deploy.report.page import write_report
-from n2n_deploy.report.views import view
 
-from .conftest import MakeBundle, MakeTable
+from .conftest import MakeBundle, MakeTable, ledger
 
 pytest.importorskip("jinja2", reason="jinja2 is not installed (pip install 'n2n-deploy[report]')")
 
@@ -37,7 +37,7 @@ def blocks(report: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return rows, [content[f"entry-{index}"] for index in range(len(rows))]
 
 
-def test_a_run_that_goes_on_reports_on_all_of_it(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_resumed_run_reports_all_micrographs(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle, out = table(4), identity_bundle(), tmp_path / "out"
     mics = tmp_path / "job" / "mics"
     (mics / "m2.mrc").rename(tmp_path / "m2.mrc")
@@ -57,7 +57,7 @@ def test_a_run_that_goes_on_reports_on_all_of_it(table: MakeTable, identity_bund
     assert rows[0]["defocus"] == pytest.approx((15000.5 + 14900) / 2e4)
 
 
-def test_what_is_tried_again_by_itself_is_reported_with_all_the_rest(
+def test_retried_micrographs_are_reported_with_all_others(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,9 +85,7 @@ def test_what_is_tried_again_by_itself_is_reported_with_all_the_rest(
         denoise(source, bundle, out, retry=out / "failed.star")
 
 
-def test_the_parts_of_a_job_have_one_report_and_one_log(
-    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
-) -> None:
+def test_shards_have_one_report_and_one_ledger(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle, out = table(7), identity_bundle(), tmp_path / "out"
     mics = tmp_path / "job" / "mics"
     (mics / "m4.mrc").rename(tmp_path / "m4.mrc")
@@ -104,11 +102,8 @@ def test_the_parts_of_a_job_have_one_report_and_one_log(
     assert all(entry["views"]["pictures"]["denoised"] for entry in entries if entry["status"] == "denoised")
     assert "not found" in entries[4]["reason"]
 
-    def log(folder: Path) -> list[str]:
-        return (folder / "log.jsonl").read_text().splitlines()
-
-    parts = [line for index in (1, 2, 3) for line in log(out / "shards" / f"{index}-of-3")]
-    assert sorted(log(out)) == sorted(parts)
+    assert sorted(line["status"] for line in ledger(out)) == ["denoised"] * 6 + ["refused"]
+    assert len({line["run"] for line in ledger(out)}) == 3
     # The failed one, tried again over the whole folder, stays done whoever merges again.
     (tmp_path / "m4.mrc").rename(mics / "m4.mrc")
     denoise(out / "failed.star", bundle, out)
@@ -116,10 +111,11 @@ def test_the_parts_of_a_job_have_one_report_and_one_log(
     assert (merged.exit_code, merged.summary["listed"], merged.summary["failures"]) == (0, 7, {})
     assert not (out / "failed.star").exists()
     assert sorted(row["status"] for row in blocks(out / "report.html")[0]) == ["denoised"] * 7
-    assert len(log(out)) == len(set(log(out))) == 8
+    statuses = [line["status"] for line in ledger(out) if line["micrograph"] == "job/mics/m4.mrc"]
+    assert sorted(statuses) == ["denoised", "refused", "to do"]
 
 
-def test_the_page_has_the_command_as_a_shell_takes_it(
+def test_page_shows_the_command_quoted_for_a_shell(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source, out = table(1), tmp_path / "out of <it's> first"
@@ -139,7 +135,7 @@ def test_pictures_of_other_work_are_not_shown(table: MakeTable, identity_bundle:
     assert "made by other work" in entries[0]["reason"]
 
 
-def test_no_report_where_none_is_wanted_or_possible(
+def test_no_report_if_unwanted_or_impossible(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, bundle, out = table(1), identity_bundle(), tmp_path / "out"
@@ -151,56 +147,44 @@ def test_no_report_where_none_is_wanted_or_possible(
     assert "jinja2 not installed" in str(summary.report)
     for folder in (out, tmp_path / "other"):
         assert not (folder / "report.html").exists()
-        assert not (folder / ".report").exists()
+        assert not any("entry" in line for line in ledger(folder))
 
 
-def test_trouble_with_the_report_costs_no_micrograph(
-    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+def test_micrographs_are_denoised_although_the_report_cannot_be_drawn(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, out = table(2), tmp_path / "out"
-    out.mkdir()
-    (out / ".report").write_text("a file where the folder should be")
-    summary = denoise(source, identity_bundle(), out)
+    def broken(*_: object) -> None:
+        raise ValueError("no pictures today")
+
+    monkeypatch.setattr(views, "view", broken)
+    summary = denoise(table(2), identity_bundle(), tmp_path / "out")
     assert (summary.denoised, summary.exit_code) == (2, 0)
-    assert all("no pictures" in notes[-1] for notes in summary.notes.values())
-    assert [row["status"] for row in blocks(out / "report.html")[0]] == ["denoised"] * 2
-
-
-def test_a_store_gives_nothing_of_other_work_or_of_damaged_files(tmp_path: Path) -> None:
-    store = EntryStore(tmp_path / "store")
-    store.put("a/b.mrc", "work 1", MicrographEntry("b", "denoised", seconds=2.0))
-    kept = store.get("a/b.mrc", "work 1")
-    assert kept is not None
-    assert (kept.name, kept.seconds) == ("b", 2.0)
-    assert store.get("a/b.mrc", "work 2") is None
-    assert store.get("b.mrc", "work 1") is None
-    (file,) = (tmp_path / "store").iterdir()
-    content = file.read_bytes()
-    for damaged in (b"", content[:40], content[:30] + b"\xff\xff" + content[32:], b"{}"):
-        file.write_bytes(damaged)
-        assert store.get("a/b.mrc", "work 1") is None
+    assert all("no pictures for the report: ValueError" in notes[-1] for notes in summary.notes.values())
+    assert [row["status"] for row in blocks(tmp_path / "out" / "report.html")[0]] == ["denoised"] * 2
 
 
 def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
     """A page of more than 6 MB is written from entries that are read as they are needed, within a tenth of that."""
     rng = np.random.default_rng(0)
-    store, count = EntryStore(tmp_path / "store"), 150
+    count, header = 150, {"ledger": 1, "time": "2026-01-01T00:00:00.000000+00:00", "base": "/"}
     noisy = rng.standard_normal((320, 320)).astype(np.float32)
-    views = view(noisy, noisy, (3.0, 3.0), Optics(1.0), None, 60_000)
-    for index in range(count):
-        store.put(str(index), "", MicrographEntry(str(index), "denoised", views=views))
-
-    class Entries:
-        def __iter__(self) -> Iterator[MicrographEntry]:
-            for index in range(count):
-                entry = store.get(str(index), "")
-                assert entry is not None
-                yield entry
+    drawn = views.view(noisy, noisy, (3.0, 3.0), Optics(1.0), None, 60_000)
+    (tmp_path / "mics").mkdir()
+    with LedgerWriter(tmp_path) as writer:
+        writer.add(header)
+        for index in range(count):
+            name = f"mics/{index}.mrc"
+            (tmp_path / name).touch()
+            entry = json.dumps(MicrographEntry(name, "denoised", views=drawn).as_json())
+            line = {"micrograph": name, "status": "denoised", "work": "w", "time": header["time"], "shape": [320, 320]}
+            writer.add(line, entry)
+    standings = Standing.of(tmp_path)
 
     tracemalloc.start()
-    write_report(tmp_path / "report.html", RunInfo("many"), Entries())
+    write_batch_report(tmp_path, RunInfo("many"), standings)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     size = (tmp_path / "report.html").stat().st_size
+    assert len(blocks(tmp_path / "report.html")[1]) == count
     assert size > 6e6
     assert peak < size / 10

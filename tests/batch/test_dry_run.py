@@ -1,4 +1,4 @@
-"""What a run would do, said without doing it."""
+"""A dry run tells what the run then does, and writes nothing."""
 
 import json
 import os
@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from n2n_deploy import DenoiseOptions, denoise
-from n2n_deploy.batch.forecast import forecast
-from n2n_deploy.batch.task import Shard, Task
+from n2n_deploy.batch.dry_run import forecast
+from n2n_deploy.batch.request import Request, Shard
 
 from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable
 
 PLAIN = DenoiseOptions(report=False, lanes=1)
 
 
-def test_a_forecast_is_what_the_run_then_does(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_forecast_agrees_with_the_run(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle, out = table(6), identity_bundle(), tmp_path / "out"
     denoise(source, bundle, out, options=PLAIN, shard=Shard(1, 3))
     os.truncate(tmp_path / "job" / "mics" / "m5.mrc", 3000)
     before = sorted(out.rglob("*"))
-    found = forecast(Task.open(source, bundle, out, PLAIN))
+    found = forecast(Request.open(source, bundle, out, PLAIN))
     told = found.as_dict()
     assert sorted(out.rglob("*")) == before
     assert (told["to_do"], told["done"], told["refused"], found.exit_code) == (3, 2, 1, 1)
@@ -39,18 +39,18 @@ def test_a_forecast_is_what_the_run_then_does(table: MakeTable, identity_bundle:
     assert written == 5 * (1024 + 4 * SHAPE[0] * SHAPE[1])
 
 
-def test_what_would_stop_the_run_is_told_with_its_exit_code(
+def test_forecast_tells_what_would_stop_the_run_and_the_exit_code(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, bundle = table(2), identity_bundle()
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10_000))
-    found = forecast(Task.open(source, bundle, tmp_path / "out", PLAIN))
+    found = forecast(Request.open(source, bundle, tmp_path / "out", PLAIN))
     assert found.exit_code == 3
     assert "make room" in str(found.obstacle)
 
 
-def test_a_dry_run_on_the_command_line(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_dry_run_on_the_command_line(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "n2n_deploy", "denoise", table(2), identity_bundle(), "-o", tmp_path / "out"]
     run = [*map(str, command), "--dry-run"]
     shown = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""`Task`: what a run is asked to do, before anything is looked at."""
+"""`Request`: what a run is asked to do, as the user gave it."""
 
 import re
 from collections.abc import Sequence
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from n2n_deploy.batch.lanes import Waiting, in_lane
+from n2n_deploy.batch.lanes import with_time_limit
+from n2n_deploy.batch.ledger import Ledger
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Plan, look_at_headers, make_plan
+from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError, N2NError, UsageError
 from n2n_deploy.core.options import NamingOptions
@@ -21,8 +23,6 @@ from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
 
 Source = Path | str | Sequence[Path | str]
 
-SHARDS = "shards"
-
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -33,10 +33,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The shard that a text such as "3/8" means.
+        """Parse a text such as "3/8".
 
         Raises:
-            UsageError: it means none.
+            UsageError: it is not such a text.
         """
         match = re.fullmatch(r"(\d+)/(\d+)", text)
         if not match or not 1 <= int(match[1]) <= int(match[2]):
@@ -44,27 +44,27 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     def of(self, micrographs: Sequence[Micrograph]) -> Sequence[Micrograph]:
-        """Its part: the shards of a table, one after the other, are the table."""
+        """Return its part of a table; the shards one after the other are the table."""
         total = len(micrographs)
         return micrographs[(self.index - 1) * total // self.count : self.index * total // self.count]
 
     @property
     def name(self) -> str:
-        """Of its folder below `shards`."""
+        """Its name in messages and for its folder, such as "3-of-8"."""
         return f"{self.index}-of-{self.count}"
 
 
 @dataclass(frozen=True)
-class Task:
+class Request:
     """What a run is asked to do.
 
     Attributes:
         source: a STAR or cryoSPARC table, an MRC file or glob, or a list of MRC files.
         bundle: the model.
-        output: folder that the inputs' folders are mirrored under.
-        options: what to do.
-        shard: the part of the table to do; None for all of it.
-        retry: a table such as `failed.star`, whose micrographs alone are to be done; None for all.
+        output: folder that the inputs' folders are mirrored under, absolute.
+        options: how to denoise.
+        shard: the part of the table to process; None for all of it.
+        retry: a table such as `failed.star`; only its micrographs are processed. None for all.
         naming: how files and their halves are found.
     """
 
@@ -87,7 +87,7 @@ class Task:
         retry: Path | None = None,
         naming: NamingOptions | None = None,
     ) -> Self:
-        """Gather what a run is asked, opening the bundle.
+        """Make a request, opening the bundle.
 
         Raises:
             BundleError: the model is damaged.
@@ -96,27 +96,27 @@ class Task:
         """
         options = options or DenoiseOptions()
         for device in options.devices:
-            candidates(device, options.engine)  # here, where nothing is written yet
+            candidates(device, options.engine)  # an error here comes before anything is written
 
-        def read(waiting: Waiting) -> Bundle:
-            with waiting(f"reading {bundle}"):
-                return Bundle.open(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle
+        @waiting_for(f"reading {bundle}")
+        def read() -> Bundle:
+            return Bundle.open(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle
 
-        opened = in_lane(read, options.timeout)
+        opened = with_time_limit(read, options.timeout)
         return cls(source, opened, Path(output).absolute(), options, shard, retry, naming or NamingOptions())
 
     @property
     def folder(self) -> Path:
-        """Where log, tables and summary go: a shard has a folder of its own, for no two jobs to write one file."""
-        return self.output / SHARDS / self.shard.name if self.shard else self.output
+        """Where files of this process alone go, such as config.toml: no two shards may write the same file."""
+        return self.output / "shards" / self.shard.name if self.shard else self.output
 
     @property
     def phase_flipped(self) -> bool:
-        """Whether the outputs' phases are flipped."""
+        """Whether the phases of the outputs are flipped."""
         return self.bundle.recipe.phase_flip and not self.options.flip_back
 
     def read(self, source: Source | None = None) -> MicrographTable:
-        """Read the table, or in place of it some of its files.
+        """Read the table, or only some of its files.
 
         Raises:
             DataError, UsageError: as for `read_micrographs`.
@@ -124,48 +124,51 @@ class Task:
         """
         source = self.source if source is None else source
 
-        def read(waiting: Waiting) -> MicrographTable:
-            def headers(paths: Sequence[Path]) -> Sequence[MRCHeader | N2NError]:
-                with waiting(None):  # each has a time-out of its own
-                    return look_at_headers(paths, self.options.timeout)
+        @waiting_for(None)  # each header has a time-out of its own
+        def headers(paths: Sequence[Path]) -> Sequence[MRCHeader | N2NError]:
+            return look_at_headers(paths, self.options.timeout)
 
-            with waiting(f"reading {source if isinstance(source, (str, Path)) else source[0]}"):
-                return read_micrographs(
-                    source,
-                    self.naming,
-                    need_ctf=self.bundle.recipe.phase_flip,
-                    need_halves=self.options.average_halves,
-                    headers=headers,
-                )
+        @waiting_for(f"reading {source if isinstance(source, (str, Path)) else source[0]}")
+        def read() -> MicrographTable:
+            return read_micrographs(
+                source,
+                self.naming,
+                need_ctf=self.bundle.recipe.phase_flip,
+                need_halves=self.options.average_halves,
+                headers=headers,
+            )
 
-        return in_lane(read, self.options.timeout)
+        return with_time_limit(read, self.options.timeout)
 
-    def mirror(self, table: MicrographTable) -> OutputLayout:
-        """Where the outputs go; the same for every shard of a table.
+    def ledger(self) -> Ledger:
+        """Read the ledger of the output folder.
 
         Raises:
+            DataError: it was written by a newer version.
             HostError: the file system does not answer.
         """
+        read = waiting_for(f"reading the ledger of {self.output}")(lambda: Ledger.read(self.output))
+        return with_time_limit(read, self.options.timeout)
 
-        def look(waiting: Waiting) -> OutputLayout:
-            with waiting(f"looking at {self.output}"):
-                return OutputLayout.open(self.output, [micrograph.name for micrograph in table.micrographs])
+    def layout(self, table: MicrographTable, ledger: Ledger) -> OutputLayout:
+        """Return where the outputs go; the same for every shard of a table.
 
-        return in_lane(look, self.options.timeout)
-
-    def plan(self, micrographs: Sequence[Micrograph], table: MicrographTable, mirror: OutputLayout) -> Plan:
-        """Look at the headers of some of a table's micrographs, or of all.
-
-        Raises:
-            UsageError: an output would fall on an input.
+        An output folder that was used before keeps its base. Otherwise fewer names (the failed ones, tried again) or
+        more of them (in a growing table) could share another folder, and their outputs would move.
         """
-        return make_plan(micrographs, table.problems, mirror, self.bundle.short_hash, self.bundle.recipe, self.options)
+        if ledger.base is not None:
+            return OutputLayout(self.output, ledger.base)
+        return OutputLayout.of(self.output, (micrograph.name for micrograph in table.micrographs))
+
+    def plan(self, micrographs: Sequence[Micrograph], table: MicrographTable, layout: OutputLayout) -> Plan:
+        """Plan some of a table's micrographs, or all of them; see `make_plan`."""
+        return make_plan(micrographs, table.problems, layout, self.bundle.short_hash, self.bundle.recipe, self.options)
 
     def part(self, table: MicrographTable) -> Sequence[Micrograph]:
-        """The micrographs that are this task's to do.
+        """Return the micrographs of a table that this request is about.
 
         Raises:
-            DataError: the table of those to try again cannot be read, or has none of them.
+            DataError: the table of those to retry cannot be read, or lists none of the micrographs.
             HostError: the file system does not answer.
         """
         part = self.shard.of(table.micrographs) if self.shard else table.micrographs
@@ -175,14 +178,14 @@ class Task:
         part = [micrograph for micrograph in part if micrograph.name in listed]
         if not part:
             raise DataError(
-                f"{self.retry}: lists none of the micrographs that were given; give the failed.star of an earlier run"
+                f"{self.retry}: lists none of the given micrographs; give the failed.star of an earlier run over them"
             )
         return part
 
     def _listed(self, path: Path) -> frozenset[str]:
-        def read(waiting: Waiting) -> frozenset[str]:
-            with waiting(f"reading {path}"):
-                document = StarDocument.read(path)
-                return frozenset(document.columns(micrograph_table(document)[0], (NAME,))[NAME])
+        @waiting_for(f"reading {path}")
+        def read() -> frozenset[str]:
+            document = StarDocument.read(path)
+            return frozenset(document.columns(micrograph_table(document)[0], (NAME,))[NAME])
 
-        return in_lane(read, self.options.timeout)
+        return with_time_limit(read, self.options.timeout)

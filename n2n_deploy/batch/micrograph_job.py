@@ -1,14 +1,15 @@
 """One micrograph from file to file, and how that ended."""
 
+import json
 import re
 import shutil
 import time
 from dataclasses import dataclass, field, replace
 
-from n2n_deploy.batch.lanes import Waiting, unwatched
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
-from n2n_deploy.batch.report import EntryKeeper
+from n2n_deploy.batch.report_entry import DrawEntry
+from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError, N2NError
 from n2n_deploy.denoiser.denoiser import Denoiser
@@ -26,13 +27,14 @@ class Outcome:
 
     Attributes:
         job: what was to be done.
-        error: one line that says why it failed; None where the output was written.
-        notes: what the user should know of a micrograph that was done: repaired pixels, an odd header.
-        seconds: wall time by stage: read, preprocess, network, restore, write.
+        error: why it failed, one line; None if the output was written.
+        notes: what the user should know of a denoised micrograph: repaired pixels, an odd header.
+        seconds: wall time by stage: read, preprocess, network, restore, write, report.
         tiles: tiles the network saw.
-        host: name of the machine that did it, where it was not the one that the run was started on.
-        crowded: what failed and may have been the fault of others in hand beside it, so that it is worth another try
-            alone: memory ran short, or its workers died.
+        host: name of the machine that did it, if it is another than the one that the run was started on.
+        retry_alone: why it may succeed if it is tried again with no other micrograph in progress: memory ran short, or
+            its workers died. Empty if a retry is pointless.
+        entry: what the report shows of it, the JSON of a `MicrographEntry`; empty if there is no report.
     """
 
     job: Job
@@ -41,23 +43,25 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     tiles: int = 0
     host: str = ""
-    crowded: str = ""
+    retry_alone: str = ""
+    entry: str = ""
 
 
 def failed(job: Job, error: BaseException) -> Outcome:
-    """The outcome of a job that raised something; the line names the file."""
+    """Return the outcome of a job that raised an exception; its line names the file."""
     path = str(job.micrograph.path)
     text = " ".join(str(error).split()) or type(error).__name__
-    short = _is_memory(error)
-    if short:
-        text = f"memory ran short with nothing else in hand: {text}"
+    reason = ""
+    if _is_memory(error):
+        reason = "out of memory"
+        text = f"out of memory with no other micrograph in progress: {text}"
     elif not isinstance(error, N2NError | OSError):
         text = f"{type(error).__name__}: {text}"
-    return Outcome(job, text if path in text else f"{path}: {text}", crowded="memory ran short" if short else "")
+    return Outcome(job, text if path in text else f"{path}: {text}", retry_alone=reason)
 
 
 def _is_memory(error: BaseException | None) -> bool:
-    """Whether memory that ran short is behind an error."""
+    """Return whether an error goes back to a failed allocation."""
     while error is not None:
         if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
             return True
@@ -68,13 +72,13 @@ def _is_memory(error: BaseException | None) -> bool:
 def open_denoiser(
     bundle: Bundle, options: DenoiseOptions, *, lanes: int | None = None, device: str | None = None
 ) -> Denoiser:
-    """The denoiser that the options ask for.
+    """Open the denoiser that the options ask for.
 
     Args:
         bundle: the model.
         options: of the run.
-        lanes: in place of the options' own.
-        device: in place of the options' own; one of `options.devices`.
+        lanes: overrides that of the options.
+        device: one of `options.devices`; by default the first.
 
     Raises:
         BundleError, HostError: as for `Denoiser`.
@@ -90,46 +94,36 @@ def open_denoiser(
     )
 
 
-def done_alone(outcome: Outcome, crowded: Outcome) -> Outcome:
-    """The outcome of another try alone, with a note of why there was one."""
-    return replace(outcome, notes=(*outcome.notes, f"{crowded.crowded} at first; it was done again alone"))
+def retried_alone(outcome: Outcome, first: Outcome) -> Outcome:
+    """Return the outcome of a retry, with a note that says why there was one."""
+    return replace(outcome, notes=(*outcome.notes, f"{first.retry_alone} at first; done again alone"))
 
 
-def attempt(
-    job: Job, denoiser: Denoiser, options: DenoiseOptions, waiting: Waiting, keeper: EntryKeeper | None
-) -> Outcome:
-    """As `denoise_one`; that memory ran short is an outcome: the error itself would hold on to the arrays."""
+def attempt(job: Job, denoiser: Denoiser, options: DenoiseOptions, draw: DrawEntry | None) -> Outcome:
+    """Call `denoise_one`, and turn a failed allocation into an outcome: the exception would keep the arrays alive."""
     try:
-        return denoise_one(job, denoiser, options, waiting, keeper)
+        return denoise_one(job, denoiser, options, draw)
     except Exception as error:
         if not _is_memory(error):
             raise
         return failed(job, error)
 
 
-def denoise_one(
-    job: Job,
-    denoiser: Denoiser,
-    options: DenoiseOptions,
-    waiting: Waiting | None = None,
-    keeper: EntryKeeper | None = None,
-) -> Outcome:
+def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions, draw: DrawEntry | None = None) -> Outcome:
     """Read, denoise and write one micrograph.
 
     Args:
         job: which, and where to.
         denoiser: the model.
         options: of the run.
-        waiting: told when this waits for files.
-        keeper: keeps what the report shows; None where there is none.
+        draw: draws what the report shows; None if there is no report.
 
     Raises:
-        N2NError: the input cannot be used or the output cannot be written; nothing is left under the output's name.
+        N2NError: the input cannot be used or the output cannot be written; no incomplete output is left behind.
     """
-    waiting = waiting or unwatched
     start = time.perf_counter()
     micrograph = job.micrograph
-    with waiting(f"reading {micrograph.path}"):
+    with waiting_for(f"reading {micrograph.path}"):
         source = read_mrc(micrograph.path, empty=denoiser.empty)
         halves = None
         if options.average_halves and micrograph.even and micrograph.odd:
@@ -139,10 +133,10 @@ def denoise_one(
         _check_room(job, options)
     read = time.perf_counter()
     result = denoiser.denoise(
-        source.data, micrograph.optics, micrograph.ctf, halves=halves, network_images=keeper is not None
+        source.data, micrograph.optics, micrograph.ctf, halves=halves, network_images=draw is not None
     )
     done = time.perf_counter()
-    with waiting(f"writing {job.output}"):
+    with waiting_for(f"writing {job.output}"):
         write_mrc(
             job.output,
             result.image,
@@ -155,25 +149,23 @@ def denoise_one(
     notes = [*source.warnings, *result.notes]
     stated, found = micrograph.optics.pixel_size, source.pixel_size
     if found and abs(found / stated - 1) > _PIXEL_SIZE_TOLERANCE:
-        notes.append(
-            f"the table's pixel size is {stated:g} Å, the file's header says {found:g} Å; the table's was used"
-        )
-    if keeper is not None:
+        notes.append(f"the pixel size is {stated:g} Å in the table and {found:g} Å in the header; the table's is used")
+    entry = ""
+    if draw is not None:
         written = time.perf_counter()
         try:
-            with waiting("keeping what the report shows"):
-                keeper.keep(job, result, sum(seconds.values()), notes)
-        except Exception as error:  # the output is there; that the report has no picture of it is all that is lost
+            entry = json.dumps(draw(job, result, sum(seconds.values()), notes).as_json())
+        except Exception as error:  # the output is written; only its pictures are missing in the report
             notes.append(f"no pictures for the report: {type(error).__name__}: {error}")
         seconds["report"] = time.perf_counter() - written
-    return Outcome(job, None, tuple(notes), seconds, result.tiles)
+    return Outcome(job, None, tuple(notes), seconds, result.tiles, entry=entry)
 
 
 def _check_room(job: Job, options: DenoiseOptions) -> None:
-    """Once a disk is full, every further micrograph would be denoised for nothing."""
+    """Raise HostError on a full disk, before a micrograph is denoised for nothing."""
     needed, free = job.output_bytes(options.dtype), shutil.disk_usage(job.output.parent).free
     if needed > free:
         raise HostError(
-            f"{job.output.parent}: no room for {job.output.name} ({needed} bytes needed, {free} free); "
+            f"{job.output.parent}: no room for {job.output.name} ({needed} bytes needed, {free} bytes free); "
             "free some space or choose another output folder"
         )

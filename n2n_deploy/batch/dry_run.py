@@ -1,4 +1,4 @@
-"""`forecast`: what a run would do, need and take, without writing anything."""
+"""`forecast`: what a run would do, and the disk, memory and time it would need; nothing is written."""
 
 import time
 from collections import Counter
@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from n2n_deploy.batch.plan import Job, Plan, Status
-from n2n_deploy.batch.task import Task
-from n2n_deploy.batch.work import open_denoiser
+from n2n_deploy.batch.micrograph_job import open_denoiser
+from n2n_deploy.batch.plan import Job, Plan
+from n2n_deploy.batch.request import Request
+from n2n_deploy.batch.status import PLANNED, Status
 from n2n_deploy.core.errors import N2NError
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.denoiser.memory_fit import MemoryFit
@@ -30,10 +31,10 @@ class Kind:
     Attributes:
         shape: (ny, nx).
         pixel_size: Å.
-        count: how many are to do.
+        count: how many are to be denoised.
         tile: height and width of the network's tiles, in network pixels.
-        tiles: how many of them a micrograph is cut into.
-        seconds: what one is expected to take; None where it was not measured.
+        tiles: number of tiles of a micrograph.
+        seconds: expected for one; None if it was not measured.
     """
 
     shape: tuple[int, int]
@@ -50,14 +51,14 @@ class Forecast:
 
     Attributes:
         plan: every micrograph and where it stands.
-        obstacle: why the run would end before it begins; None where it would not.
-        exit_code: that the run would end with, if nothing fails that is not known now.
+        obstacle: why the run would end before it begins; None if it would not.
+        exit_code: of the run, if nothing fails that is not known now.
         session: what would run the network.
-        lanes: micrographs in hand at once.
-        memory: how it would be planned; None where there is nothing to do.
-        memory_free: bytes that this machine could give.
-        kinds: what is to do.
-        seconds: wall time expected; None where nothing was measured.
+        lanes: micrographs processed concurrently.
+        memory: its budget; None if there is nothing to do.
+        memory_free: bytes that are free on this machine.
+        kinds: what is to be denoised.
+        seconds: expected wall time; None if nothing was measured.
     """
 
     plan: Plan
@@ -74,7 +75,7 @@ class Forecast:
         """Plain values for JSON."""
         counts = Counter(job.status for job in self.plan.jobs)
         return {
-            **{status.value.replace(" ", "_"): counts[status] for status in Status},
+            **{status.value.replace(" ", "_"): counts[status] for status in PLANNED},
             "reasons": {job.micrograph.name: job.reason for job in self.plan.with_status(Status.REFUSED)},
             "obstacle": self.obstacle,
             "disk_needed": self.plan.bytes_needed,
@@ -99,32 +100,32 @@ class Forecast:
         }
 
 
-def forecast(task: Task) -> Forecast:
-    """Plan a run, open its engine and time one small image, to say what the run would do, need and take.
+def forecast(request: Request) -> Forecast:
+    """Plan a run, open its engine and time one small image.
 
-    The time counts reading, computing and what lanes do side by side; writing is not tried.
+    The expected time covers reading and computing, with lanes working concurrently; writing is not measured.
 
     Raises:
         DataError: the table cannot be read.
         BundleError, HostError: the model does not work here.
-        UsageError: an output would fall on an input.
+        UsageError: an output would overwrite an input.
     """
-    table = task.read()
-    plan = task.plan(task.part(table), table, task.mirror(table))
+    table = request.read()
+    plan = request.plan(request.part(table), table, request.layout(table, request.ledger()))
     obstacle, exit_code = None, 1 if plan.with_status(Status.REFUSED) else 0
     try:
-        plan.check(task.output, task.options.on_exists)
+        plan.check(request.output, request.options.on_exists)
     except N2NError as error:
         obstacle, exit_code = str(error), error.exit_code
     todo = plan.with_status(Status.PENDING)
     if not todo:
-        return Forecast(plan, obstacle, exit_code, lanes=task.options.lanes_here, memory_free=available_memory())
+        return Forecast(plan, obstacle, exit_code, lanes=request.options.lanes_here, memory_free=available_memory())
     free = available_memory()
-    with open_denoiser(task.bundle, task.options) as denoiser:
-        gpus = len(task.options.devices)
+    with open_denoiser(request.bundle, request.options) as denoiser:
+        gpus = len(request.options.devices)
         sizes = Counter((job.shape, job.micrograph.optics.pixel_size) for job in todo)
-        memory = denoiser.fit_to_memory(sizes, halves=task.options.average_halves, gpus=gpus)
-        kinds = _kinds(todo, denoiser, task)
+        memory = denoiser.fit_to_memory(sizes, halves=request.options.average_halves, gpus=gpus)
+        kinds = _kinds(todo, denoiser, request)
         seconds = None
         if all(kind.seconds is not None for kind in kinds):
             seconds = sum(kind.count * kind.seconds for kind in kinds if kind.seconds is not None) / gpus
@@ -132,29 +133,29 @@ def forecast(task: Task) -> Forecast:
         return Forecast(plan, obstacle, exit_code, session, lanes, memory, free, kinds, seconds)
 
 
-def _kinds(todo: Sequence[Job], denoiser: Denoiser, task: Task) -> list[Kind]:
-    """The kinds of micrographs to do, the most frequent first, each timed."""
+def _kinds(todo: Sequence[Job], denoiser: Denoiser, request: Request) -> list[Kind]:
+    """Return the kinds of micrographs to be denoised, the most frequent first, each timed."""
     groups: dict[tuple[tuple[int, int], float], list[Job]] = {}
     for job in todo:
         groups.setdefault((job.shape, job.micrograph.optics.pixel_size), []).append(job)
     kinds = []
     for (shape, pixel_size), jobs in sorted(groups.items(), key=lambda group: -len(group[1])):
-        tile = denoiser.tile(shape, pixel_size, halves=task.options.average_halves)
+        tile = denoiser.tile(shape, pixel_size, halves=request.options.average_halves)
         size = network_shape(shape, pixel_size, denoiser.recipe.max_resolution)
         tiles = count_tiles(size, denoiser.bundle.manifest.halo, tile)
-        seconds = _time(jobs, denoiser, tiles * tile[0] * tile[1], task)
+        seconds = _time(jobs, denoiser, tiles * tile[0] * tile[1], request)
         kinds.append(Kind(shape, pixel_size, len(jobs), tile, tiles, seconds))
     return kinds
 
 
-def _time(jobs: Sequence[Job], denoiser: Denoiser, computed: int, task: Task) -> float | None:
-    """Seconds for one of these micrographs: one is read, and a small image of noise goes through the model.
+def _time(jobs: Sequence[Job], denoiser: Denoiser, computed: int, request: Request) -> float | None:
+    """Return the seconds for one of these micrographs: one is read, and a small image of noise is denoised.
 
     Args:
         jobs: micrographs of one kind.
         denoiser: the model.
         computed: pixels that the network computes for one, halos included.
-        task: the run.
+        request: what the run is asked.
     """
     job = jobs[0]
     micrograph, shape = job.micrograph, job.shape
@@ -168,12 +169,12 @@ def _time(jobs: Sequence[Job], denoiser: Denoiser, computed: int, task: Task) ->
     side = max(int(_CALIBRATION_PIXELS * resolution / 2 / pixel_size), 64)
     small = min(shape[0], side), min(shape[1], side)
     image = np.random.default_rng(0).normal(size=small).astype(np.float32)
-    halves = (image, image) if task.options.average_halves else None
+    halves = (image, image) if request.options.average_halves else None
     for _ in range(2):  # the first run of a shape pays for caches and for memory
         seconds = denoiser.denoise(image, micrograph.optics, micrograph.ctf, halves=halves).seconds
     raw = shape[0] * shape[1] / (small[0] * small[1])
     height, width = network_shape(small, pixel_size, resolution)
     network = seconds["network"] * computed / (height * width)
     total = read + raw * (seconds["preprocess"] + seconds["restore"]) + network
-    # Lanes do everything side by side but for the network, which takes one image at a time.
+    # Lanes work concurrently except in the network, which takes one image at a time.
     return max(network, total / denoiser.lanes)

@@ -1,4 +1,4 @@
-"""`LocalWorkers`: jobs done in this process, by lanes that share an engine, or one engine for each GPU."""
+"""`LocalWorkers`: jobs processed in this process, by lanes that share an engine, or one engine for each GPU."""
 
 import sys
 import threading
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
-from n2n_deploy.batch.lanes import Waiting, run_lanes, seat
+from n2n_deploy.batch.lanes import run_lanes, seat
+from n2n_deploy.batch.micrograph_job import Outcome, attempt, failed, open_denoiser, retried_alone
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
-from n2n_deploy.batch.report import EntryKeeper
-from n2n_deploy.batch.work import Outcome, attempt, done_alone, failed, open_denoiser
+from n2n_deploy.batch.report_entry import DrawEntry
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.device.gpus import gpus
@@ -30,7 +30,7 @@ class Workers(Protocol):
     session: str
 
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
-        """Do the jobs and yield what came of each, as it comes; begin none once `stop` is set."""
+        """Process the jobs and yield each outcome as soon as it is there; begin no job once `stop` is set."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -46,8 +46,8 @@ class LocalWorkers(Closing):
     Args:
         bundle: the model.
         options: of the run.
-        keeper: keeps what the report shows; None where there is none.
-        say: told how the memory is planned, and why a GPU or OpenVINO is not used where the hardware is made for it.
+        draw: draws what the report shows; None if there is no report.
+        say: told the memory budget, and why a GPU or OpenVINO is not used although the hardware supports it.
     """
 
     session = "none"
@@ -56,12 +56,12 @@ class LocalWorkers(Closing):
         self,
         bundle: Bundle,
         options: DenoiseOptions,
-        keeper: EntryKeeper | None = None,
+        draw: DrawEntry | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self._bundle = bundle
         self._options = options
-        self._keeper = keeper
+        self._draw = draw
         self._say = say or (lambda _: None)
         self._denoisers: list[Denoiser] = []
         self._said: list[str] = []
@@ -78,11 +78,11 @@ class LocalWorkers(Closing):
         self.session = first.session.name
         for engine, reason in first.rejected_engines.items():
             if self._could_run(engine) and not first.session.device.is_gpu:
-                self._say(f"{self.session} is used, and not {engine}: {reason}")
+                self._say(f"using {self.session} instead of {engine}: {reason}")
         return self
 
     def _could_run(self, engine: str) -> bool:
-        """Whether this machine's hardware is made for an engine that was passed over, and nobody asked for another."""
+        """Return whether the hardware supports an engine that was rejected, and the options do not exclude it."""
         if engine == OpenVinoSession.name:
             return multiplies_bfloat16() and self._options.precision is None
         return bool(gpus()) and self._options.device != "cpu"
@@ -93,51 +93,51 @@ class LocalWorkers(Closing):
             denoiser.close()
 
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
-        """Do the jobs in this process; see `Workers`.
+        """Process the jobs in this process; see `Workers`.
 
-        Where memory runs short although it was planned, since others take it, lanes finish what they have, the
-        micrograph is done again alone, and the work goes on with a lane less.
+        If memory runs out in spite of the budget, because other programs take it, the lanes finish what they have, the
+        micrograph is tried again alone, and the work goes on with one lane less.
         """
         options, jobs = self._options, list(jobs)
         seats = self._plan(jobs)
 
-        def work(job: Job, waiting: Waiting) -> Outcome:
-            return attempt(job, seats[seat()], options, waiting, self._keeper)
+        def work(job: Job) -> Outcome:
+            return attempt(job, seats[seat()], options, self._draw)
 
-        def do(jobs: Iterable[Job], lanes: int) -> Iterator[Outcome]:
+        def process(jobs: Iterable[Job], lanes: int) -> Iterator[Outcome]:
             for job, result in run_lanes(jobs, work, lanes, stop, options.timeout):
                 yield result if isinstance(result, Outcome) else failed(job, result)
 
         rest = iter(jobs)
-        crowded: list[Outcome] = []
+        retries: list[Outcome] = []
         while True:
-            until_crowded = iter(lambda: None if crowded else next(rest, None), None)
-            for outcome in do(until_crowded, min(len(seats), self._most_lanes)):
-                if outcome.crowded:
-                    crowded.append(outcome)
+            until_retry = iter(lambda: None if retries else next(rest, None), None)
+            for outcome in process(until_retry, min(len(seats), self._most_lanes)):
+                if outcome.retry_alone:
+                    retries.append(outcome)
                 else:
                     yield outcome
-            if not crowded:
+            if not retries:
                 return
-            before = iter(crowded)
-            for outcome in do((each.job for each in crowded), 1):
-                yield done_alone(outcome, next(before))
-            crowded.clear()
+            first = iter(retries)
+            for outcome in process((each.job for each in retries), 1):
+                yield retried_alone(outcome, next(first))
+            retries.clear()
             lanes = min(len(seats), self._most_lanes)
             if lanes > len(self._denoisers):
                 self._most_lanes = lanes - 1
-                self._say(f"memory ran short; micrographs in hand at once from now on: {self._most_lanes}")
+                self._say(f"out of memory; continuing with {self._most_lanes} lane{'s' * (lanes > 2)}")
 
     def _plan(self, jobs: list[Job]) -> list[Denoiser]:
-        """Plan the memory, say how, and return the denoiser of each lane: GPU by GPU, so that none waits for another.
+        """Budget the memory, tell how, and return the denoiser of each lane, one GPU after the other in turn.
 
         Raises:
-            HostError: no micrograph's smallest tile fits.
+            HostError: not even the smallest tile of a micrograph fits.
         """
         sizes = Counter((job.shape, job.micrograph.optics.pixel_size) for job in jobs)
         halves, count = self._options.average_halves, len(self._denoisers)
         plans = [denoiser.fit_to_memory(sizes, halves=halves, gpus=count) for denoiser in self._denoisers]
-        # GPUs of one kind have about the same memory free: one of them speaks for all with as many lanes.
+        # GPUs of one kind have about the same memory free: one line stands for all with as many lanes.
         lines = [line for plan in {plan.lanes: plan for plan in plans}.values() for line in plan.lines()]
         if lines != self._said:
             self._said = lines

@@ -1,4 +1,4 @@
-"""A whole batch: what is written, what bad files cost, and how a run goes on."""
+"""A whole batch: its outputs, bad files, resuming, signals."""
 
 import json
 import os
@@ -15,14 +15,14 @@ import pytest
 import starfile
 
 from n2n_deploy import DenoiseOptions, HostError, UsageError, denoise
-from n2n_deploy.batch.forecast import forecast
-from n2n_deploy.batch.plan import Status
-from n2n_deploy.batch.task import Task
+from n2n_deploy.batch.dry_run import forecast
+from n2n_deploy.batch.request import Request
+from n2n_deploy.batch.status import Status
 
-from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited
+from .conftest import PIXEL_SIZE, SHAPE, MakeBundle, MakeTable, band_limited, ledger
 
 
-def test_identity_network_gives_the_input_back(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_identity_network_returns_the_input(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     summary = denoise(table(), identity_bundle(), tmp_path / "out")
     assert (summary.denoised, summary.failures, summary.exit_code) == (3, {}, 0)
     for number in range(3):
@@ -33,15 +33,13 @@ def test_identity_network_gives_the_input_back(table: MakeTable, identity_bundle
             np.testing.assert_allclose(mrc.data, band_limited(number), atol=0.05)
 
 
-def test_a_micrograph_too_small_for_the_network_costs_itself_alone(
-    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
-) -> None:
+def test_too_small_micrograph_is_refused_alone(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source = table(2)
     small = tmp_path / "job" / "mics" / "m1.mrc"
     with mrcfile.new(small, overwrite=True) as mrc:
         mrc.set_data(np.eye(8, dtype=np.float32))
         mrc.voxel_size = PIXEL_SIZE
-    planned = forecast(Task.open(source, identity_bundle(), tmp_path / "out", DenoiseOptions()))
+    planned = forecast(Request.open(source, identity_bundle(), tmp_path / "out", DenoiseOptions()))
     assert [job.status for job in planned.plan.jobs] == [Status.PENDING, Status.REFUSED]
     summary = denoise(source, identity_bundle(), tmp_path / "out")
     assert (summary.denoised, summary.exit_code) == (1, 1)
@@ -107,7 +105,9 @@ def _black_half() -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", SPOILERS)
-def test_a_bad_file_costs_itself(kind: str, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_bad_file_does_not_stop_the_batch(
+    kind: str, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
     source = table()
     spoil, word = SPOILERS[kind]
     spoil(tmp_path / "job" / "mics" / "m1.mrc")
@@ -121,8 +121,7 @@ def test_a_bad_file_costs_itself(kind: str, table: MakeTable, identity_bundle: M
     assert sorted(path.name for path in (tmp_path / "out" / "job" / "mics").iterdir()) == ["m0.mrc", "m2.mrc"]
     failed = starfile.read(tmp_path / "out" / "failed.star", always_dict=True)["micrographs"]
     assert list(failed["rlnMicrographName"]) == ["job/mics/m1.mrc"]
-    lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
-    assert sorted(line["status"] for line in lines) in (
+    assert sorted(line["status"] for line in ledger(tmp_path / "out")) in (
         ["denoised", "denoised", "failed"],
         ["denoised", "denoised", "refused"],
     )
@@ -169,9 +168,7 @@ def test_finished_work_is_not_done_again(table: MakeTable, identity_bundle: Make
     assert len(starfile.read(summary.table)["micrographs"]) == 4
 
 
-def test_files_that_are_not_ours_are_not_written_over(
-    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
-) -> None:
+def test_foreign_files_are_not_overwritten(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     source, bundle = table(), identity_bundle()
     theirs = tmp_path / "out" / "job" / "mics" / "m1.mrc"
     theirs.parent.mkdir(parents=True)
@@ -186,12 +183,12 @@ def test_files_that_are_not_ours_are_not_written_over(
     assert mrcfile.validate(theirs)
 
 
-def test_outputs_of_other_work_are_not_taken_for_ours(
+def test_outputs_of_other_work_are_not_accepted_as_finished(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source, bundle = table(), identity_bundle()
     denoise(source, bundle, tmp_path / "out")
-    with pytest.raises(UsageError, match="3 outputs are already there"):
+    with pytest.raises(UsageError, match="3 outputs already exist"):
         denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(lowpass=20.0))
     summary = denoise(source, bundle, tmp_path / "out", options=DenoiseOptions(lowpass=20.0, on_exists="overwrite"))
     assert summary.denoised == 3
@@ -201,7 +198,7 @@ def test_outputs_of_other_work_are_not_taken_for_ours(
     assert (summary.denoised, summary.already_done) == (1, 2)
 
 
-def test_the_inputs_are_never_written_over(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_inputs_are_never_overwritten(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one of the inputs"):
         denoise(table(), identity_bundle(), tmp_path)
 
@@ -212,7 +209,7 @@ def test_output_folder_without_rights(table: MakeTable, identity_bundle: MakeBun
         denoise(table(), identity_bundle(), tmp_path / "out")
 
 
-def test_output_folder_without_room(
+def test_output_folder_without_space(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)
@@ -233,7 +230,7 @@ def test_plain_files_need_a_model_without_phase_flip(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_run_in_order(
+def test_signal_ends_the_run_cleanly(
     number: int, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     source, bundle = table(200), identity_bundle()

@@ -1,4 +1,4 @@
-"""Lanes for several GPUs, with denoisers on the CPU in their place: who does what, and how many at once."""
+"""Lanes for several GPUs, with denoisers on the CPU in their place: who processes what, and how many at once."""
 
 import threading
 import time
@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from n2n_deploy import denoise
-from n2n_deploy.batch import local
-from n2n_deploy.batch.lanes import Waiting, run_lanes, seat
+from n2n_deploy.batch import local_workers
+from n2n_deploy.batch.lanes import run_lanes, seat
 from n2n_deploy.batch.options import DenoiseOptions
+from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.options import ComputeOptions
@@ -66,11 +67,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counting]:
         found[device] = Counting(bundle, options.lanes_here)
         return found[device]
 
-    monkeypatch.setattr(local, "open_denoiser", open_denoiser)
+    monkeypatch.setattr(local_workers, "open_denoiser", open_denoiser)
     return found
 
 
-def test_micrographs_are_shared_among_gpus_and_each_lane_stays_on_its_own(
+def test_micrographs_are_shared_among_gpus_and_lanes_stay_on_theirs(
     opened: dict[str, Counting], table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     options = DenoiseOptions(gpus=(0, 1), lanes=2, report=False)
@@ -91,7 +92,7 @@ def test_micrographs_are_shared_among_gpus_and_each_lane_stays_on_its_own(
         np.testing.assert_allclose(mrcfile.read(path), band_limited(number), atol=0.05)
 
 
-def test_a_gpu_that_is_not_there_ends_the_run_and_frees_the_others(
+def test_missing_gpu_ends_the_run_and_closes_the_others(
     opened: dict[str, Counting], table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
 ) -> None:
     with pytest.raises(HostError, match="no GPU 9"):
@@ -100,7 +101,7 @@ def test_a_gpu_that_is_not_there_ends_the_run_and_frees_the_others(
     assert not list((tmp_path / "out").rglob("*.mrc"))
 
 
-def test_less_memory_than_asked_lanes_need_is_said_and_kept_to(
+def test_fewer_lanes_than_asked_if_memory_is_short(
     opened: dict[str, Counting],
     table: MakeTable,
     identity_bundle: MakeBundle,
@@ -123,12 +124,12 @@ def test_less_memory_than_asked_lanes_need_is_said_and_kept_to(
     assert opened["auto"].most_at_once <= lanes
 
 
-def test_what_replaces_a_stalled_lane_takes_its_seat() -> None:
+def test_lane_that_replaces_a_stalled_one_takes_its_seat() -> None:
     release, seats = threading.Event(), []
 
-    def work(item: int, waiting: Waiting) -> int:
+    def work(item: int) -> int:
         if item == 0:
-            with waiting("stalling"):
+            with waiting_for("stalling"):
                 release.wait(5)
         time.sleep(0.02)
         seats.append(seat())

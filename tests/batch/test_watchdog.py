@@ -1,4 +1,4 @@
-"""File systems that never answer: what waits for them is given up, and the rest goes on or ends with a line."""
+"""File systems that hang: waits have a time-out, the rest of the batch goes on, or the run ends with an error."""
 
 import threading
 import time
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from n2n_deploy import DenoiseOptions, denoise
-from n2n_deploy.batch.lanes import Waiting, run_lanes
+from n2n_deploy.batch.lanes import run_lanes
+from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.core.errors import HostError
 
 from .conftest import MakeBundle, MakeTable, after, answer, listed, start
@@ -16,7 +17,7 @@ from .conftest import MakeBundle, MakeTable, after, answer, listed, start
 ONE_LANE = DenoiseOptions(report=False, lanes=1)
 
 
-def test_files_that_never_answer_hold_nothing_up(
+def test_stalled_files_do_not_stop_the_batch(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
     source = table(6)
@@ -32,7 +33,7 @@ def test_files_that_never_answer_hold_nothing_up(
     assert listed(tmp_path / "out" / "failed.star") == ["m1.mrc", "m5.mrc"]
 
 
-def test_one_of_many_plain_files_never_answers(
+def test_stalled_mrc_file_without_a_table_fails_alone(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
     table(4)
@@ -45,7 +46,7 @@ def test_one_of_many_plain_files_never_answers(
     assert "no answer from the file system for 1 s while looking at" in reason
 
 
-def test_pixel_sizes_of_files_that_never_answer(
+def test_stalled_header_fails_alone(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
     """A table that leaves the pixel size to the files' headers."""
@@ -58,7 +59,7 @@ def test_pixel_sizes_of_files_that_never_answer(
     assert "no answer from the file system" in summary.failures["job/mics/m2.mrc"]
 
 
-def test_a_table_that_never_answers_ends_the_run(
+def test_stalled_table_ends_the_run(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
     source = table(3)
@@ -69,27 +70,38 @@ def test_a_table_that_never_answers_ends_the_run(
     assert f"no answer from the file system for 1 s while reading {source}" in " ".join(said.decode().split())
 
 
-@pytest.mark.parametrize("name", ["denoised.star", "failed.star", "report.html"])
-def test_an_account_that_cannot_be_written_is_not_waited_for_for_ever(
+@pytest.mark.parametrize("name", ["denoised.star", "failed.star", "report.html", "summary.json"])
+def test_output_tables_and_report_are_not_read(
     name: str, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
 ) -> None:
+    """Whoever opens them for reading would never return."""
     source, bundle, out = table(3), identity_bundle(), tmp_path / "out"
     options = DenoiseOptions(lanes=1, timeout=1.0)
-    stall = after(2, lambda: pipe(out / name))
-    with pytest.raises(HostError, match=f"no answer from the file system for 1 s while (reading|writing) .*{name}"):
-        denoise(source, bundle, out, options=options, progress=stall)
-    # The micrographs are there; once the folder answers again, the next run has only the account to write.
-    answer(out / name)
-    (out / name).unlink(missing_ok=True)  # whoever was held up may have been quicker
+    summary = denoise(source, bundle, out, options=options, progress=after(2, lambda: pipe(out / name)))
+    assert (summary.denoised, summary.listed, summary.exit_code) == (3, 3, 0)
+    again = denoise(source, bundle, out, options=options)
+    assert (again.already_done, again.listed) == (3, 3)
+
+
+def test_stalled_ledger_ends_the_run(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, pipe: Callable[[Path], None]
+) -> None:
+    source, bundle, out = table(3), identity_bundle(), tmp_path / "out"
+    options, stalled = DenoiseOptions(lanes=1, timeout=1.0), out / "ledger" / "other-1-1.jsonl"
+    with pytest.raises(HostError, match="no answer from the file system for 1 s while reading the ledger of"):
+        denoise(source, bundle, out, options=options, progress=after(2, lambda: pipe(stalled)))
+    # The micrographs are done; when the folder answers again, the next run only writes the account.
+    answer(stalled)
+    stalled.unlink()
     summary = denoise(source, bundle, out, options=options.model_copy(update={"timeout": 60.0}))
     assert (summary.already_done, summary.listed, summary.exit_code) == (3, 3, 0)
 
 
-def test_a_lane_that_comes_back_late_changes_nothing() -> None:
+def test_late_result_of_an_abandoned_lane_is_discarded() -> None:
     gate, computed = threading.Event(), []
 
-    def late(item: int, waiting: Waiting) -> int:
-        with waiting("reading"):
+    def late(item: int) -> int:
+        with waiting_for("reading"):
             if item == 0:
                 gate.wait(30)
         computed.append(item)

@@ -1,0 +1,74 @@
+"""The MRC label that says which work an output is the result of: the proof, in the file itself, that it is done."""
+
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from n2n_deploy.batch.options import DenoiseOptions
+from n2n_deploy.batch.status import Status
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.core.version import __version__
+from n2n_deploy.io.mrc import read_header
+from n2n_deploy.io.mrc_header import HEADER_BYTES
+from n2n_deploy.io.records import Micrograph
+
+
+def provenance_label(
+    model_hash: str,
+    options: DenoiseOptions,
+    recipe: Recipe,
+    micrograph: Micrograph,
+    stamps: Sequence[tuple[int, int]],
+) -> str:
+    """Return the MRC label (at most 80 characters) that names the work an output is the result of.
+
+    Its last word is a hash of everything that changes the pixels: model, recipe, options, optics, CTF, and the size and
+    modification time (`stamps`) of each input file. A run that computes the same label for a row need not do it again.
+    """
+    work = (_shared_work(model_hash, options, recipe), micrograph.optics, micrograph.ctf, *stamps)
+    work_hash = hashlib.sha256(repr(work).encode()).hexdigest()[:16]
+    return f"n2n-deploy {__version__} denoised: model {model_hash} work {work_hash}"
+
+
+def work_of(label: str) -> str:
+    """Return the work hash in a label; the version of the program that did the work does not count."""
+    return label.rpartition(" ")[2]
+
+
+def output_status(path: Path, work: str) -> tuple[Status, str]:
+    """Look at an output: nothing of value (to do), this work finished (done), or other work (kept) and what is known.
+
+    Args:
+        path: the output.
+        work: hash of the work that it should be the result of.
+    """
+    if not os.path.lexists(path):
+        return Status.PENDING, ""
+    try:
+        labels = read_header(path).labels
+    except (DataError, OSError):
+        try:
+            with path.open("rb") as file:
+                block = file.read(HEADER_BYTES)
+        except (FileNotFoundError, NotADirectoryError):
+            return Status.PENDING, ""
+        except OSError as error:
+            return Status.KEPT, f"{path} already exists and cannot be read ({error.strerror})"
+        # After a power failure a file may have its name without all of its bytes.
+        if not block or f" work {work}".encode() in block:
+            return Status.PENDING, ""
+        labels = ()
+    own = [label for label in labels if label.startswith("n2n-deploy")]
+    if any(work_of(label) == work for label in own):
+        return Status.DONE, ""
+    origin = f"was made by other work ({own[-1]})" if own else "was not made by n2n-deploy"
+    return Status.KEPT, f"{path} already exists and {origin}"
+
+
+@functools.lru_cache(4)
+def _shared_work(model_hash: str, options: DenoiseOptions, recipe: Recipe) -> tuple[str, ...]:
+    """Return what the work of all micrographs of a run has in common."""
+    return model_hash, options.output_hash, repr(recipe)
