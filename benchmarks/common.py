@@ -1,4 +1,4 @@
-"""What every benchmark here needs: hardware and versions to print beside its numbers, timing, and JSON."""
+"""Shared by the benchmarks: hardware and versions to print beside the numbers, timing, and JSON."""
 
 import json
 import os
@@ -21,12 +21,12 @@ PACKAGES = ("numpy", "scipy", "mrcfile", "onnxruntime", "onnx", "torch", "cupy-c
 
 
 def describe() -> dict[str, Any]:
-    """Hardware and versions, for the head of a report."""
+    """Hardware and versions, for the start of a report."""
     return {"hardware": hardware(), "versions": versions()}
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores this process may use, memory, and how busy the machine was before the benchmark."""
+    """Processor, cores available to this process, memory, and the load of the machine before the benchmark."""
     cores = sorted(os.sched_getaffinity(0))
     return {
         "processor": _processor(),
@@ -38,7 +38,7 @@ def hardware() -> dict[str, Any]:
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Python's version, this package's, and those of the packages that are installed."""
+    """Versions of Python, this package and those of `packages` that are installed."""
     found = {"python": platform.python_version(), "n2n-deploy": __version__}
     for name in packages:
         try:
@@ -50,13 +50,13 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 @dataclass
 class Timing:
-    """Repeated measurements of one thing, in seconds: by the clock, and of all the process's threads' CPU time."""
+    """Repeated measurements in seconds: wall time, and CPU time of all threads of the process."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
     def add(self, function: Callable[[], Any]) -> None:
-        """Run `function` once more and note how long it took."""
+        """Run `function` once and record how long it took."""
         wall, cpu = time.perf_counter(), time.process_time()
         function()
         self.wall.append(time.perf_counter() - wall)
@@ -69,12 +69,12 @@ class Timing:
 
 
 def interleave(functions: dict[str, Callable[[], Any]], repeats: int, warmup: int = 1) -> dict[str, Timing]:
-    """Measure several things in turn, again and again, so that a busy minute of the machine meets all of them.
+    """Measure several functions in turn, so that a busy minute of the machine affects all of them.
 
     Args:
-        functions: what to run, by name.
+        functions: by name.
         repeats: measured runs of each.
-        warmup: runs of each that come first and do not count.
+        warmup: unmeasured runs of each before them.
     """
     for _ in range(warmup):
         for function in functions.values():
@@ -87,10 +87,10 @@ def interleave(functions: dict[str, Callable[[], Any]], repeats: int, warmup: in
 
 
 def warn_if_busy() -> None:
-    """Say on standard error that other programs are running, as their share shows in every number."""
+    """Warn on standard error if other programs are running, which affects every number."""
     load = os.getloadavg()[0]
     if load > 0.3:
-        print(f"warning: load average {load:.1f}: other programs run; by-the-clock figures suffer", file=sys.stderr)
+        print(f"warning: load average {load:.1f}: other programs are running; wall times suffer", file=sys.stderr)
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ def write_json(path: Path, report: dict[str, Any]) -> None:
 
 
 def _processor() -> str:
-    """The processor's name as Linux tells it."""
+    """The processor's name from /proc/cpuinfo."""
     try:
         match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:

@@ -1,11 +1,11 @@
-"""Floating-point rate of the network on the CPU against that of a large ONNX Runtime matrix product, in one run.
+"""Floating-point rate of the network on the CPU, relative to that of a large ONNX Runtime matrix product.
 
     python -m benchmarks.network [--presets fast,paper,small] [--sizes 768,1592] [--repeats 3] [--out report.json]
 
-A 4096×4096 micrograph at 0.66 Å/px has 1592×1592 pixels here at max_resolution 3.4 Å. The matrix product and each
-way of running the network take turns. Arithmetic is counted from the graph: 2 × multiply-adds of all convolutions,
-"real" without the zero weights that padding to multiples of 8 adds, "padded" with them; halos count as nothing.
-Rates are by the clock and per CPU-second; the latter hold on a busy machine too. Weights are random.
+A 4096×4096 micrograph at 0.66 Å/px becomes 1592×1592 pixels at max_resolution 3.4 Å. The matrix product and each
+engine take turns. Operations are counted from the graph, 2 × multiply-adds of all convolutions: "real" without the
+zero weights added by padding to multiples of 8, "padded" with them; halos are not counted. Rates are per second of wall
+time and per CPU-second; the latter also hold on a busy machine. Weights are random.
 """
 
 import argparse
@@ -26,13 +26,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", default="fast,paper,small")
     parser.add_argument("--sizes", default="768,1592", help="sides of the network's input, multiples of 8")
-    parser.add_argument("--threads", type=int, help="by default all cores this process may use")
+    parser.add_argument("--threads", type=int, help="default: all cores available to this process")
     parser.add_argument("--matrix", type=int, default=2048, help="side of the matrices")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--engines",
         default="segments,whole",
-        help="segments: in cache-sized tiles; whole: the graph at once; openvino: so, in bf16 with AMX, else in fp32",
+        help="segments: in cache-sized tiles; whole: the whole graph; openvino: bf16 with AMX, else fp32",
     )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -47,10 +47,10 @@ def main() -> None:
 
 
 def measure(preset: str, size: int, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One preset at one size, all engines; prints a line for each."""
+    """Measure one preset at one size with all engines; prints a line for each."""
     from n2n_deploy.device.processor import multiplies_bfloat16
     from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
-    from n2n_deploy.engines.onnxruntime.segments import SegmentedSession
+    from n2n_deploy.engines.onnxruntime.run_segments import SegmentedSession
     from n2n_deploy.engines.openvino.run import OpenVinoSession
     from n2n_deploy.export.onnx_graph import to_onnx
     from n2n_deploy.export.segments import split
@@ -89,7 +89,7 @@ def measure(preset: str, size: int, options: argparse.Namespace) -> list[dict[st
         clock, cpu = row["clock"], row["cpu"]
         print(
             f"{preset} {size}×{size} {name}: {row['timing']['wall_p50']:.2f} s, {row['timing']['best_cpu']:.1f} CPU-s; "
-            f"{clock['network'] / 1e9:.0f} of {clock['matrix'] / 1e9:.0f} GFLOP/s by the clock ({clock['ratio']:.0%}), "
+            f"{clock['network'] / 1e9:.0f} of {clock['matrix'] / 1e9:.0f} GFLOP/s of wall time ({clock['ratio']:.0%}), "
             f"{cpu['network'] / 1e9:.0f} of {cpu['matrix'] / 1e9:.0f} per CPU-second ({cpu['ratio']:.0%}; "
             f"{cpu['ratio'] * padded / real:.0%} with padding); {real:.0f} multiply-adds a pixel, {padded:.0f} padded",
             flush=True,
@@ -100,7 +100,7 @@ def measure(preset: str, size: int, options: argparse.Namespace) -> list[dict[st
 
 
 def rates(network: Timing, matrix: Timing, kind: str, operations: float, product: float) -> dict[str, float]:
-    """Operations per second of the network and of the matrix product, each at its best, and the ratio."""
+    """Operations per second of the network and of the matrix product, best run of each, and their ratio."""
     found = {
         "network": operations / min(getattr(network, kind)),
         "matrix": product / min(getattr(matrix, kind)),
@@ -109,7 +109,7 @@ def rates(network: Timing, matrix: Timing, kind: str, operations: float, product
 
 
 def matrix_product(side: int, threads: int | None) -> Callable[[], Any]:
-    """A product of two square float32 matrices through ONNX Runtime."""
+    """A function that multiplies two square float32 matrices with ONNX Runtime."""
     import onnxruntime
 
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [side, side]) for name in "abc"]
@@ -127,7 +127,7 @@ def multiply_adds(model: ModelProto, kernels: dict[str, tuple[int, ...]] | None 
 
     Args:
         model: as `to_onnx` makes it.
-        kernels: shapes to count in place of the graph's own, by name; those of the unpadded network, say.
+        kernels: shapes to count instead of the graph's own, by name, such as those of the unpadded network.
     """
     concrete = ModelProto()
     concrete.CopyFrom(model)

@@ -1,10 +1,10 @@
-"""Seconds per megapixel by stage and peak memory of denoising one large micrograph on this machine's CPU.
+"""Seconds per megapixel by stage, and peak memory, of denoising one large micrograph on the CPU.
 
     python -m benchmarks.pipeline [--presets fast,paper] [--memory 3GB,default] [--engines ENGINE,…]
 
-A 4096×4096 micrograph of Poisson counts at 0.66 Å/px, max_resolution 3.4 Å, goes through `n2n_deploy.batch`'s own lane:
-read, preprocess, network, restore, write. Each case runs in a process of its own, so that its peak memory is its own.
-The networks have random weights: neither time nor memory depends on them.
+A 4096×4096 micrograph of Poisson counts at 0.66 Å/px, max_resolution 3.4 Å, is denoised by `n2n_deploy.batch` as in a
+run: read, preprocess, network, restore, write. Each case runs in its own process, for its own peak memory. The networks
+have random weights; time and memory do not depend on them.
 """
 
 import argparse
@@ -27,10 +27,10 @@ STAGES = ("read", "preprocess", "network", "restore", "write")
 
 
 def main() -> None:
-    """Measure every case and print a table; `--out` writes JSON too."""
+    """Measure every case and print a line each; `--out` also writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", default="fast,paper")
-    parser.add_argument("--memory", default="default,3GB", help="limits; default is what the command line does")
+    parser.add_argument("--memory", default="default,3GB", help="limits; default: as on the command line")
     parser.add_argument("--engines", default="onnxruntime-cpu", help="onnxruntime-cpu, openvino")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path)
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def make_micrograph(path: Path) -> None:
-    """Poisson counts of 30 electrons a pixel over a slow gradient."""
+    """Write Poisson counts of 30 electrons per pixel with a slow gradient."""
     from n2n_deploy.io.mrc import write_mrc
 
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
@@ -83,7 +83,7 @@ def make_bundle(path: Path, preset: str) -> Path:
 
 
 def run_case(bundle: Path, folder: Path, memory: str, engine: str, repeats: int) -> None:
-    """One case, in this process: one warm-up, then `repeats` micrographs; prints one line of JSON."""
+    """Run one case in this process: a warm-up and `repeats` micrographs; prints one line of JSON."""
     from n2n_deploy.batch.options import DenoiseOptions
     from n2n_deploy.batch.plan import Job, Status
     from n2n_deploy.batch.work import denoise_one
@@ -107,13 +107,13 @@ def run_case(bundle: Path, folder: Path, memory: str, engine: str, repeats: int)
 
 
 def print_row(row: dict[str, Any]) -> None:
-    """One case in words."""
+    """Print one case."""
     seconds, megapixels = row["seconds"], SIDE * SIDE / 1e6
     total = sum(seconds.values())
     stages = ", ".join(f"{stage} {1e3 * value / megapixels:.1f}" for stage, value in seconds.items())
     print(
         f"{row['preset']}, {row['engine']}, memory {row['memory']}: {total:.2f} s, {total / megapixels:.3f} s/Mpx "
-        f"(ms/Mpx: {stages}), all but the network {1 - seconds['network'] / total:.1%}, "
+        f"(ms/Mpx: {stages}), share without the network {1 - seconds['network'] / total:.1%}, "
         f"{row['tiles']} tiles, peak {row['peak_bytes'] / 1e9:.2f} GB",
         flush=True,
     )

@@ -35,8 +35,9 @@ from n2n_deploy.batch.plan import Job, Status
 from n2n_deploy.batch.run import Progress, run_task
 from n2n_deploy.batch.task import Task
 from n2n_deploy.batch.work import Outcome
-from n2n_deploy.bundle.archive import Bundle, write_bundle
+from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
+from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.io.mrc import write_mrc
 

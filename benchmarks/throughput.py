@@ -100,7 +100,7 @@ def measure(
     from n2n_deploy.bundle.archive import Bundle
     from n2n_deploy.core.options import ComputeOptions
     from n2n_deploy.denoiser.denoiser import Denoiser
-    from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+    from n2n_deploy.engines.tensorrt.profiles import make_profiles
     from n2n_deploy.export.tensorrt_engine import compile_bundle
     from n2n_deploy.imaging.fourier import network_shape
 
@@ -109,7 +109,7 @@ def measure(
     bundle = make_bundle(folder / f"{preset}-{resolution:g}.n2n", preset, resolution)
     if engine in ("tensorrt", "rtx"):
         golden = bundle.golden()[0].shape
-        profiles = plan_profiles([size], must_take=(golden[2], golden[3]))
+        profiles = make_profiles([size], must_take=(golden[2], golden[3]))
         compile_bundle(bundle, engine, [precision], profiles, timing_cache=folder / "timings")  # type: ignore[arg-type]
         bundle = Bundle.open(bundle.path)
     source = make_micrograph(folder / f"{camera}.mrc", camera)

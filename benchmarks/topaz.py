@@ -1,11 +1,11 @@
-"""How many times faster than Topaz' default `unet`, per raw megapixel: both on the CPU, in turns, in one run.
+"""Speed relative to Topaz' default `unet` per raw megapixel, both on the CPU, in turns.
 
     python -m benchmarks.topaz --python TOPAZ_ENVIRONMENT/bin/python [--repeats 2] [--side 4096] [--out report.json]
 
-A micrograph of Poisson counts at 0.66 Å/px, max_resolution 3.4 Å. Ours is preprocessing, network and restoring, at the
-default memory; theirs is `topaz denoise`'s own function for one image, without reading and writing. They take turns;
-Topaz stays loaded in a process of its own that sleeps while ours runs. Topaz' patches overlap, so
-its time per megapixel grows with the side: 2048 flatters it. At 4096 it takes minutes for each repetition.
+A micrograph of Poisson counts at 0.66 Å/px, max_resolution 3.4 Å. For n2n-deploy preprocessing, network and restoring
+are timed, with default memory; for Topaz the function that `topaz denoise` calls for one image, without reading and
+writing. Topaz stays loaded in its own process, which sleeps while n2n-deploy runs. Topaz' patches overlap, so its time
+per megapixel grows with the side and is too favourable at 2048; at 4096 each repetition takes minutes.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.common import Timing, describe, warn_if_busy, write_json
 from benchmarks.pipeline import MAX_RESOLUTION, PIXEL_SIZE, make_bundle
 
-HOW_TO = """To compare with Topaz, make an environment for it and name its Python with --python:
+HOW_TO = """To compare with Topaz, create an environment for it and give its Python with --python:
     python3 -m venv topaz
     topaz/bin/pip install torch==2.13.0 topaz-em==0.3.20 "setuptools<81"
     python -m benchmarks.topaz --python topaz/bin/python
@@ -46,16 +46,16 @@ def main() -> None:
     megapixels = options.side**2 / 1e6
     for who, timing in (("n2n-deploy", report["ours"]), ("Topaz", report["topaz"])):
         print(
-            f"{who}: {timing['wall_p50'] / megapixels:.3f} s/Mpx by the clock, "
+            f"{who}: {timing['wall_p50'] / megapixels:.3f} s/Mpx of wall time, "
             f"{timing['best_cpu'] / megapixels:.3f} CPU-s/Mpx, for {options.side}×{options.side}"
         )
-    print(f"ratio: {report['ratio']['clock']:.1f} by the clock, {report['ratio']['cpu']:.1f} in CPU time")
+    print(f"ratio: {report['ratio']['clock']:.1f} in wall time, {report['ratio']['cpu']:.1f} in CPU time")
     if options.out:
         write_json(options.out, report)
 
 
 def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Both programs in turns: ours once as a warm-up, then each `repeats` times."""
+    """Run both programs in turns: n2n-deploy once as a warm-up, then each `repeats` times."""
     from n2n_deploy.denoiser.denoiser import Denoiser
     from n2n_deploy.imaging.ctf import CTFParameters, Optics
 
@@ -64,7 +64,7 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     np.save(folder / "image.npy", image)
     optics, ctf = Optics(PIXEL_SIZE, 300.0, 2.7, 0.1), CTFParameters(12000.0, 11500.0, 30.0)
     ours, topaz = Timing(), Timing()
-    # -P: this folder has a topaz.py too, which must not hide the package
+    # -P: the topaz.py of this folder must not hide the package
     command = [str(options.python), "-P", str(Path(__file__).with_name("topaz_worker.py"))]
     with (
         Denoiser(make_bundle(folder / "model.n2n", options.preset)) as denoiser,
@@ -98,7 +98,7 @@ def compare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def answer(stream: IO[str] | None) -> dict[str, Any]:
-    """The worker's next line."""
+    """Read the worker's next line."""
     line = stream.readline() if stream else ""
     if not line:
         sys.exit(f"Topaz did not start, see above.\n{HOW_TO}")

@@ -1,9 +1,9 @@
-"""Topaz' pretrained models on images, run by `benchmarks.quality` in Topaz' own environment; imports nothing of ours.
+"""Topaz' pretrained models on images, run by `benchmarks.quality` in Topaz' own environment, without n2n_deploy.
 
     topaz/bin/python benchmarks/topaz_images.py MODEL < list
 
-Each line of standard input names a `.npy` image and the `.npy` file to write; the answer to each is one line of JSON.
-Images are denoised whole: no seams, and nothing computed twice.
+Each line of standard input names a `.npy` image and the `.npy` file to write, and is answered by one line of JSON.
+Images are denoised whole, without tiles.
 """
 
 import importlib.metadata
@@ -13,8 +13,8 @@ import sys
 import numpy as np
 import torch
 
-# PyPI's torchvision is built for CUDA's torch; beside torch for the CPU its compiled operators do not load. Topaz needs
-# it for an augmentation in training only: naming the operators lets the import pass and touches nothing else.
+# PyPI's torchvision is built for CUDA builds of torch; with a CPU build its compiled operators do not load. Topaz uses
+# torchvision only to augment training data: declaring the operators lets the import succeed and changes nothing else.
 _library = torch.library.Library("torchvision", "DEF")
 for _name in ("nms", "qnms"):
     _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -23,7 +23,7 @@ from topaz.denoise import Denoise, denoise_image  # noqa: E402
 
 
 def main() -> None:
-    answers, sys.stdout = sys.stdout, sys.stderr  # Topaz prints too
+    answers, sys.stdout = sys.stdout, sys.stderr  # Topaz prints to standard output
     model = Denoise(sys.argv[1], use_cuda=False)
     for line in sys.stdin:
         source, target = line.split()

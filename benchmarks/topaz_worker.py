@@ -1,7 +1,7 @@
-"""Topaz' `unet` on the CPU, run by `benchmarks.topaz` in Topaz' own environment; imports nothing of ours.
+"""Topaz' `unet` on the CPU, run by `benchmarks.topaz` in Topaz' own environment, without n2n_deploy.
 
 Reads paths of `.npy` images from standard input, denoises each as `topaz denoise --device -1` does by default (patches
-of 1024, padded by 500), and prints one line of JSON for each: seconds by the clock, CPU-seconds, peak memory in bytes.
+of 1024, padded by 500), and prints one line of JSON for each: wall time and CPU time in seconds, peak memory in bytes.
 """
 
 import importlib.metadata
@@ -13,8 +13,8 @@ import time
 import numpy as np
 import torch
 
-# PyPI's torchvision is built for CUDA's torch; beside torch for the CPU its compiled operators do not load. Topaz needs
-# it for an augmentation in training only: naming the operators lets the import pass and touches nothing else.
+# PyPI's torchvision is built for CUDA builds of torch; with a CPU build its compiled operators do not load. Topaz uses
+# torchvision only to augment training data: declaring the operators lets the import succeed and changes nothing else.
 _library = torch.library.Library("torchvision", "DEF")
 for _name in ("nms", "qnms"):
     _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -25,7 +25,7 @@ PATCH_SIZE, PADDING = 1024, 500
 
 
 def main() -> None:
-    answers, sys.stdout = sys.stdout, sys.stderr  # Topaz prints too
+    answers, sys.stdout = sys.stdout, sys.stderr  # Topaz prints to standard output
     model = Denoise("unet", use_cuda=False)
     packages = {name: importlib.metadata.version(name) for name in ("topaz-em", "torch", "numpy")}
     print(json.dumps({"versions": packages, "threads": torch.get_num_threads()}), file=answers, flush=True)

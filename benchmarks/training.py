@@ -1,13 +1,11 @@
-"""Steps per second of training, and what 50 000 steps, the paper's schedule, would take here.
+"""Training steps per second, and the time of the paper's 50 000 steps on this machine.
 
     python -m benchmarks.training [--presets paper,fast] [--precisions bf16,fp32] [--compile off,on] [--out F.json]
 
-Steps are the paper's by default, 10 patches of 192². The training loop itself runs on patches of noise in a store on
-disk, its time per step taken from one report of progress to the next, after a warm-up (in which torch.compile
-compiles); always in channels-last layout, as the loop is written. torch.compile is for GPUs, bf16 for GPUs and for
-processors with AMX; elsewhere, where the loop does not use them, they are left out. What the host does for a batch
-(reading it, and for a GPU pinning it) is timed alone: it is done ahead in a thread, so a share of a step below 100 %
-stays hidden.
+By default a step has the paper's 10 patches of 192². The real training loop runs on patches of noise in a store on
+disk; the time per step is that between two reports of progress, after a warm-up (in which torch.compile compiles).
+torch.compile is measured on GPUs only, bf16 on GPUs and on processors with AMX. The host's work for a batch (reading,
+and pinning for a GPU) is timed separately: a thread does it ahead, so it costs nothing below 100 % of a step.
 """
 
 import argparse
@@ -46,8 +44,8 @@ def main() -> None:
     parser.add_argument("--precisions", default="bf16,fp32")
     parser.add_argument("--compile", default="off,on")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--steps", type=int, default=20, help="timed, of each case")
-    parser.add_argument("--warmup", type=int, default=5, help="steps before them")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of each case")
+    parser.add_argument("--warmup", type=int, default=5, help="untimed steps before them")
     parser.add_argument("--batch-size", type=int, default=10)
     parser.add_argument("--patch-size", type=int, default=192)
     parser.add_argument("--micrographs", type=int, default=8, help="files of the patch store")
@@ -87,7 +85,7 @@ def main() -> None:
 
 
 def make_store(folder: Path, recipe: Recipe, micrographs: int) -> PatchStore:
-    """Noise, cut and stored as micrographs are."""
+    """Cut noise into patches and store them."""
     rng = np.random.default_rng(0)
     side = PATCHES_ALONG * recipe.patch_size
     files = [folder / f"{number}.h5" for number in range(micrographs)]
@@ -98,11 +96,11 @@ def make_store(folder: Path, recipe: Recipe, micrographs: int) -> PatchStore:
 
 
 def measure(store: PatchStore, out: Path, config: TrainConfig, warmup: int, steps: int) -> dict[str, Any]:
-    """Train for some steps of the full schedule; seconds by the clock."""
+    """Train for some steps of the full schedule and time them."""
     ends: list[float] = []
 
     def note(progress: Progress) -> None:
-        # A step ends with its loss on the host, so on a GPU too there is nothing left to wait for but its update.
+        # Each step waits for its loss, so on a GPU only the update of the weights may still be running.
         ends.append(time.perf_counter())
         if progress.step == warmup + steps:
             raise _EnoughError
@@ -126,7 +124,7 @@ def measure(store: PatchStore, out: Path, config: TrainConfig, warmup: int, step
 
 
 def prepare(store: PatchStore, numbers: Any, config: TrainConfig, step: int) -> None:
-    """What the loader's thread does for a batch."""
+    """Prepare a batch as the loader's thread does."""
     batch = make_batch(store, numbers, config, step)
     if torch.device(config.device).type == "cuda":
         for tensor in batch:
@@ -134,7 +132,7 @@ def prepare(store: PatchStore, numbers: Any, config: TrainConfig, step: int) -> 
 
 
 def line(case: dict[str, Any]) -> str:
-    """One case for people."""
+    """Describe one case in a line."""
     return (
         f"{case['preset']:6} {case['precision']} compile {case['compile']:3} "
         f"{case['steps_per_second']:8.2f} steps/s, host {case['host_ms_per_batch']:.1f} ms per batch, "

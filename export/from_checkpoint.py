@@ -1,4 +1,4 @@
-"""`export_bundle`: one checkpoint becomes one bundle, or an error, and never a bundle that was not checked."""
+"""`export_bundle`: from a checkpoint to a bundle that was checked, or an error."""
 
 import io
 from pathlib import Path
@@ -6,8 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from n2n_deploy.bundle.archive import GOLDEN, segment_member, write_bundle
 from n2n_deploy.bundle.manifest import Manifest, ParityResult
+from n2n_deploy.bundle.members import GOLDEN, onnx_member, segment_member
+from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.parity import TOLERANCE, check_parity, golden_vectors
 from n2n_deploy.export.segments import split
@@ -20,14 +21,14 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
 
     Args:
         checkpoint: `model.pt` as `n2n-deploy train` writes it.
-        out: the bundle; written when everything has been checked, in one step.
+        out: the bundle; written in one step, after all checks.
 
     Returns:
         `out`.
 
     Raises:
         DataError: the checkpoint cannot be read.
-        BundleError: the ONNX models do not do what PyTorch does; nothing is written.
+        BundleError: the ONNX models' outputs differ from PyTorch's; nothing is written.
         HostError: `out` cannot be written.
     """
     trained = load_model(checkpoint)
@@ -44,7 +45,7 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
     for precision in precisions:
         model = to_onnx(network, precision, metadata)
         parity += check_parity(network, model, precision)
-        members[f"model.{precision}.onnx"] = model.SerializeToString(deterministic=True)
+        members[onnx_member(precision)] = model.SerializeToString(deterministic=True)
         if precision == "fp32":
             members |= {
                 segment_member(index): part.SerializeToString(deterministic=True)

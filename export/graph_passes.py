@@ -1,4 +1,4 @@
-"""Graph passes: each takes an ONNX model and returns another that computes the same function, better."""
+"""Graph passes: each returns an ONNX model that computes the same function faster, or in another float type."""
 
 import copy
 from collections import Counter
@@ -14,10 +14,10 @@ _LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def pad_channels(model: ModelProto, multiple: int = 8) -> ModelProto:
-    """Round up, with zero weights, the width between two convolutions in a row where it is no such multiple.
+    """Pad the width between two consecutive convolutions with zero weights to a multiple.
 
-    The added feature maps are zero and weigh nothing in the next convolution: the function stays the same.
-    It fills SIMD registers and tensor cores (25 → 32, 102 → 104).
+    The added feature maps are zero and have zero weights in the next convolution, so the function stays the same.
+    Padded widths fill SIMD registers and tensor cores (25 → 32, 102 → 104).
     """
     model = copy.deepcopy(model)
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -36,9 +36,9 @@ def pad_channels(model: ModelProto, multiple: int = 8) -> ModelProto:
 
 
 def add_before_shuffling(model: ModelProto) -> ModelProto:
-    """Sum two branches first and shuffle depth to space once, where the graph shuffles both and sums then.
+    """Where the graph shuffles two branches from depth to space and adds them, add them first and shuffle once.
 
-    Both only move or add values, so the function stays the same, to the bit.
+    Shuffling only moves values, so the outputs stay the same to the bit.
     """
     model = copy.deepcopy(model)
     uses = Counter(name for node in model.graph.node for name in node.input)
@@ -71,12 +71,12 @@ def to_half(model: ModelProto) -> ModelProto:
     """Compute in float16 between the input and the output, which stay float32.
 
     Raises:
-        BundleError: a weight is beyond what float16 holds.
+        BundleError: a weight is beyond the largest float16.
     """
     for tensor in model.graph.initializer:
         largest = np.abs(numpy_helper.to_array(tensor)).max(initial=0)
         if largest > _LARGEST_HALF:
-            raise BundleError(f"{tensor.name} reaches {largest:.3g}, beyond float16; train again")
+            raise BundleError(f"{tensor.name} reaches {largest:.3g}, beyond the largest float16; train again")
     return in_type(model, TensorProto.FLOAT16, np.float16)
 
 

@@ -1,4 +1,4 @@
-"""How much memory a graph needs at its peak: the tensors that live at once, per pixel of the input."""
+"""Peak memory of a graph: the tensors alive at the same time, per pixel of the input."""
 
 from onnx import ModelProto, TensorProto, shape_inference
 
@@ -6,14 +6,14 @@ _SIDE = 64
 
 
 def peak_bytes_per_pixel(model: ModelProto) -> float:
-    """Bytes of all tensors alive at the most demanding node, per input pixel, for a batch of one.
+    """Return the bytes of all tensors alive at the most demanding node, per input pixel, for a batch of one.
 
-    A tensor lives from the node that makes it to the last one that reads it; a node's inputs and output exist
-    together, but for Relu, which every runtime fuses or does in place. The image itself counts too; weights do
-    not. Every tensor's size is proportional to the image's, so the figure holds for all shapes.
+    A tensor is alive from the node that makes it to the last one that reads it. A node's inputs and output exist
+    together, except for Relu, which every runtime fuses or runs in place. The image counts too, weights do not. Every
+    tensor's size is proportional to the image's, so the result holds for all shapes.
 
     Args:
-        model: as `to_onnx` makes it: its nodes are in the order in which they run.
+        model: from `to_onnx`, with its nodes in the order in which they run.
     """
     sizes = _bytes(model)
     last_use = {name: index for index, node in enumerate(model.graph.node) for name in node.input}

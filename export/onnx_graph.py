@@ -1,4 +1,4 @@
-"""From the PyTorch network to an ONNX model: a node a layer, float32 in and out, any height and width."""
+"""From the PyTorch network to an ONNX model: one node per layer, float32 in and out, any height and width."""
 
 import operator
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from torch import fx, nn
 
 from n2n_deploy.core.errors import BundleError
 from n2n_deploy.core.version import __version__
-from n2n_deploy.engines.onnxruntime.run import BYTES_PER_PIXEL
+from n2n_deploy.engines.onnxruntime.library import BYTES_PER_PIXEL
 from n2n_deploy.export.graph_passes import add_before_shuffling, pad_channels, to_half
 from n2n_deploy.export.liveness import peak_bytes_per_pixel
 
 INPUT, OUTPUT = "image", "denoised"
 
 _OPSET = 17
-_IR_VERSION = 8  # as old as the opset allows: older ONNX Runtime and TensorRT refuse newer ones
+_IR_VERSION = 8  # the oldest that the opset allows: older ONNX Runtime and TensorRT refuse newer ones
 
 _FUNCTIONS: dict[Any, tuple[str, dict[str, Any]]] = {
     torch.relu: ("Relu", {}),
@@ -35,21 +35,20 @@ def to_onnx(
 ) -> ModelProto:
     """Convert a network of `n2n_deploy.train.model` without weight normalisation.
 
-    The graph consists of Conv, Relu, Add, MaxPool, Concat and DepthToSpace only (and two Casts where it
-    computes in float16). It is written layer by layer rather than by `torch.onnx.export`, so that nothing
-    depends on how an exporter words pixel shuffling and asymmetric padding. Inner widths that are no multiple
-    of 8 are padded with zero weights.
+    The graph consists of Conv, Relu, Add, MaxPool, Concat and DepthToSpace only (and two Casts if it computes in
+    float16). It is written layer by layer instead of by `torch.onnx.export`, so that nothing depends on how an exporter
+    writes pixel shuffling and asymmetric padding. Inner widths are padded to multiples of 8 with zero weights.
 
     Args:
         network: (n, 1, h, w) float32 → (n, 1, h, w) float32, h and w multiples of 8.
-        precision: of the weights and of all that lies between the input and the output.
-        metadata: strings to carry in the model's `metadata_props`, beside its need of memory.
+        precision: of the weights and of all layers between the input and the output.
+        metadata: strings for the model's `metadata_props`, beside the memory that it needs.
 
     Returns:
-        the model: input "image", output "denoised", float32 in every precision.
+        The model: input "image", output "denoised", float32 in every precision.
 
     Raises:
-        BundleError: the network has a layer that this conversion does not know, or weights beyond float16.
+        BundleError: the network has a layer that the conversion does not support, or weights beyond float16.
     """
     model = add_before_shuffling(pad_channels(_convert(network)))
     if precision == "fp16":
@@ -67,7 +66,7 @@ class _Layers(fx.Tracer):
 
 
 def _convert(network: nn.Module) -> ModelProto:
-    """The float32 model, one node a layer."""
+    """The float32 model, one node per layer."""
     modules = dict(network.eval().named_modules())
     nodes: list[NodeProto] = []
     weights: list[TensorProto] = []
@@ -94,15 +93,15 @@ def _convert(network: nn.Module) -> ModelProto:
         elif step.op == "call_function" and step.target in _FUNCTIONS:
             kind, attributes = _FUNCTIONS[step.target]
         else:
-            raise BundleError(f"the network has a layer {step.target} that the export to ONNX does not know")
+            raise BundleError(f"the network has a layer {step.target}, which the export to ONNX does not support")
         nodes.append(helper.make_node(kind, inputs, [names[step]], names[step], **attributes))
     return _model(nodes, weights)
 
 
 def _convolution(layer: nn.Conv2d) -> dict[str, Any]:
-    """Attributes of a Conv node; an even kernel's uneven margins become the node's own padding."""
+    """Attributes of a Conv node; an even kernel's uneven margins become the node's padding."""
     if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        raise BundleError(f"the export to ONNX does not know convolutions like {layer}")
+        raise BundleError(f"the export to ONNX does not support convolutions like {layer}")
     left, right, top, bottom = getattr(layer, "margins", None) or (0, 0, 0, 0)
     along_y, along_x = layer.padding
     return {

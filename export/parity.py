@@ -1,4 +1,4 @@
-"""Parity: what PyTorch gives and what ONNX Runtime gives for the exported graph must be the same."""
+"""Parity: ONNX Runtime must give the same outputs for the exported graph as PyTorch for the network."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -9,22 +9,23 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import nn
 
-from n2n_deploy.bundle.manifest import Deviation, ParityResult, Precision
+from n2n_deploy.bundle.manifest import Deviation, ParityResult
 from n2n_deploy.core.errors import BundleError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.select import deviation
 
 SHAPES = ((1, 1, 64, 64), (1, 1, 72, 136), (2, 1, 96, 48))
-"""Square, not square, and a batch of two; the golden vectors take the last."""
+"""A square, another rectangle, and a batch of two; the golden vectors use the last."""
 
 TOLERANCE: dict[Precision, Deviation] = {
     "fp32": Deviation(max=1e-3, rms=1e-4),
     "fp16": Deviation(max=1e-1, rms=1e-2),
     "bf16": Deviation(max=8e-1, rms=8e-2),
 }
-"""An order of magnitude above what networks of all presets show, below what could be seen in a micrograph. bfloat16,
-which keeps 8 bits of a number where float16 keeps 11, gave an rms of 0.01 to 0.015 in trained networks, and up to 0.05
-in random ones."""
+"""An order of magnitude above what networks of all presets show, below what is visible in a micrograph. bfloat16, with
+8 bits of precision where float16 has 11, gave an rms of 0.01 to 0.015 in trained networks, and up to 0.05 in random
+ones."""
 
 _HALF = float(np.finfo(np.float16).max)
 _HEADROOM = 8.0
@@ -32,7 +33,7 @@ _SEED = 20210101
 
 
 def inputs(shape: Sequence[int]) -> NDArray[np.float32]:
-    """A normalised batch like micrographs: noise with a coarser signal in it, mean 0 and std 1; always the same."""
+    """Return a batch like normalised micrographs: noise and a coarser signal, mean 0 and std 1; always the same."""
     rng = np.random.default_rng(_SEED)
     signal = rng.standard_normal((shape[0], shape[1], shape[2] // 8, shape[3] // 8)).repeat(8, 2).repeat(8, 3)
     batch: NDArray[np.float64] = rng.standard_normal(shape) + 0.3 * signal
@@ -42,15 +43,15 @@ def inputs(shape: Sequence[int]) -> NDArray[np.float32]:
 
 
 def golden_vectors(network: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A batch and what PyTorch makes of it.
+    """Return inputs and PyTorch's outputs for them, both (n, 1, height, width) float32.
 
     Raises:
-        BundleError: the outputs are constant or not finite: the network is not trained, or diverged.
+        BundleError: the outputs are constant or not finite; the network is untrained, or its training diverged.
     """
     batch = inputs(SHAPES[-1])
     outputs = _reference(network, batch)
     if not np.isfinite(outputs).all() or outputs.std() < 1e-6:
-        raise BundleError("the network's output is constant or not finite; train again, and look at the loss curve")
+        raise BundleError("the network's output is constant or not finite; check the loss curve and train again")
     return batch, outputs
 
 
@@ -63,7 +64,7 @@ def check_parity(network: nn.Module, model: ModelProto, precision: Literal["fp32
         precision: of the model.
 
     Raises:
-        BundleError: they differ by more than `TOLERANCE`, or activations come near the largest float16.
+        BundleError: they differ by more than `TOLERANCE`, or activations come close to the largest float16.
     """
     if precision == "fp16":
         _check_range(network)
@@ -89,7 +90,7 @@ def _reference(network: nn.Module, batch: NDArray[np.float32]) -> NDArray[np.flo
 
 
 def _check_range(network: nn.Module) -> None:
-    """Refuse float16 where an activation comes near its largest number, which ONNX Runtime's CPU kernels hide."""
+    """Refuse float16 if an activation comes close to its largest number, which ONNX Runtime's CPU kernels hide."""
     largest: dict[str, float] = {}
 
     def watch(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
@@ -108,6 +109,6 @@ def _check_range(network: nn.Module) -> None:
     layer = max(largest, key=lambda name: largest[name])
     if largest[layer] * _HEADROOM > _HALF:
         raise BundleError(
-            f"layer {layer} reaches {largest[layer]:.3g}, too near float16's {_HALF:.0f}; train again, and look at "
-            "the loss curve: such networks have diverged"
+            f"layer {layer} reaches {largest[layer]:.3g}, too close to float16's largest number {_HALF:.0f}; the "
+            "training has diverged, check the loss curve and train again"
         )

@@ -1,19 +1,18 @@
-"""`split`: one network cut into a chain of small models that can each be run in cache-sized tiles with narrow halos.
+"""`split`: cut a network into a chain of small models that each run in cache-sized tiles with narrow halos.
 
-On a CPU the network is bound by memory: a wide-activation convolution holds 128 to 512 feature maps of every
-pixel, far more than caches do. Tiles of the whole network would need its whole receptive field as their halo; tiles
-of a segment need a few pixels. So the image passes one segment after the other, each tile by tile, and only the
-narrow feature maps between segments are ever as large as the image.
+On a CPU the network is bound by memory: a wide-activation convolution has 128 to 512 feature maps of every pixel, far
+more than fit the caches. Tiles of the whole network would need its whole receptive field as their halo; tiles of a
+segment need a few pixels. So the image passes one segment after the other, each tile by tile, and only the narrow
+feature maps between segments are as large as the image.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from n2n_deploy.engines.onnxruntime.segments import METADATA
+from n2n_deploy.engines.onnxruntime.run_segments import METADATA, SegmentFacts
 
 _HALO = 6
 _FLOAT = 4
@@ -30,13 +29,11 @@ class _Tensor:
 def split(model: ModelProto) -> list[ModelProto]:
     """Cut a model into segments that, run one after the other, compute the same function.
 
-    A segment reads tensors that earlier ones (or the image) left, by name. Its metadata say, under `METADATA`:
-    "level": how often the image is halved where the segment's grid of cells lies, its coarsest; "levels": the same for
-    each input and output, so that a tensor has 2^(level − levels[name]) pixels a cell; "halo": cells that a tile must
-    see beyond itself on each side to be exact; "bytes_per_cell": of the inputs and output of its most demanding node.
+    A segment reads the image or tensors that earlier segments computed, by name. Its metadata hold its `SegmentFacts`
+    under `METADATA`.
 
     Args:
-        model: as `to_onnx` makes it, float32.
+        model: from `to_onnx`, float32.
     """
     kernels = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     nodes = _depth_first(model)
@@ -45,7 +42,7 @@ def split(model: ModelProto) -> list[ModelProto]:
 
 
 def _depth_first(model: ModelProto) -> list[NodeProto]:
-    """The nodes in an order that finishes the longer branch first and pools at once: few tensors live at a time."""
+    """Nodes in an order that keeps few tensors alive: the longer branch first, and pooling as early as possible."""
     makers = {node.output[0]: node for node in model.graph.node}
     depth: dict[str, int] = {}
     for node in model.graph.node:
@@ -91,8 +88,8 @@ def _parts(
 ) -> Iterable[list[NodeProto]]:
     """Runs of nodes, each as long as its halo stays within `_HALO` pixels of its finest tensor.
 
-    A cut lies behind a sum or an upsampling, where nothing but tensors as narrow as the network's first is left over;
-    behind an upsampling always, unless no halo follows: a pixel of halo there costs the most.
+    A cut follows a sum or an upsampling where only tensors as narrow as the network's first are alive. After an
+    upsampling there is always a cut, unless no halo follows: a halo costs the most there.
     """
     width = tensors[nodes[0].output[0]].channels
     last_use = {name: index for index, node in enumerate(nodes) for name in node.input}
@@ -127,7 +124,7 @@ def _reach(
 def _halo(
     nodes: list[NodeProto], outputs: list[str], tensors: dict[str, _Tensor], kernels: dict[str, tuple[int, ...]]
 ) -> int:
-    """Cells that are needed of any tensor beyond one cell of the outputs: traced back node by node."""
+    """Cells needed of any tensor beyond one cell of the outputs, traced back node by node."""
     coarsest = max(tensors[name].level for name in _names(nodes, tensors))
     needed = {name: (0, _pixels(coarsest, tensors[name])) for name in outputs}
     for node in reversed(nodes):
@@ -175,11 +172,11 @@ def _segment(
         producer_name=model.producer_name,
         producer_version=model.producer_version,
     )
-    facts = {
-        "level": level,
-        "levels": {name: tensors[name].level for name in (*inputs, *outputs)},
-        "halo": _halo(nodes, outputs, tensors, kernels),
-        "bytes_per_cell": max(
+    facts = SegmentFacts(
+        level=level,
+        levels={name: tensors[name].level for name in (*inputs, *outputs)},
+        halo=_halo(nodes, outputs, tensors, kernels),
+        bytes_per_cell=max(
             sum(
                 _FLOAT * tensors[name].channels * _pixels(level, tensors[name]) ** 2
                 for name in (*node.input, *node.output)
@@ -187,8 +184,8 @@ def _segment(
             )
             for node in nodes
         ),
-    }
-    helper.set_model_props(part, {METADATA: json.dumps(facts)})
+    )
+    helper.set_model_props(part, {METADATA: facts.model_dump_json()})
     return part
 
 
@@ -198,7 +195,7 @@ def _names(nodes: Iterable[NodeProto], tensors: dict[str, _Tensor]) -> list[str]
 
 
 def _pixels(level: int, tensor: _Tensor) -> int:
-    """Pixels of a tensor along a cell of a grid at `level`."""
+    """Pixels of a tensor along one side of a cell at `level`."""
     return int(2 ** (level - tensor.level))
 
 
@@ -212,5 +209,5 @@ def _stride(node: NodeProto) -> int:
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """An attribute's value, or `default` where the node does not state it."""
+    """An attribute's value, or `default` if the node does not state it."""
     return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)

@@ -1,4 +1,4 @@
-"""Compile a bundle's model: build TensorRT engines from its graphs and put them into the bundle."""
+"""Compile a bundle's model: build TensorRT engines from its graphs and add them to the bundle."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -7,9 +7,12 @@ from typing import Any
 
 import onnx
 
-from n2n_deploy.bundle.archive import Bundle, extend_bundle
-from n2n_deploy.bundle.engine_facts import EngineFacts, Flavour, Profile
-from n2n_deploy.bundle.manifest import Deviation, Precision
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.bundle.engine_facts import EngineFacts, Profile, TensorRTLibrary
+from n2n_deploy.bundle.manifest import Deviation
+from n2n_deploy.bundle.members import engine_member, onnx_member
+from n2n_deploy.bundle.write import extend_bundle
+from n2n_deploy.core.options import Precision
 from n2n_deploy.engines.tensorrt.build import BuildOptions, build_engine
 from n2n_deploy.export.parity import TOLERANCE
 from n2n_deploy.export.tensorrt_graph import check_limits, to_bfloat16
@@ -21,8 +24,8 @@ class Compiled:
 
     Attributes:
         key: its name there.
-        facts: what it is.
-        size: bytes.
+        facts: what it was built for.
+        size: in bytes.
     """
 
     key: str
@@ -32,7 +35,7 @@ class Compiled:
 
 def compile_bundle(
     bundle: Bundle,
-    flavour: Flavour,
+    library: TensorRTLibrary,
     precisions: Iterable[Precision],
     profiles: tuple[Profile, ...],
     *,
@@ -44,25 +47,25 @@ def compile_bundle(
 ) -> list[Compiled]:
     """Build an engine for each precision and rewrite the bundle, atomically, with all of them.
 
-    An engine of the same key is replaced; others stay. A signature is dropped: sign again. For bf16 the graph
-    is made from the fp32 one and put into the bundle too, for nodes that build their own engine.
+    An engine of the same key is replaced; others stay. The signature is dropped; sign the bundle again. The bf16 graph
+    is made from the fp32 one and added to the bundle, for nodes that build their own engine.
 
     Args:
         bundle: an open bundle.
-        flavour: which library.
+        library: TensorRT or TensorRT for RTX.
         precisions: of the graphs to build from.
         profiles: the shapes to build for.
         compute_capabilities: TensorRT for RTX: the GPUs to build for.
         portable: TensorRT: for every GPU from Ampere on and later versions of TensorRT.
         timing_cache: TensorRT: file with timings from earlier builds.
         optimization_level: 0 to 5; None for the library's default.
-        progress: told what is being built.
+        progress: called with each precision before its engine is built.
 
     Returns:
         The engines, in the order of `precisions`.
 
     Raises:
-        UsageError: the library cannot build this.
+        UsageError: the library cannot build these engines.
         HostError: the library or its GPU is missing.
         BundleError: the bundle is damaged, or would become too large.
     """
@@ -72,9 +75,9 @@ def compile_bundle(
     for precision in precisions:
         progress(precision)
         graph, member = _graph(bundle, precision)
-        check_limits(onnx.load_from_string(graph), profiles, flavour)
+        check_limits(onnx.load_from_string(graph), profiles, library)
         options = BuildOptions(
-            flavour,
+            library,
             precision,
             profiles,
             compute_capabilities,
@@ -83,7 +86,7 @@ def compile_bundle(
             optimization_level,
         )
         engine, built = build_engine(graph, options)
-        members |= {**member, bundle.manifest.engine_member(built.key): engine}
+        members |= {**member, engine_member(built.key): engine}
         facts[built.key] = built.model_dump(mode="json")
         compiled.append(Compiled(built.key, built, len(engine)))
     old = {key: known.model_dump(mode="json") for key, known in bundle.manifest.engines.items()}
@@ -92,8 +95,8 @@ def compile_bundle(
 
 
 def _graph(bundle: Bundle, precision: Precision) -> tuple[bytes, dict[str, bytes]]:
-    """Return the ONNX model of a precision, and the member to add where the bundle does not have it yet."""
-    name = f"model.{precision}.onnx"
+    """Return the ONNX model of a precision, and the member to add if the bundle does not have it yet."""
+    name = onnx_member(precision)
     if name in bundle.manifest.members or precision != "bf16":
         return bundle.onnx(precision), {}
     graph = to_bfloat16(onnx.load_from_string(bundle.onnx("fp32"))).SerializeToString()
@@ -101,6 +104,6 @@ def _graph(bundle: Bundle, precision: Precision) -> tuple[bytes, dict[str, bytes
 
 
 def _tolerance(bundle: Bundle) -> dict[str, Any]:
-    """Return the bundle's tolerances, with one for bf16, which earlier bundles lack."""
+    """Return the bundle's tolerances, with one for bf16, which older bundles lack."""
     known: dict[Precision, Deviation] = {"bf16": TOLERANCE["bf16"], **bundle.manifest.tolerance}
     return {precision: deviation.model_dump() for precision, deviation in known.items()}

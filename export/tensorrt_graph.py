@@ -1,4 +1,4 @@
-"""ONNX graphs for TensorRT: the bfloat16 variant, and the limits better met before TensorRT is called."""
+"""ONNX graphs for TensorRT: the bfloat16 variant, and limits that are checked before TensorRT is called."""
 
 import copy
 import math
@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, shape_inference
 
-from n2n_deploy.bundle.engine_facts import Flavour, Profile
+from n2n_deploy.bundle.engine_facts import Profile, TensorRTLibrary
 from n2n_deploy.core.errors import UsageError
 from n2n_deploy.export.graph_passes import in_type
 from n2n_deploy.imaging.fourier import MULTIPLE
 
 OPERATORS = frozenset({"Add", "Cast", "Concat", "Conv", "DepthToSpace", "MaxPool", "Relu"})
-"""All that the export writes; TensorRT converts each of them one to one."""
+"""All operators that the export writes; TensorRT converts each one to one."""
 
 OPSETS = range(9, 23)
 """ONNX operator sets that the parsers of TensorRT 10.12 and TensorRT for RTX 1.0 and later read."""
@@ -37,7 +37,7 @@ def to_bfloat16(model: ModelProto) -> ModelProto:
         model: the fp32 model of a bundle.
 
     Returns:
-        a model of the same interface.
+        A model of the same interface.
     """
     model = in_type(model, TensorProto.BFLOAT16, ml_dtypes.bfloat16)
     del model.opset_import[:]
@@ -47,24 +47,24 @@ def to_bfloat16(model: ModelProto) -> ModelProto:
     return model
 
 
-def check_limits(model: ModelProto, profiles: Iterable[Profile], flavour: Flavour) -> None:
-    """Refuse what TensorRT would refuse later, or take and compute wrongly, with advice what to do.
+def check_limits(model: ModelProto, profiles: Iterable[Profile], library: TensorRTLibrary) -> None:
+    """Refuse graphs and shapes that TensorRT would refuse later or compute wrongly, and advise what to do.
 
     Args:
         model: the graph to be built.
         profiles: the shapes it is to be built for.
-        flavour: the library.
+        library: that is to build it.
 
     Raises:
         UsageError: an operator, operator set, element type, interface or shape that cannot be built.
     """
-    library = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}[flavour]
+    name = {"tensorrt": "TensorRT", "rtx": "TensorRT for RTX"}[library]
     if problem := next(_problems(model, profiles), None):
-        raise UsageError(f"{library} cannot build this graph: {problem}")
+        raise UsageError(f"{name} cannot build this graph: {problem}")
 
 
 def _problems(model: ModelProto, profiles: Iterable[Profile]) -> Iterator[str]:
-    """Yield what stands in the way, sentence by sentence."""
+    """Yield one sentence per problem."""
     graph = model.graph
     for opset in model.opset_import:
         if opset.domain not in ("", "ai.onnx"):
@@ -89,13 +89,13 @@ def _problems(model: ModelProto, profiles: Iterable[Profile]) -> Iterator[str]:
             pixels = math.prod(profile.maximum) * LARGEST_TENSOR / elements
             side = MULTIPLE * int(math.sqrt(pixels) / MULTIPLE)
             yield (
-                f"at {profile.maximum} its tensor {name} has {elements} elements, over {LARGEST_TENSOR}; "
+                f"at {profile.maximum} its tensor {name} has {elements} elements, more than {LARGEST_TENSOR}; "
                 f"build for exact tiles instead: --tile {side}x{side} or smaller, or a smaller --batch"
             )
 
 
 def _interface_problems(model: ModelProto) -> Iterator[str]:
-    """Yield what is wrong with the inputs and outputs."""
+    """Yield one sentence per problem of the inputs and outputs."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1 or len(model.graph.output) != 1:
@@ -110,10 +110,10 @@ def _interface_problems(model: ModelProto) -> Iterator[str]:
 
 
 def largest_tensor(model: ModelProto, shape: tuple[int, int, int, int]) -> tuple[str, int]:
-    """Name and number of elements of the largest tensor in the graph for an input of `shape`.
+    """Return name and number of elements of the largest tensor in the graph for an input of `shape`.
 
     Raises:
-        UsageError: the shape does not go through the network.
+        UsageError: the network does not accept the shape.
     """
     concrete = copy.deepcopy(model)
     for dimension, size in zip(concrete.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
@@ -123,7 +123,7 @@ def largest_tensor(model: ModelProto, shape: tuple[int, int, int, int]) -> tuple
     try:
         graph = shape_inference.infer_shapes(concrete, strict_mode=True, data_prop=True).graph
     except shape_inference.InferenceError as error:
-        raise UsageError(f"the network does not take {shape}: {error}") from error
+        raise UsageError(f"the network does not accept {shape}: {error}") from error
     sizes = {
         value.name: int(np.prod([d.dim_value for d in value.type.tensor_type.shape.dim], dtype=np.int64))
         for value in (*graph.input, *graph.value_info, *graph.output)

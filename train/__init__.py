@@ -1,4 +1,4 @@
-"""Training: from the halves of micrographs to a network (S2.1 to S2.3). Needs torch, h5py and matplotlib."""
+"""Training a network on the even and odd halves of micrographs (S2.1 to S2.3). Needs torch, h5py and matplotlib."""
 
 from n2n_deploy.train.checkpoint import Checkpoint, load_model
 from n2n_deploy.train.config import TrainConfig

@@ -1,4 +1,4 @@
-"""What a training leaves: `model.pt`, the network to export, and `state.pt`, from which it goes on."""
+"""The files of a training: `model.pt`, the network to export, and `state.pt`, from which training resumes."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +19,14 @@ STATE_FORMAT = 1
 
 @dataclass
 class Checkpoint:
-    """A trained network and where it comes from.
+    """A trained network and its origin.
 
     Attributes:
         preset: the network's name in `PRESETS`.
         recipe: how its training patches were made.
         weights: the state dict of the plain network (weight normalisation folded), float32 on the CPU.
         step: steps trained.
-        summary: losses, duration, data set and versions, for people.
+        summary: losses, duration, data set and versions, for information.
     """
 
     preset: str
@@ -43,11 +43,11 @@ class Checkpoint:
 
 
 def save_model(path: Path, network: nn.Module, config: TrainConfig, step: int, summary: dict[str, Any]) -> None:
-    """Write `model.pt`, complete or not at all: plain types and tensors, loadable with `weights_only=True`.
+    """Write `model.pt` atomically; it holds plain types and tensors, loadable with `weights_only=True`.
 
     Args:
         path: the file.
-        network: the network in training; it stays as it is.
+        network: the network in training; it is not changed.
         config: of the run.
         step: steps trained.
         summary: strings, numbers, lists and dicts.
@@ -68,7 +68,7 @@ def load_model(path: Path) -> Checkpoint:
     """Read `model.pt`.
 
     Raises:
-        DataError: the file is missing, damaged, of a newer format, or not such a file.
+        DataError: the file is missing, damaged, of a newer format, or not a model file.
     """
     content = _load(path, "model", MODEL_FORMAT, {"preset", "recipe", "weights", "step"})
     return Checkpoint(
@@ -81,7 +81,7 @@ def load_model(path: Path) -> Checkpoint:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write `state.pt`, complete or not at all."""
+    """Write `state.pt` atomically."""
     with atomic_write(path) as stream:
         torch.save({"format": STATE_FORMAT, **state}, stream)
 
@@ -90,25 +90,25 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read `state.pt`: config, step, seconds, network, optimiser and history.
 
     Raises:
-        DataError: the file is missing, damaged, of a newer format, or not such a file.
+        DataError: the file is missing, damaged, of a newer format, or not a training state.
     """
     return _load(path, "training state", STATE_FORMAT, {"config", "step", "seconds", "network", "optimiser"})
 
 
 def _load(path: Path, what: str, newest: int, needed: set[str]) -> dict[str, Any]:
-    """Read a dict that `torch.save` wrote, without running any code in it."""
+    """Read a dict that `torch.save` wrote, without running code from the file."""
     if not path.is_file():
-        raise DataError(f"{path}: there is no such {what} file; `n2n-deploy train` makes it")
+        raise DataError(f"{path}: there is no such {what} file; make one with `n2n-deploy train`")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the damaged bytes lead it to
+    except Exception as error:  # on damaged files torch raises many kinds of error
         raise DataError(
-            f"{path}: cannot be read as a {what} file ({type(error).__name__}); give the one that `n2n-deploy train` "
-            "wrote, or train again where it is damaged"
+            f"{path}: cannot be read as a {what} file ({type(error).__name__}); give a file that `n2n-deploy train` "
+            "wrote, or train again if it is damaged"
         ) from error
     found = content.get("format") if isinstance(content, dict) else None
     if not isinstance(found, int) or not needed <= content.keys():
-        raise DataError(f"{path}: not a {what} file of n2n-deploy; give the one that `n2n-deploy train` wrote")
+        raise DataError(f"{path}: not a {what} file of n2n-deploy; give a file that `n2n-deploy train` wrote")
     if found > newest:
         raise DataError(f"{path}: {what} format {found}, newer than this version's {newest}; update n2n-deploy")
     return dict(content)

@@ -1,4 +1,4 @@
-"""What a training shows: curves as CSV, PNG and TensorBoard events, held-out patches before and after."""
+"""Training curves as CSV, PNG and TensorBoard events, and pictures of held-out patches before and after."""
 
 import csv
 import io
@@ -19,10 +19,9 @@ class Row:
 
     Attributes:
         step: steps trained.
-        seconds: of optimisation so far, earlier sessions of the run included.
+        seconds: of optimisation so far, including earlier sessions of the run.
         learning_rate: of the last step.
-        loss: mean squared error since the row before; predicting nothing scores 1, or a little more where the
-            halves' noise is anything but independent.
+        loss: mean squared error since the previous row; a constant output of 0 scores about 1.
         validation_loss: the same on held-out patches; NaN where none are held out.
     """
 
@@ -44,7 +43,7 @@ def write_csv(path: Path, history: list[Row]) -> None:
 
 
 def draw_curves(path: Path, history: list[Row]) -> None:
-    """Draw losses and learning rate over the steps as a PNG."""
+    """Plot losses and learning rate against steps, as a PNG."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     steps = [row.step for row in history]
@@ -63,8 +62,8 @@ def draw_validation(path: Path, pairs: NDArray[np.float32], denoised: NDArray[np
 
     Args:
         path: the file.
-        pairs: (n, 2, side, side); up to three rows are drawn, spread over them.
-        denoised: (n, side, side), of the first halves.
+        pairs: (n, 2, side, side); up to three of them are drawn, evenly spaced.
+        denoised: (n, side, side), the first halves after denoising.
     """
     rows = np.unique(np.linspace(0, len(pairs) - 1, min(3, len(pairs))).astype(int))
     figure = Figure(figsize=(9, 3.1 * len(rows)), layout="constrained")
@@ -80,7 +79,7 @@ def draw_validation(path: Path, pairs: NDArray[np.float32], denoised: NDArray[np
 
 
 def tensorboard_writer(folder: Path, step: int) -> Any | None:
-    """A TensorBoard writer that goes on after `step`, or None where TensorBoard is not installed."""
+    """Return a TensorBoard writer that continues after `step`, or None where TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -1,4 +1,4 @@
-"""A whole training: from a micrograph table to `model.pt`."""
+"""`train`: a whole training, from a micrograph table to `model.pt`."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _MINIMUM_PATCHES = 8
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """How far the making of patches is, in micrographs."""
+    """Progress of cutting patches, in micrographs."""
 
     finished: int
     total: int
@@ -40,28 +40,28 @@ def train(
     """Train a denoiser on the even and odd halves of a table's micrographs.
 
     Args:
-        table_path: a micrograph STAR file, or what else `read_micrographs` takes.
+        table_path: a micrograph STAR file, or another source that `read_micrographs` accepts.
         out: folder of the run: `model.pt`, `state.pt`, the curves and the validation image.
-        config: how to train; None for the paper's way.
-        resume: go on with the run in `out`, where there is one; patches that are there are used either way.
+        config: how to train; None for the paper's settings.
+        resume: continue the run in `out` if there is one; existing patches are used either way.
         patches: folder of the patch store; None for `out/patches`.
         naming: how files and their halves are found.
-        workers: micrographs prepared at once; None for one per processor, at most 4 for the sake of memory.
+        workers: micrographs prepared concurrently; None for one per processor, but at most 4 to limit memory.
         progress: called with a `Preparing` after each micrograph and a `Progress` after each step.
-        prepared: called with what became of the micrographs, before the training starts.
+        prepared: called with the outcome for each micrograph, before the training starts.
 
     Returns:
         The path of `out/model.pt`.
 
     Raises:
-        UsageError: options that do not go together, or `out` holds a run and `resume` is off.
+        UsageError: options that contradict each other, or `out` holds a run and `resume` is off.
         DataError: the table cannot be read, or too few of its micrographs can be used.
-        HostError: device, memory, room or rights are missing.
+        HostError: the device, memory, disk space or permission is missing.
         N2NError: the training diverged.
     """
     config = config or TrainConfig()
     out = Path(out)
-    # Making the patches of a large data set takes long: what would stop the training is found before.
+    # Cutting the patches of a large data set takes long, so whatever would stop the training is checked first.
     find_device(config.device)
     refuse_taken_folder(out, resume=resume)
     make_writable_folder(out)
@@ -76,11 +76,12 @@ def train(
     )
     problems = {table.micrographs[row].name: reason for row, reason in table.problems.items()}
     result.refused = problems | result.refused
+    result.notes += table.notes
     ends = [2 * micrograph.optics.pixel_size for micrograph in table.micrographs]
     if short := [end for end in ends if end > config.recipe.max_resolution]:
         result.notes.append(
             f"{len(short)} of {len(ends)} micrographs end at {min(short):.3g} to {max(short):.3g} Å, their Nyquist "
-            f"frequency, short of {config.recipe.max_resolution:g} Å: there the network sees nothing finer"
+            f"frequency, short of {config.recipe.max_resolution:g} Å; the network learns nothing finer from them"
         )
     if prepared is not None:
         prepared(result)
@@ -100,7 +101,7 @@ def train(
 
 
 def _too_few(table_path: Path | str, patches: int, result: Preparation) -> str:
-    """Why the training cannot start, with the first refusal as the likely cause."""
+    """Say why the training cannot start, with the first refusal as the likely cause."""
     refused = f"{len(result.refused)} of {len(result.refused) + len(result.files)} micrographs were refused"
     first = next(iter(result.refused.values()), None)
     return f"{table_path}: {patches} patches are too few to train on, at least {_MINIMUM_PATCHES} are needed; " + (

@@ -1,4 +1,4 @@
-"""Random batches of patch pairs, the same for the same (seed, step), read ahead in a thread."""
+"""Random batches of patch pairs, determined by seed and step, read ahead in a thread."""
 
 import math
 import queue
@@ -15,23 +15,23 @@ from n2n_deploy.train.patches import PatchStore
 _AHEAD = 8  # batches read before they are needed
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-"""Pairs (n, 2, side, side) float16 as they are stored, and what `augment` is to do with each, (n, 4) bool."""
+"""Pairs (n, 2, side, side) float16 as stored, and how `augment` transforms each, (n, 4) bool."""
 
 
 def split(
     corners: Sequence[NDArray[np.int64]], side: int, fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Hold out patches: whole micrographs where there are at least 20, the last patches of each elsewhere.
+    """Hold out patches for validation: whole micrographs if there are at least 20, else the last patches of each.
 
     Args:
         corners: (y, x) of the patches, an array (n, 2) for each micrograph, row by row.
         side: of the patches, in pixels.
-        fraction: of the patches to hold out, about; at least one is, unless it is 0.
+        fraction: approximate fraction of the patches to hold out; at least one is held out unless it is 0.
         seed: of the choice of micrographs.
 
     Returns:
-        Numbers of the patches for training and of those for validation. Patches that share much with one held out
-        are in neither.
+        Indices of the patches for training and for validation. Patches that overlap much with a held-out patch are
+        in neither.
     """
     training: list[NDArray[np.int64]] = []
     held: list[NDArray[np.int64]] = []
@@ -45,7 +45,7 @@ def split(
             (held if whole and number in chosen else training).append(numbers)
             continue
         last = max(1, round(fraction * len(grid)))
-        # A quarter of the side is what neighbours share at most where the grid only has to fit the image.
+        # Without requested overlap, neighbours share at most a quarter of the side to fit the grid to the image.
         apart = (np.abs(grid[:, None] - grid[-last:]) >= 0.75 * side).any(axis=2).all(axis=1)
         training.append(numbers[:-last][apart[:-last]])
         held.append(numbers[-last:])
@@ -56,9 +56,9 @@ def split(
 
 
 def make_batch(store: PatchStore, numbers: NDArray[np.int64], config: TrainConfig, step: int) -> Batch:
-    """Choose a step's pairs, and what `augment` is to do with each, as a function of seed and step alone.
+    """Choose a step's pairs and their augmentation, as a function of seed and step alone.
 
-    Even and odd change places at random, and each pair is turned and mirrored in one of the eight ways.
+    Even and odd are swapped at random, and each pair is rotated and mirrored in one of the eight ways.
     """
     rng = np.random.default_rng((config.seed, step))
     pairs = store.read(rng.choice(numbers, config.batch_size, replace=len(numbers) < config.batch_size))
@@ -66,20 +66,20 @@ def make_batch(store: PatchStore, numbers: NDArray[np.int64], config: TrainConfi
     if config.augment:
         for way in ways:
             swap, turns, mirror = rng.integers((2, 4, 2))
-            # A quarter turn is a transposition and then a reflection.
+            # A quarter turn is a transposition followed by a reflection.
             way[:] = swap, turns % 2, turns in (1, 2), (turns in (2, 3)) != mirror
     return torch.from_numpy(pairs), torch.from_numpy(ways)
 
 
 def augment(pairs: torch.Tensor, ways: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Swap, transpose and mirror pairs, both halves of a pair alike, where they are, on a GPU or not.
+    """Swap, transpose and mirror pairs on their device, both halves of a pair alike.
 
     Args:
         pairs: (n, 2, side, side).
-        ways: (n, 4) bool, for each pair whether to swap even and odd, transpose, mirror y, mirror x; in this order.
+        ways: (n, 4) bool, for each pair whether to swap even and odd, transpose, mirror y, mirror x, in this order.
 
     Returns:
-        A step's input and target, (n, 1, side, side) float32.
+        The input and the target of a step, (n, 1, side, side) float32 each.
     """
     swap, transpose, mirror_y, mirror_x = ways.T[..., None, None, None]
     pairs = torch.where(swap, pairs.flip(1), pairs)
@@ -90,7 +90,7 @@ def augment(pairs: torch.Tensor, ways: torch.Tensor) -> tuple[torch.Tensor, torc
 
 
 class Batches:
-    """Iterate over `make_batch` from a step on, reading ahead in a thread; use it as a context manager.
+    """Iterates over the batches from a step on, reading ahead in a thread; a context manager.
 
     An error in the thread is raised in the iteration.
     """
@@ -136,5 +136,5 @@ class Batches:
                 batch = make_batch(store, numbers, config, step)
                 self._queue.put((batch[0].pin_memory(), batch[1].pin_memory()) if pin else batch)
                 step += 1
-        except BaseException as error:  # handed to the thread that iterates
+        except BaseException as error:  # raised in the thread that iterates
             self._queue.put(error)

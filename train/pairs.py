@@ -1,4 +1,4 @@
-"""Even and odd halves that noise2noise can learn from, and clear refusals of those it cannot."""
+"""Even and odd halves read and preprocessed for training; unsuitable ones are refused with the reason."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.records import Micrograph
 
 COARSE = 20.0
-"""Å per pixel at which halves are compared: beyond 40 Å nearly all micrographs have a strong signal."""
+"""Å per pixel at which halves are compared; beyond 40 Å nearly all micrographs have a strong signal."""
 
-_SAMPLE = 1 << 16  # bytes compared to tell whether two files are the same image
+_SAMPLE = 1 << 16  # bytes compared to recognise copies of one image
 
 
 def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Read a micrograph's halves and make them network input.
+    """Read a micrograph's halves and preprocess them into network input.
 
     Args:
         micrograph: with `even` and `odd`.
@@ -28,8 +28,8 @@ def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[NDArray[np.flo
         Two images (h, w) of the same shape, mean 0 and standard deviation 1, sides multiples of 8.
 
     Raises:
-        DataError: a half is missing, unreadable or without signal; their shapes differ; they are the same
-            image, one of them is the whole sum, or they have no signal in common.
+        DataError: a half is missing, unreadable or without signal; the shapes differ; both are the same image, one
+            of them is the whole sum, or they have no signal in common.
     """
     even_path = _half(micrograph.even, "even")
     odd_path = _half(micrograph.odd, "odd")
@@ -37,7 +37,7 @@ def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[NDArray[np.flo
         if same_image(path, micrograph.path):
             raise DataError(
                 f"{path}: is the same image as the sum {micrograph.path.name}; "
-                "noise2noise needs the sums of the even and of the odd frames"
+                "give the sums of the even and of the odd frames"
             )
     halves = []
     for path in (even_path, odd_path):
@@ -62,7 +62,7 @@ def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[NDArray[np.flo
 
 
 def same_image(a: Path, b: Path) -> bool:
-    """Whether two files are one file, or have the same size and the same bytes in the middle."""
+    """Whether two paths are one file, or two files of the same size with the same bytes in the middle."""
     try:
         if a.samefile(b):
             return True
@@ -75,12 +75,12 @@ def same_image(a: Path, b: Path) -> bool:
                 stream.seek(max(0, size // 2 - _SAMPLE // 2))
                 samples.append(stream.read(_SAMPLE))
     except OSError:
-        return False  # a missing sum is no obstacle to training, a missing half is reported elsewhere
+        return False  # training does not need the sum; a missing half is reported elsewhere
     return samples[0] == samples[1]
 
 
 def coarse_correlation(even: NDArray[np.float32], odd: NDArray[np.float32], spacing: float) -> tuple[float, float]:
-    """Correlation of two images averaged over blocks of about 20 Å, and the standard error of a zero one.
+    """Return the correlation of two images averaged over blocks of about 20 Å, and its standard error about zero.
 
     Args:
         even: (h, w).
@@ -104,31 +104,31 @@ def _refuse_unrelated(
     pixel_size: float,
     shape: tuple[int, ...],
 ) -> None:
-    """Refuse halves with the same noise, which teach the identity, and those without a common signal."""
+    """Refuse halves with the same noise, which train the identity, and halves without a common signal."""
     correlation = float(np.vdot(even, odd)) / even.size
     if correlation > 0.98:
         raise DataError(
-            f"{even_path}: identical to the odd half {odd_path.name} (correlation {correlation:.3f}); "
-            "noise2noise would learn to change nothing: make the halves from the even and the odd frames"
+            f"{even_path}: identical to the odd half {odd_path.name} (correlation {correlation:.3f}), from which a "
+            "network learns to change nothing; make the halves from the even and the odd frames"
         )
     common, error = coarse_correlation(even, odd, pixel_size * shape[1] / even.shape[1])
     if common < max(0.01, 4 * error):
         raise DataError(
-            f"{even_path}: has no signal in common with {odd_path.name} (correlation {common:.3f} beyond 40 "
-            "Å); are they halves of different micrographs, or is the micrograph empty?"
+            f"{even_path}: has no signal in common with {odd_path.name} (correlation {common:.3f} beyond 40 Å); "
+            "check that they are halves of one micrograph and that it is not empty"
         )
 
 
 def _half(path: Path | None, which: str) -> Path:
     if path is None:
-        raise DataError(f"the table names no {which} half; see --suffixes, --even and --odd")
+        raise DataError(f"the table names no {which} half; use --suffixes, or --even and --odd")
     if not path.is_file():
-        raise DataError(f"{path}: the {which} half is not there; see --suffixes, --even, --odd and --project")
+        raise DataError(f"{path}: the {which} half is not there; check --suffixes, --even, --odd and --project")
     return path
 
 
 def _named(error: DataError, path: Path) -> DataError:
-    """The error with the file's name in front, where it does not say it yet."""
+    """Put the file's name in front of an error that does not contain it."""
     return error if path.name in str(error) else DataError(f"{path}: {error}")
 
 

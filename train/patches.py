@@ -1,8 +1,7 @@
 """The patch store: normalised pairs of patches on disk, one HDF5 file per micrograph.
 
-A file takes its name only when it is complete, so a kill costs the micrographs in progress and nothing else;
-what is there is not made again. The store may be larger than memory: a batch reads just its own patches, each
-one chunk.
+Files are written atomically, so a kill loses only the micrographs in progress, and existing files are reused. The
+store may be larger than memory: a batch reads only its own patches, one chunk each.
 """
 
 import hashlib
@@ -32,13 +31,13 @@ _OPEN_FILES = 64
 
 @dataclass
 class Preparation:
-    """What became of each micrograph: paths of the files with its patches, or the reason for its refusal.
+    """The outcome for each micrograph: the file with its patches, or the reason why it was refused.
 
     Attributes:
-        files: with patches.
+        files: the files with patches.
         refused: micrograph → reason.
-        reused: how many files were there before.
-        notes: what the user should know of those that can be used.
+        reused: number of files that existed before.
+        notes: what the user should know of the micrographs in use.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -56,15 +55,15 @@ def prepare_patches(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Preparation:
-    """Cut micrographs' halves into pairs of patches in `folder`; go on where an earlier call was stopped.
+    """Cut micrographs' halves into pairs of patches in `folder`, continuing where an earlier call stopped.
 
     Args:
         micrographs: with even and odd halves.
-        recipe: how they become patches.
-        folder: of the store; made where it is missing.
+        recipe: preprocessing and patch size.
+        folder: of the store; created if missing.
         overlap: of neighbouring patches, as a fraction of their side.
-        workers: micrographs prepared at once, in threads.
-        progress: called with (micrographs finished, all of them).
+        workers: micrographs prepared concurrently, in threads.
+        progress: called with (micrographs finished, total).
 
     Returns:
         The files, in the order of the table, and the refusals.
@@ -115,14 +114,14 @@ def prepare_patches(
 def cut_pairs(
     even: NDArray[np.float32], odd: NDArray[np.float32], side: int, overlap: float = 0.0
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Cut two images into the same patches, on a grid that covers them, each patch normalised (S2.1).
+    """Cut two images into patches on one grid that covers them, and normalise each patch (S2.1).
 
     Args:
         even: (h, w).
         odd: (h, w).
         side: pixels.
-        overlap: of neighbours, as a fraction of the side, at least. The grid is even and its first and last
-            patches touch the edges.
+        overlap: smallest overlap of neighbours, as a fraction of the side. The grid is evenly spaced and its first
+            and last patches touch the edges.
 
     Returns:
         The pairs (n, 2, side, side), mean 0 and standard deviation 1 each, and their corners (n, 2) as (y, x).
@@ -133,7 +132,7 @@ def cut_pairs(
     if min(even.shape) < side:
         raise DataError(
             f"the micrograph has {even.shape[1]}×{even.shape[0]} pixels at the recipe's resolution, fewer "
-            f"than a patch of {side}; take a smaller --patch-size or a finer --max-resolution"
+            f"than a patch of {side}; use a smaller --patch-size or a finer --max-resolution"
         )
     rows, columns = (
         np.linspace(0, length - side, math.ceil((length - side) / (side * (1 - overlap))) + 1).round().astype(np.int64)
@@ -144,9 +143,9 @@ def cut_pairs(
         [np.stack([half[y : y + side, x : x + side] for half in (even, odd)]) for y, x in corners]
     )
     std = pairs.std(axis=(2, 3), dtype=np.float64, keepdims=True)
-    signal = (std > 1e-3).all(axis=(1, 2, 3))  # the whole image has 1; a masked corner has nothing to learn from
+    signal = (std > 1e-3).all(axis=(1, 2, 3))  # the whole image has 1; a constant corner cannot be normalised
     if not signal.any():
-        raise DataError("no patch has any signal")
+        raise DataError("every patch is constant; check the image")
     pairs, std = pairs[signal], std[signal]
     pairs -= pairs.mean(axis=(2, 3), dtype=np.float64, keepdims=True)
     pairs /= std
@@ -158,8 +157,8 @@ def write_patches(
 ) -> None:
     """Write one micrograph's pairs (n, 2, side, side) and their corners (n, 2).
 
-    float16 halves the disk space and the reading; its rounding, 3e-4 of the noise, drowns in the noise.
-    Compression would gain nothing on noise. A pair is a chunk, so a random batch reads no byte too many.
+    float16 halves disk space and reading time; its rounding is 3e-4 of the noise. Noise does not compress. Each pair
+    is one chunk, so a random batch reads only its own bytes.
     """
     with atomic_write(path) as stream, h5py.File(stream, "w") as file:
         data = pairs.astype(np.float16)
@@ -171,14 +170,14 @@ def write_patches(
 
 
 class PatchStore:
-    """Pairs of patches, numbered through all files of a store, read as they are needed.
+    """Pairs of patches, numbered across all files of a store, read on demand.
 
     Args:
-        files: what `prepare_patches` returned.
+        files: as in `Preparation.files`.
 
     Attributes:
         corners: (y, x) of each patch, an array (n, 2) for each micrograph.
-        counts: patches of each micrograph.
+        counts: number of patches of each micrograph.
 
     Raises:
         DataError: a file is damaged, or of a newer format.
@@ -197,7 +196,7 @@ class PatchStore:
         return int(self.counts.sum())
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
-        """Pairs (n, 2, side, side) with these numbers, in this order, as they are stored."""
+        """Read the pairs with these numbers, in this order, (n, 2, side, side) as stored."""
         pairs = []
         for index in indices:
             number = int(np.searchsorted(self._ends, index, side="right"))
@@ -214,7 +213,7 @@ class PatchStore:
             self._open.popitem()[1].file.close()
 
     def _pairs(self, number: int) -> h5py.Dataset:
-        """The pairs of a file, kept open with the others that were used last."""
+        """The pairs of a file, which stays open with the other recently used ones."""
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
@@ -223,7 +222,7 @@ class PatchStore:
         except OSError as error:
             raise _damaged(self.files[number], error) from error
         if file.attrs.get("format", STORE_FORMAT + 1) > STORE_FORMAT:
-            raise DataError(f"{self.files[number]}: patches of a newer format; update n2n-deploy")
+            raise DataError(f"{self.files[number]}: patch file of a newer format; update n2n-deploy")
         self._open[number] = file["pairs"]
         if len(self._open) > _OPEN_FILES:
             self._open.popitem(last=False)[1].file.close()
@@ -231,13 +230,11 @@ class PatchStore:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: damaged patch file ({error}); delete it and train again, only this micrograph is made anew"
-    )
+    return DataError(f"{path}: damaged patch file ({error}); delete it and train again, which remakes only this file")
 
 
 def _complete(path: Path) -> bool:
-    """Whether the file is there and opens; a damaged one is removed, to be made again."""
+    """Whether the file exists and can be opened; a damaged file is removed so that it is made again."""
     if not path.exists():
         return False
     try:
@@ -249,7 +246,7 @@ def _complete(path: Path) -> bool:
 
 
 def _fingerprint(micrograph: Micrograph, recipe: Recipe, overlap: float) -> str:
-    """Name for a micrograph's patches: of its row, its halves' sizes and dates, its CTF, recipe and overlap."""
+    """File name of a micrograph's patches: its own name and a hash of everything that the patches depend on."""
     facts: list[object] = [micrograph.name, asdict(micrograph.optics), recipe.model_dump(), overlap]
     facts.append(asdict(micrograph.ctf) if micrograph.ctf is not None and recipe.phase_flip else None)
     for half in (micrograph.even, micrograph.odd):
@@ -260,13 +257,13 @@ def _fingerprint(micrograph: Micrograph, recipe: Recipe, overlap: float) -> str:
 
 
 def _refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
-    """Keep one recipe to a folder; another run may be reading what is there."""
+    """Raise DataError where the folder has patches of another recipe, which another run may be reading."""
     for path in folder.glob("*.h5"):
         with suppress(OSError, KeyError, ValueError), h5py.File(path, "r") as file:
             found = Recipe.model_validate_json(file.attrs["recipe"])
             if found != recipe:
                 raise DataError(
-                    f"{folder}: holds patches of another recipe ({found}), this run has ({recipe}); "
-                    "name another folder with --patches, or delete this one"
+                    f"{folder}: holds patches of another recipe ({found}), expected ({recipe}); "
+                    "choose another folder with --patches, or delete this one"
                 )
             return

@@ -1,4 +1,4 @@
-"""How far a network sees: the halo with which a tiled result equals the whole-image result."""
+"""The receptive field of a network: the halo with which a tiled result equals the whole-image result."""
 
 import copy
 
@@ -16,18 +16,17 @@ def receptive_field(network: nn.Module, stride: int = 8) -> int:
     Returns:
         The largest distance, along either axis and in either direction, between an output pixel and an input
         pixel that it depends on, rounded up to a multiple of `stride`.
-
     """
     reach = max(abs(distance) for axis in (0, 1) for distance in extent(network, axis, stride))
     return -(-reach // stride) * stride
 
 
 def extent(network: nn.Module, axis: int, stride: int = 8) -> tuple[int, int]:
-    """Range of (output − input) positions at which an output depends on an input, along axis 0 (y) or 1 (x).
+    """Return the range of (output − input) positions at which outputs depend on inputs, along axis 0 (y) or 1 (x).
 
-    One bright pixel in the dark, at each of the `stride` positions relative to the grid of the deepest level,
-    goes through the network with all its weights positive and its biases zero, in float64: what stays exactly
-    zero is out of reach. A strip as narrow as the stride suffices: every layer passes on its own position.
+    A single bright pixel, at each of the `stride` positions relative to the grid of the deepest level, goes through
+    a copy of the network with positive weights and zero biases, in float64: an output that is exactly zero does not
+    depend on it. A strip as narrow as the stride suffices, as every layer passes on its centre pixel.
     """
     probe = copy.deepcopy(network).double().eval()
     with torch.no_grad():

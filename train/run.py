@@ -1,4 +1,4 @@
-"""The state of a training: what the loop changes, what is saved, and from what it goes on."""
+"""`Run`: the state of a training, its optimiser step, validation, saving and resuming."""
 
 import math
 import time
@@ -21,19 +21,20 @@ from n2n_deploy.train.model import Network, add_weight_norm, build, channels_las
 
 @dataclass
 class Run:
-    """A network in training, with its place in the course of the run.
+    """A network in training and the progress of its run.
 
     Attributes:
         config: of the run.
         out: its folder.
-        device: where the network is.
-        network: weight-normalised.
-        optimiser: its Adam.
+        device: of the network.
+        network: with weight normalisation.
+        optimiser: Adam.
         facts: about the data, for the model's summary.
         step: steps trained.
         seconds: of optimisation, in all sessions of the run.
-        recent: losses since the last row.
-        history: the curves.
+        recent: losses since the last row of the curves.
+        history: the rows of the curves.
+        saved: monotonic time of the last save.
     """
 
     config: TrainConfig
@@ -50,30 +51,30 @@ class Run:
 
     @property
     def model_path(self) -> Path:
-        """The network to export."""
+        """The file of the network to export."""
         return self.out / "model.pt"
 
     @property
     def done(self) -> float:
-        """Fraction of the run that is over."""
+        """Fraction of the run that is done."""
         return self.config.done(self.step, self.seconds)
 
     def set_rate(self) -> float:
-        """Give the optimiser the learning rate of this moment, and return it."""
+        """Set and return the learning rate of the current step."""
         rate = self.config.rate(self.done)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         return rate
 
     def update(self, loss: Tensor) -> None:
-        """Let the optimiser take its step, and take note of the loss.
+        """Take an optimiser step and record the loss.
 
-        A GPU is waited for here alone, once it has all of the step's work.
+        This is the only place that waits for a GPU, after all work of the step was queued.
 
         Raises:
-            N2NError: the loss is not finite. The weights are those of the step before; what was saved stays.
+            N2NError: the loss is not finite. The weights are those of the previous step; saved files stay.
         """
-        # The switch of torch.amp.GradScaler: the fused Adam looks at it where the weights are, and leaves them alone.
+        # As in torch.amp.GradScaler: the fused Adam reads this flag on the device and skips the update if it is set.
         self.optimiser.found_inf = (~loss.detach().isfinite()).float()  # type: ignore[attr-defined]
         self.optimiser.step()
         value = loss.item()
@@ -86,7 +87,7 @@ class Run:
         self.recent.append(value)
 
     def report(self, validation: NDArray[np.float32]) -> None:
-        """Add a row to the curves, with the loss on held-out pairs."""
+        """Add a row to the curves, with the loss on held-out pairs (n, 2, side, side)."""
         loss = float(np.mean(self.recent)) if self.recent else math.nan
         self.recent.clear()
         row = Row(self.step, self.seconds, self.config.rate(self.done), loss, self.validate(validation))
@@ -98,7 +99,7 @@ class Run:
             writer.close()
 
     def denoise(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run images (n, side, side) through the network as it is now."""
+        """Run images (n, side, side) through the current network."""
         self.network.eval()
         with torch.inference_mode(), self.autocast():
             results = []
@@ -109,18 +110,18 @@ class Run:
         return np.concatenate(results)
 
     def validate(self, pairs: NDArray[np.float32]) -> float:
-        """Mean squared error on pairs (n, 2, side, side); NaN without any."""
+        """Mean squared error on pairs (n, 2, side, side); NaN if there are none."""
         if len(pairs) == 0:
             return math.nan
         return float(np.mean((self.denoise(pairs[:, 0]) - pairs[:, 1]) ** 2, dtype=np.float64))
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 where that is safe, on what multiplies it in hardware."""
+        """Autocast to bfloat16 if the config allows it and the hardware multiplies it."""
         fast = self.device.type == "cuda" or multiplies_bfloat16()
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16 and fast)
 
     def save(self, validation: NDArray[np.float32], ended: str = "running") -> Path:
-        """Write model, state and pictures; each file is complete or is the one before."""
+        """Write model, state and pictures, each atomically; return the path of the model."""
         last = self.history[-1] if self.history else None
         summary = {
             **self.facts,
@@ -154,10 +155,10 @@ class Run:
 
 
 def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool, facts: dict[str, Any]) -> Run:
-    """Begin a run in `out`, or take up the one that is there.
+    """Start a run in `out`, or resume the one that is there.
 
     Raises:
-        UsageError: there is a run and `resume` is off, or that run's configuration is another.
+        UsageError: there is a run and `resume` is off, or its configuration differs.
         DataError: its state cannot be read.
     """
     refuse_taken_folder(out, resume=resume)
@@ -168,7 +169,7 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
     add_weight_norm(network)
     network.checkpointing = config.checkpointing
     network.to(device)
-    # β₂ is the published program's; Adam's usual 0.999 remembers for longer than a short run lasts.
+    # β₂ as in the published program; Adam's default 0.999 averages over more steps than a short run has.
     adam = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99), fused=True)
     run = Run(config, out, device, network, adam, facts)
     if resume and state_path.exists():
@@ -176,7 +177,7 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
         refuse_other_run(TrainConfig(**state["config"]), config, state_path)
         network.load_state_dict(state["network"])
         for group in state["optimiser"]["param_groups"]:
-            group |= {"fused": True, "foreach": None}  # how a step is computed is no part of the run
+            group |= {"fused": True, "foreach": None}  # how a step is computed may change between sessions
         run.optimiser.load_state_dict(state["optimiser"])
         run.step, run.seconds = state["step"], state["seconds"]
         run.recent, run.history = state["recent"], [Row(**row) for row in state["history"]]
@@ -186,15 +187,15 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
 def refuse_taken_folder(out: Path, *, resume: bool) -> None:
     """Raise UsageError where a new run would replace the one in `out`."""
     if not resume and any((out / name).exists() for name in ("state.pt", "model.pt")):
-        raise UsageError(f"{out}: holds a training already; --resume goes on with it, or name another folder")
+        raise UsageError(f"{out}: holds a training already; continue it with --resume or choose another folder")
 
 
 def refuse_other_run(earlier: TrainConfig, now: TrainConfig, path: Path) -> None:
-    """Raise UsageError where a resumed run's configuration differs in what makes the run."""
+    """Raise UsageError where the configuration of a resumed run differs in a field that must not change."""
     for name in TrainConfig.model_fields.keys() - RESUMABLE:
         before, after = getattr(earlier, name), getattr(now, name)
         if before != after:
             raise UsageError(
-                f"{path}: the run to resume has {name} = {before}, asked for is {after}; leave it as "
-                "it was, or train in another folder"
+                f"{path}: the run to resume has {name} = {before}, but {after} was given; leave it unchanged "
+                "or train in another folder"
             )

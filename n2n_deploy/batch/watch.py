@@ -113,7 +113,7 @@ class _Source:
                 ready = (m for m in table.micrographs if self._is_ready(m.name, m.path, replace(m, row=0), waiting))
                 return table, list(islice(ready, _ROUND))
             with waiting(f"looking for {self._sources[0]}"):
-                files = find_files(self._sources, self._halves)
+                files = find_files(self._sources, self._halves, self._task.output).names
             names = list(islice((name for name in files if self._is_ready(name, Path(name), None, waiting)), _ROUND))
             if not names:
                 return None, ()

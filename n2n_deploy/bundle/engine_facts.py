@@ -1,15 +1,15 @@
-"""`EngineFacts`: what an engine in a bundle was built for, read back from what the builder made."""
+"""`EngineFacts`: what a compiled engine in a bundle was built for, and where it runs."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Flavour = Literal["tensorrt", "rtx"]
+TensorRTLibrary = Literal["tensorrt", "rtx"]
 """TensorRT, or TensorRT for RTX."""
 
 Hardware = Literal["none", "ampere_plus", "same_compute_capability", "listed"]
 """Where an engine runs: on GPUs like the one that built it, on every GPU from Ampere on, on every GPU of its
-compute capability, or on those of the capabilities that the facts list."""
+compute capability, or on those of the listed compute capabilities."""
 
 Shape = tuple[int, int, int, int]
 """(n, 1, height, width)."""
@@ -21,7 +21,7 @@ _HEADER_BYTES = 64
 
 
 class Profile(BaseModel):
-    """Shapes that one optimisation profile takes, and the one it is fastest for."""
+    """Range of shapes that one optimisation profile accepts, and the one it is fastest for."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -45,22 +45,24 @@ class EngineFacts(BaseModel):
     """One engine of a bundle, member `engines/<key>.engine`.
 
     Attributes:
-        flavour: which library built it and runs it.
+        library: that built it and runs it; called "flavour" in the manifest's JSON.
         precision: of the ONNX graph it was built from.
         tensorrt_version: of the library that built it.
         compute_capabilities: of the GPUs it was built for.
-        hardware: on which GPUs it runs beyond those.
+        hardware: on which other GPUs it runs.
         version_compatible: whether later versions of TensorRT, and the lean runtime, run it.
-        profiles: the shapes it takes.
+        profiles: the shapes it accepts.
         layers: how many layers compute in each type.
-        activation_bytes: GPU memory that its largest profile needs for activations; None if not known.
+        activation_bytes: GPU memory that its largest profile needs for activations; None if unknown.
         read_back: the fields that were read from the finished engine.
-        not_read_back: fields known only from what the builder was given, and why.
+        not_read_back: fields known only from the builder's options → why.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(
+        frozen=True, extra="allow", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
 
-    flavour: Flavour
+    library: Annotated[TensorRTLibrary, Field(validation_alias="flavour", serialization_alias="flavour")]
     precision: Literal["fp32", "fp16", "bf16"]
     tensorrt_version: str
     compute_capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...]
@@ -77,23 +79,23 @@ class EngineFacts(BaseModel):
         """Name of the engine in its bundle: one for each combination of library, precision and GPUs."""
         version = self.tensorrt_version + ("+" if self.version_compatible else "")
         gpus = "ampere-plus" if self.hardware == "ampere_plus" else "-".join(self.compute_capabilities)
-        return f"{self.flavour}-{version}-{self.precision}-sm{gpus.replace('.', '')}"
+        return f"{self.library}-{version}-{self.precision}-sm{gpus.replace('.', '')}"
 
-    def obstacle(self, flavour: Flavour, version: str, capability: str) -> str | None:
-        """Why this engine does not run with a library and GPU; None where it does.
+    def obstacle(self, library: TensorRTLibrary, version: str, capability: str) -> str | None:
+        """Return why this engine does not run with a library and GPU; None if it does.
 
         Args:
-            flavour: of the library at hand.
-            version: of the library at hand, "major.minor.patch.build".
+            library: the installed one.
+            version: of the installed library, "major.minor.patch.build".
             capability: the GPU's compute capability, "major.minor".
         """
-        if flavour != self.flavour:
-            return f"it is for {self.flavour}, not {flavour}"
+        if library != self.library:
+            return f"it is for {self.library}, not {library}"
         built, here = _numbers(self.tensorrt_version), _numbers(version)
         if self.version_compatible and not (built[0] == here[0] and built <= here):
-            return f"it is for versions {self.tensorrt_version} to {built[0]}.x of {flavour}; here is {version}"
+            return f"it is for versions {self.tensorrt_version} to {built[0]}.x of {library}; {version} is installed"
         if not self.version_compatible and built != here:
-            return f"it was built by {flavour} {self.tensorrt_version}; here is {version}"
+            return f"it was built by {library} {self.tensorrt_version}; {version} is installed"
         if self.hardware == "ampere_plus":
             if _numbers(capability) < (8, 0):
                 return f"it needs a GPU of compute capability 8.0 or later, not {capability}"
@@ -104,7 +106,7 @@ class EngineFacts(BaseModel):
 
 
 def header_version(engine: bytes) -> str | None:
-    """Version of the library that wrote a serialised engine, from its header; None if it has no such header.
+    """Return the version of the library that wrote a serialised engine, from its header; None if it has no such header.
 
     Bytes 24 to 27, as NVIDIA's own `trtexec --getPlanVersionOnly` reads them.
     """
@@ -114,7 +116,7 @@ def header_version(engine: bytes) -> str | None:
 
 
 def header_capabilities(engine: bytes) -> tuple[str, ...] | None:
-    """Compute capabilities in the header of an RTX engine, a bit each; None for other files."""
+    """Return the compute capabilities in the header of an RTX engine, one bit each; None for other files."""
     if header_version(engine) is None or engine[:4] != b"vtrt" or engine[28:32] != b"vtrt":
         return None
     mask = int.from_bytes(engine[32:36], "little")

@@ -8,20 +8,20 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from n2n_deploy.bundle.engine_facts import EngineFacts
 from n2n_deploy.core.errors import BundleError
-from n2n_deploy.core.options import Precision as Precision
+from n2n_deploy.core.options import Precision
 from n2n_deploy.core.version import __version__
 
 FORMAT = 1
-"""Version of the bundle's layout. It grows when an old reader would go wrong, not with each new field."""
+"""Version of the bundle's layout. It grows when older readers would misread a bundle, not with each new field."""
 
 REQUIRES = "0.1.0"
-"""The first n2n-deploy that reads `FORMAT`; a reader that is too old tells its user to update to it."""
+"""The first n2n-deploy that reads `FORMAT`; older ones tell the user to update to it."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class _Part(BaseModel):
-    """Frozen; fields that a later version added are kept, so that rewriting a bundle loses none of them."""
+    """Frozen; keeps fields that later versions added, so that rewriting a bundle does not lose them."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -64,8 +64,8 @@ class Manifest(_Part):
         halo: network pixels, a multiple of 8; tiles that see this much beyond themselves on every side are exact.
         tolerance: per precision, how far the golden outputs may lie from PyTorch's on any machine.
         parity: how far they lay at export.
-        training: what the checkpoint tells of its training (steps, losses, …), for people.
-        engines: compiled engines: key → facts; each is the member that `engine_member` names.
+        training: facts of the training from the checkpoint (steps, losses, …), for people.
+        engines: compiled engines, key → facts; each is the member `engine_member(key)`.
         members: name → size and hash of every member but the manifest itself and its signature.
     """
 
@@ -80,10 +80,6 @@ class Manifest(_Part):
     training: dict[str, JsonValue] = Field(default_factory=dict)
     engines: dict[str, EngineFacts] = Field(default_factory=dict)
     members: dict[str, Member] = Field(default_factory=dict)
-
-    def engine_member(self, key: str) -> str:
-        """Name of the member that holds an engine."""
-        return f"engines/{key}.engine"
 
     def to_json(self) -> bytes:
         """The bytes of `manifest.json`."""
@@ -110,4 +106,4 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
         where = ".".join(map(str, first["loc"]))
         raise BundleError(f"{name}: manifest.json: {where}: {first['msg']}; export the model again") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BundleError(f"{name}: manifest.json is no manifest of a bundle ({error}); export it again") from error
+        raise BundleError(f"{name}: manifest.json is not a manifest ({error}); export the model again") from error

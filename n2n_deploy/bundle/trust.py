@@ -1,19 +1,22 @@
 """Who made a bundle: Ed25519 signatures over its manifest, and the public keys that a node trusts.
 
-The manifest holds the SHA-256 of every member, so its signature vouches for all of them. Loading a compiled engine runs
-its code; where trusted keys are configured, a bundle that none of them signed is refused before anything in it is used.
+The manifest holds the SHA-256 of every member, so its signature covers all of them. Loading a compiled engine runs its
+code. If trusted keys are configured, a bundle that none of them signed is refused before anything in it is used.
 """
 
 import base64
 import hashlib
-import json
 import os
 import stat
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from n2n_deploy.bundle.archive import SIGNATURE, Bundle, extend_bundle
+from pydantic import BaseModel, Field, ValidationError
+
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.bundle.members import SIGNATURE
+from n2n_deploy.bundle.write import extend_bundle
 from n2n_deploy.core.errors import BundleError, HostError, UsageError
 
 TRUSTED_KEYS = "N2N_DEPLOY_TRUSTED_KEYS"
@@ -23,21 +26,35 @@ _CONTEXT = b"n2n-deploy bundle manifest, ed25519, 1\n"
 _BEGIN, _END = "-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----"
 
 
+class Signature(BaseModel):
+    """The member `manifest.sig`.
+
+    Attributes:
+        algorithm: the only one there is.
+        key: fingerprint of the public key.
+        signature: 64 bytes in base64, over a fixed prefix and the manifest's bytes.
+    """
+
+    algorithm: Literal["ed25519"] = "ed25519"
+    key: str
+    signature: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
+
+
 def generate_key(path: Path) -> Path:
-    """Make a key pair: `path`, the private key, readable by its owner alone, and `path`.pub, which nodes are given.
+    """Make a key pair: `path`, the private key, readable by its owner only, and `path`.pub, the public key for nodes.
 
     Returns:
         The public key's path.
 
     Raises:
-        UsageError: one of the files is there already.
+        UsageError: one of the files exists.
         HostError: they cannot be written, or the library cryptography is missing.
     """
     serialization, ed25519 = _cryptography()
     public = path.with_name(path.name + ".pub")
     for file in (path, public):
         if file.exists():
-            raise UsageError(f"{file}: is there already; a key is never written over, choose another name")
+            raise UsageError(f"{file}: exists already; keys are never overwritten, choose another name")
     key = ed25519.Ed25519PrivateKey.generate()
     private_pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -51,7 +68,7 @@ def generate_key(path: Path) -> Path:
 
 
 def sign_bundle(bundle: Bundle, key: Path) -> Bundle:
-    """Sign a bundle in place, once every member has been checked, and open it again.
+    """Check every member of a bundle, sign it in place, and open it again.
 
     Args:
         bundle: an open bundle; an earlier signature is replaced.
@@ -59,17 +76,14 @@ def sign_bundle(bundle: Bundle, key: Path) -> Bundle:
 
     Raises:
         BundleError: a member is damaged.
-        UsageError: the file is no Ed25519 key, or others can read it.
+        UsageError: the file is not an Ed25519 key, or others can read it.
         HostError: it cannot be read, or the library cryptography is missing.
     """
     private = _private_key(key)
     bundle.verify_members()
-    signature = {
-        "algorithm": "ed25519",
-        "key": fingerprint(private.public_key()),
-        "signature": base64.b64encode(private.sign(_CONTEXT + bundle.manifest_bytes)).decode(),
-    }
-    return extend_bundle(bundle, {SIGNATURE: json.dumps(signature).encode()})
+    signed = private.sign(_CONTEXT + bundle.manifest_bytes)
+    signature = Signature(key=fingerprint(private.public_key()), signature=base64.b64encode(signed).decode())
+    return extend_bundle(bundle, {SIGNATURE: signature.model_dump_json().encode()})
 
 
 def check_trusted(bundle: Bundle, keys: Path | None = None) -> str | None:
@@ -77,38 +91,38 @@ def check_trusted(bundle: Bundle, keys: Path | None = None) -> str | None:
 
     Args:
         bundle: an open bundle.
-        keys: file or folder of trusted public keys; by default what `$N2N_DEPLOY_TRUSTED_KEYS` names.
+        keys: file or folder of trusted public keys; by default `$N2N_DEPLOY_TRUSTED_KEYS`.
 
     Returns:
-        The fingerprint of the key that signed it; None where no keys are configured, and nothing is checked.
+        The fingerprint of the key that signed it; None if no keys are configured, and nothing is checked.
 
     Raises:
         BundleError: it is unsigned, signed by another key, or was altered since.
         UsageError: there are no keys in the file or folder.
-        HostError: the keys cannot be read, or others could have added some.
+        HostError: the keys cannot be read, or others can change them.
     """
     source = keys or (Path(os.environ[TRUSTED_KEYS]) if os.environ.get(TRUSTED_KEYS) else None)
     if source is None:
         return None
     trusted = {fingerprint(key): key for key in load_trusted(source)}
     if bundle.signature is None:
-        raise BundleError(f"{bundle.path}: is not signed, and only bundles signed by a key in {source} are used here")
+        raise BundleError(f"{bundle.path}: is not signed; this machine uses only bundles signed by a key in {source}")
     try:
-        fields = json.loads(bundle.signature)
-        name, signature = str(fields["key"]), base64.b64decode(fields["signature"], validate=True)
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{bundle.path}: its signature cannot be read ({error}); sign it again") from error
-    if name not in trusted:
-        raise BundleError(f"{bundle.path}: is signed by the key {name}, which is not in {source}")
+        signature = Signature.model_validate_json(bundle.signature)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"]
+        raise BundleError(f"{bundle.path}: its signature cannot be read ({problem}); sign it again") from error
+    if signature.key not in trusted:
+        raise BundleError(f"{bundle.path}: is signed by the key {signature.key}, which is not in {source}")
     from cryptography.exceptions import InvalidSignature
 
     try:
-        trusted[name].verify(signature, _CONTEXT + bundle.manifest_bytes)
+        trusted[signature.key].verify(base64.b64decode(signature.signature), _CONTEXT + bundle.manifest_bytes)
     except InvalidSignature as error:
         raise BundleError(
-            f"{bundle.path}: was altered after {name} signed it; copy it again, or ask who made it"
+            f"{bundle.path}: was altered after {signature.key} signed it; copy it again, or ask who made it"
         ) from error
-    return name
+    return signature.key
 
 
 def load_trusted(source: Path) -> list[Any]:
@@ -116,7 +130,7 @@ def load_trusted(source: Path) -> list[Any]:
 
     Raises:
         UsageError: there are none, or a file holds something else.
-        HostError: they cannot be read, or others could have added some.
+        HostError: they cannot be read, or others can change them.
     """
     serialization, ed25519 = _cryptography()
     keys = []
@@ -128,7 +142,7 @@ def load_trusted(source: Path) -> list[Any]:
             blocks = file.read_text(encoding="utf-8").split(_BEGIN)[1:]
             loaded = [serialization.load_pem_public_key((_BEGIN + block).encode()) for block in blocks]
         except (UnicodeDecodeError, ValueError) as error:
-            raise UsageError(f"{file}: is no file of public keys; n2n-deploy keygen makes them") from error
+            raise UsageError(f"{file}: is not a file of public keys; n2n-deploy keygen makes them") from error
         if not all(isinstance(key, ed25519.Ed25519PublicKey) for key in loaded):
             raise UsageError(f"{file}: holds a key that is not Ed25519; n2n-deploy keygen makes them")
         keys += loaded
@@ -138,7 +152,7 @@ def load_trusted(source: Path) -> list[Any]:
 
 
 def fingerprint(public_key: Any) -> str:
-    """Return sixteen hexadecimal digits that name a public key."""
+    """Return the sixteen hexadecimal digits that identify a public key."""
     serialization, _ = _cryptography()
     raw = public_key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     return hashlib.sha256(raw).hexdigest()[:16]
@@ -152,24 +166,24 @@ def _private_key(path: Path) -> Any:
     except OSError as error:
         raise HostError(f"{path}: the key cannot be read: {error.strerror}") from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise UsageError(f"{path}: others can read this private key; chmod 600 it, and make a new one if they did")
+        raise UsageError(f"{path}: others can read this private key; run chmod 600 on it, or make a new key")
     try:
         key = serialization.load_pem_private_key(content, None)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{path}: is no private key without a password; n2n-deploy keygen makes one") from error
+        raise UsageError(f"{path}: is not a private key without a password; n2n-deploy keygen makes one") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise UsageError(f"{path}: is not an Ed25519 key; n2n-deploy keygen makes one")
     return key
 
 
 def _refuse_writable(path: Path) -> None:
-    """Keys that others can add to say nothing about whom to trust."""
+    """Refuse a file or folder that others can change: they could add keys of their own."""
     try:
         status = path.stat()
     except OSError as error:
         raise HostError(f"{path}: the trusted keys cannot be read: {error.strerror}") from error
     if status.st_uid not in (0, os.getuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise HostError(f"{path}: others can change the trusted keys; chmod go-w it, or let root own it")
+        raise HostError(f"{path}: others can change the trusted keys; run chmod go-w on it, or let root own it")
 
 
 def _create(path: Path, content: bytes, mode: int) -> None:
@@ -186,7 +200,5 @@ def _cryptography() -> tuple[ModuleType, ModuleType]:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
-        raise HostError(
-            "signatures need the Python library cryptography; pip install 'n2n-deploy[sign]' brings it"
-        ) from error
+        raise HostError("signatures need the Python library cryptography; pip install 'n2n-deploy[sign]'") from error
     return serialization, ed25519

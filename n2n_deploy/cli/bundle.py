@@ -1,4 +1,4 @@
-"""`n2n-deploy inspect` and `verify`: what a bundle holds, and whether it does on this machine what it did at export."""
+"""`n2n-deploy inspect` and `verify`: what a bundle holds, and whether it gives the same results here as at export."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ BundleArgument = Annotated[Path, typer.Argument(help="The bundle, MODEL.n2n.", s
 def inspect_command(bundle: BundleArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Show what a bundle holds: its recipe, network, training, parity with PyTorch, and members.
 
-    Checks the manifest; [bold]n2n-deploy verify[/] checks every byte and runs the network.
+    Only the manifest is checked; [bold]n2n-deploy verify[/] checks every byte and runs the network.
     """
     del config
     from n2n_deploy.bundle.archive import Bundle
@@ -53,7 +53,7 @@ def verify_command(
 ) -> None:
     """Check every byte of a bundle, and run its golden vectors on this machine.
 
-    The outputs must be those that PyTorch gave at export, to the tolerance in the manifest.
+    The outputs must equal those of PyTorch at export within the tolerance in the manifest.
     """
     del config
     from n2n_deploy.bundle.archive import Bundle
@@ -87,7 +87,7 @@ def verify_command(
         )
         return
     for name, reason in choice.rejected_engines.items():
-        out.print(f"[yellow]{name} is passed over:[/] {escape(reason)}", soft_wrap=True)
+        out.print(f"[yellow]{name} rejected:[/] {escape(reason)}", soft_wrap=True)
     out.print(f"[green]intact:[/] all {len(opened.manifest.members)} members of {escape(str(bundle))}")
     out.print(
         f"[green]works:[/] {choice.session.name}, {choice.precision}, differs from PyTorch by at most "
@@ -98,7 +98,7 @@ def verify_command(
 
 
 def summary(bundle: "Bundle") -> dict[str, Any]:
-    """All that the manifest and the recipe say, for `--json`."""
+    """Return the contents of manifest and recipe, for `--json`."""
     return {
         "bundle": str(bundle.path),
         "short_hash": bundle.short_hash,
@@ -109,7 +109,7 @@ def summary(bundle: "Bundle") -> dict[str, Any]:
 
 
 def print_summary(bundle: "Bundle") -> None:
-    """The same for people, in tables."""
+    """Print the manifest and the recipe in tables."""
     manifest, recipe = bundle.manifest, bundle.recipe
     facts = _table(f"{bundle.path}", "", "")
     for name, value in {
@@ -135,7 +135,7 @@ def print_summary(bundle: "Bundle") -> None:
 
 
 def _training(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the manifest says of the training, a fact a line; the recipe has lines of its own."""
+    """Facts of the training in the manifest, as name and value; the recipe is printed elsewhere."""
     for name, value in facts.items():
         if isinstance(value, Mapping):
             yield from _training({key: item for key, item in value.items() if key != "recipe"})

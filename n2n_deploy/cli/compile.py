@@ -1,4 +1,4 @@
-"""`n2n-deploy compile`: add TensorRT engines to a bundle, built for the micrographs it will see."""
+"""`n2n-deploy compile`: add TensorRT engines to a bundle, built for the sizes of its micrographs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -12,16 +12,16 @@ from n2n_deploy.cli.options import parse_precision
 from n2n_deploy.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from n2n_deploy.bundle.engine_facts import Flavour
+    from n2n_deploy.bundle.engine_facts import TensorRTLibrary
     from n2n_deploy.core.options import Precision
     from n2n_deploy.core.recipe import Recipe
     from n2n_deploy.export.tensorrt_engine import Compiled
 
-_SHAPES, _BUILD = "What goes through the network", "How it is built"
+_SHAPES, _BUILD = "Input sizes", "Build"
 
 
 def compile_command(
-    model: Annotated[Path, typer.Argument(help="The bundle (MODEL.n2n); engines are added to it.")],
+    model: Annotated[Path, typer.Argument(help="The bundle (MODEL.n2n) to add engines to.")],
     target: Annotated[
         str,
         typer.Option(
@@ -41,13 +41,13 @@ def compile_command(
     ] = None,
     pixel_size: Annotated[
         float | None,
-        typer.Option("--pixel-size", metavar="Å", help="Of those micrographs.", rich_help_panel=_SHAPES),
+        typer.Option("--pixel-size", metavar="Å", help="Pixel size of those micrographs.", rich_help_panel=_SHAPES),
     ] = None,
     star: Annotated[
         Path | None,
         typer.Option(
             "--star",
-            help="Take sizes and pixel sizes from the micrographs of a table.",
+            help="Read sizes and pixel sizes from the micrographs of a table.",
             rich_help_panel=_SHAPES,
         ),
     ] = None,
@@ -56,16 +56,16 @@ def compile_command(
         typer.Option(
             "--tile",
             metavar="WxH",
-            help="Or build for exact tiles of this many network pixels, whatever the micrographs.",
+            help="Build for exact tiles of this many network pixels instead, for micrographs of any size.",
             rich_help_panel=_SHAPES,
         ),
     ] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images at once.", rich_help_panel=_SHAPES)] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Largest batch size.", rich_help_panel=_SHAPES)] = 1,
     precision: Annotated[
         str,
         typer.Option(
             "--precision",
-            help="fp32, fp16 or bf16, or several with commas: an engine each.",
+            help="fp32, fp16 or bf16; several, separated by commas, give one engine each.",
             rich_help_panel=_BUILD,
         ),
     ] = "fp16",
@@ -75,7 +75,7 @@ def compile_command(
             "--compute-capability",
             metavar="CC,…",
             help="GPUs to build for (rtx): 7.5 Turing, 8.0 and 8.6 Ampere, 8.9 Ada, 12.0 Blackwell. "
-            "By default all from 8.0 on.",
+            "By default 8.0, 8.6, 8.9 and 12.0.",
             rich_help_panel=_BUILD,
         ),
     ] = None,
@@ -84,7 +84,7 @@ def compile_command(
         typer.Option(
             "--portable",
             help="Run on every GPU from Ampere on and with later versions of TensorRT, a little slower "
-            "(tensorrt); on every GPU that the library knows (rtx).",
+            "(tensorrt); run on every GPU that the library supports (rtx).",
             rich_help_panel=_BUILD,
         ),
     ] = False,
@@ -92,7 +92,7 @@ def compile_command(
         Path | None,
         typer.Option(
             "--timing-cache",
-            help="File that keeps kernel timings, so that the next build is quick (tensorrt).",
+            help="File that keeps kernel timings, to speed up the next build (tensorrt).",
             rich_help_panel=_BUILD,
         ),
     ] = None,
@@ -102,7 +102,7 @@ def compile_command(
             "--optimization-level",
             min=0,
             max=5,
-            help="How long to search for fast kernels; by default the library's choice.",
+            help="How long to search for fast kernels; the library's default if not given.",
             rich_help_panel=_BUILD,
         ),
     ] = None,
@@ -111,9 +111,9 @@ def compile_command(
 ) -> None:
     """Add TensorRT engines to a bundle.
 
-    An engine is built for the network-size images of the micrographs you name and takes everything smaller as
-    well. What was really built is read back from it and written into the bundle's manifest. A signature is
-    dropped by this: sign the bundle afterwards.
+    An engine is built for micrographs of the given sizes, after cropping to the network's resolution, and runs all
+    smaller ones too. Its properties are read back from the finished engine and written to the bundle's manifest.
+    Compiling drops the bundle's signature: sign it afterwards.
 
     [bold]Examples[/]
 
@@ -122,18 +122,18 @@ def compile_command(
       n2n-deploy compile model.n2n --target tensorrt --star micrographs.star --precision fp16,bf16
     """
     del config
-    flavour = _flavour(target)
+    library = _library(target)
     precisions = _precisions(precision)
 
     from n2n_deploy.bundle.archive import Bundle
     from n2n_deploy.bundle.engine_facts import RTX_CAPABILITIES
-    from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+    from n2n_deploy.engines.tensorrt.profiles import make_profiles
     from n2n_deploy.export.tensorrt_engine import compile_bundle
 
-    if compute_capability and flavour == "tensorrt":
+    if compute_capability and library == "tensorrt":
         raise UsageError("--compute-capability is for --target rtx; TensorRT builds for the GPU it runs on")
     capabilities = tuple(part.strip() for part in compute_capability.split(",")) if compute_capability else ()
-    if portable and flavour == "rtx" and not capabilities:
+    if portable and library == "rtx" and not capabilities:
         # Turing has no bfloat16.
         capabilities = RTX_CAPABILITIES[1:] if "bf16" in precisions else RTX_CAPABILITIES
     bundle = Bundle.open(model)
@@ -141,9 +141,9 @@ def compile_command(
     golden = bundle.golden()[0].shape
     compiled = compile_bundle(
         bundle,
-        flavour,
+        library,
         precisions,
-        plan_profiles(shapes, must_take=(golden[2], golden[3]), batch=batch),
+        make_profiles(shapes, must_take=(golden[2], golden[3]), batch=batch),
         compute_capabilities=capabilities,
         portable=portable,
         timing_cache=timing_cache,
@@ -156,10 +156,10 @@ def compile_command(
     _show(model, compiled)
 
 
-def _flavour(target: str) -> "Flavour":
+def _library(target: str) -> "TensorRTLibrary":
     if target not in ("tensorrt", "rtx"):
-        raise UsageError(f"--target {target!r} does not exist; choose tensorrt or rtx")
-    return cast("Flavour", target)
+        raise UsageError(f"invalid --target {target!r}; choose tensorrt or rtx")
+    return cast("TensorRTLibrary", target)
 
 
 def _precisions(text: str) -> "list[Precision]":
@@ -169,11 +169,11 @@ def _precisions(text: str) -> "list[Precision]":
 def _network_shapes(
     recipe: "Recipe", sizes: str | None, pixel_size: float | None, star: Path | None, tile: str | None
 ) -> list[tuple[int, int]]:
-    """Sizes (height, width) at which the network sees what the user named."""
+    """Sizes (height, width) of the network's input for the micrographs or tiles that the user named."""
     from n2n_deploy.imaging.fourier import MULTIPLE, network_shape
 
     if sum(option is not None for option in (sizes, star, tile)) != 1:
-        raise UsageError("give one of --sizes (with --pixel-size), --star and --tile")
+        raise UsageError("give exactly one of --sizes (with --pixel-size), --star and --tile")
     if tile is not None:
         height, width = _size(tile)
         if height % MULTIPLE or width % MULTIPLE:
@@ -199,9 +199,9 @@ def _size(text: str) -> tuple[int, int]:
     try:
         width, height = (int(part) for part in text.lower().replace("×", "x").split("x"))
     except ValueError as error:
-        raise UsageError(f"{text!r} is no size; write width x height in pixels, such as 5760x4092") from error
+        raise UsageError(f"invalid size {text!r}; write width x height in pixels, such as 5760x4092") from error
     if min(width, height) <= 0:
-        raise UsageError(f"{text!r} is no size; both sides must be above 0")
+        raise UsageError(f"invalid size {text!r}; both sides must be above 0")
     return height, width
 
 
@@ -219,15 +219,15 @@ def _show(model: Path, compiled: "list[Compiled]") -> None:
     out.print(table)
     unread = {reason: names for engine in compiled for reason, names in _unread(engine).items()}
     for reason, names in unread.items():
-        out.print(f"[dim]as asked for, not read back ({escape(reason)}): {', '.join(names)}[/]")
+        out.print(f"[dim]requested, but not read back from the engine ({escape(reason)}): {', '.join(names)}[/]")
     out.print(
-        f"{escape(str(model))} now holds {len(compiled)} more; sign it again if your nodes ask for that.",
+        f"added {len(compiled)} to {escape(str(model))}; sign it again if your nodes require signatures.",
         soft_wrap=True,
     )
 
 
 def _unread(engine: "Compiled") -> dict[str, list[str]]:
-    """Reason → the facts that could not be read back for it."""
+    """Reason → the facts that could not be read back."""
     reasons: dict[str, list[str]] = {}
     for name, reason in engine.facts.not_read_back.items():
         reasons.setdefault(reason, []).append(name)

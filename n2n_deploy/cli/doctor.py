@@ -1,4 +1,4 @@
-"""`n2n-deploy doctor`: what this machine has, what each engine would do here, and what to do about the rest."""
+"""`n2n-deploy doctor`: what this machine has, what each engine would do on it, and a remedy for what is missing."""
 
 import os
 import platform
@@ -14,13 +14,13 @@ from n2n_deploy.cli.common import ConfigOption, JsonOption, out, print_json
 
 
 def doctor_command(
-    model: Annotated[Path | None, typer.Argument(help="A bundle: say which of its engines would run here.")] = None,
+    model: Annotated[Path | None, typer.Argument(help="A bundle, to show which of its engines would run here.")] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show drivers, GPUs, libraries and what each engine would do here, with a remedy for each thing missing.
+    """Show drivers, GPUs, libraries and what each engine would do on this machine, with a remedy for what is missing.
 
-    Ends with 0 if at least one engine works on this machine, otherwise with 3.
+    Exits with 0 if at least one engine works, otherwise with 3.
     """
     del config
     from n2n_deploy.bundle.archive import Bundle
@@ -28,7 +28,7 @@ def doctor_command(
     from n2n_deploy.core.version import __version__
     from n2n_deploy.device.gpus import driver
     from n2n_deploy.device.memory import available_memory
-    from n2n_deploy.engines.diagnose import DRIVER_REMEDY, libraries, prospects
+    from n2n_deploy.engines.diagnose import DRIVER_REMEDY, diagnose_engines, libraries
     from n2n_deploy.engines.tensorrt.cache import cache_folder
 
     bundle = Bundle.open(model) if model else None
@@ -41,7 +41,7 @@ def doctor_command(
         "available_memory": available_memory(),
         "driver": asdict(found) | {"remedy": DRIVER_REMEDY if found.problem else None},
         "libraries": [asdict(library) for library in libraries()],
-        "engines": [asdict(prospect) for prospect in prospects(bundle)],
+        "engines": [asdict(diagnosis) for diagnosis in diagnose_engines(bundle)],
         "engine_cache": str(cache_folder()),
         "trusted_keys": os.environ.get(TRUSTED_KEYS),
     }
@@ -66,7 +66,9 @@ def _show(report: dict[str, Any]) -> None:
         text = f"{gpu['name']}, compute capability {gpu['capability']}, {gpu['memory'] / 1e9:.0f} GB"
         machine.add_row(f"GPU {gpu['index']}", escape(text))
     machine.add_row("engine cache", escape(report["engine_cache"]))
-    machine.add_row("trusted keys", escape(report["trusted_keys"] or "none configured: any intact bundle is used"))
+    machine.add_row(
+        "trusted keys", escape(report["trusted_keys"] or "none configured; all intact bundles are accepted")
+    )
     out.print(machine)
     _print_rows("Libraries", [_library_row(library) for library in report["libraries"]])
     _print_rows("Engines, the fastest first", [_engine_row(engine) for engine in report["engines"]])
@@ -80,7 +82,7 @@ def _library_row(library: dict[str, Any]) -> tuple[str, str]:
 
 def _engine_row(engine: dict[str, Any]) -> tuple[str, str]:
     colour = "green" if engine["works"] else "yellow"
-    return f"[{colour}]{engine['engine']}[/]", escape(engine["says"])
+    return f"[{colour}]{engine['engine']}[/]", escape(engine["message"])
 
 
 def _print_rows(title: str, rows: list[tuple[str, str]]) -> None:

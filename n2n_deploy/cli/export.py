@@ -1,4 +1,4 @@
-"""`n2n-deploy export`: a trained network in, the bundle to ship out."""
+"""`n2n-deploy export`: from a trained network to the bundle to ship."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,21 +10,21 @@ from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json
 
 
 def export_command(
-    checkpoint: Annotated[Path, typer.Argument(help="model.pt as n2n-deploy train writes it.", show_default=False)],
+    checkpoint: Annotated[Path, typer.Argument(help="model.pt from n2n-deploy train.", show_default=False)],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="The bundle to write, such as MODEL.n2n.", show_default=False),
+        typer.Option("--output", "-o", help="The bundle to write, e.g. model.n2n.", show_default=False),
     ],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a trained network into one file that any node can check and run.
+    """Export a trained network to one file that any node can verify and run.
 
     [bold]n2n-deploy export Run/model.pt -o model.n2n[/]
 
-    The bundle holds the network as ONNX in float32 and float16, its recipe, and golden vectors: inputs with
-    PyTorch's outputs, which every node repeats before it denoises. Each ONNX model is compared with PyTorch here;
-    one that differs is refused, and nothing is written. The nodes need no PyTorch.
+    The bundle holds the network as ONNX in float32 and float16, its recipe, and golden vectors: inputs with PyTorch's
+    outputs, which every node reproduces before it denoises. The export compares each ONNX model with PyTorch; if one
+    differs, nothing is written. The nodes need no PyTorch.
     """
     del config
     from n2n_deploy.bundle.archive import Bundle

@@ -10,14 +10,14 @@ from n2n_deploy.cli.common import ConfigOption, JsonOption, out, print_json
 
 
 def keygen_command(
-    key: Annotated[Path, typer.Argument(help="File of the private key; KEY.pub becomes the public one.")],
+    key: Annotated[Path, typer.Argument(help="File for the private key; the public key is written to KEY.pub.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make an Ed25519 key pair for signing bundles.
 
-    Keep KEY where models are made; only its owner can read it. Give KEY.pub to the nodes and name it there, or the
-    folder it lies in, with --trusted-keys or $N2N_DEPLOY_TRUSTED_KEYS.
+    Keep KEY where models are exported; only its owner can read it. Copy KEY.pub to the nodes, and name the file or its
+    folder there with --trusted-keys or $N2N_DEPLOY_TRUSTED_KEYS.
     """
     del config
     from n2n_deploy.bundle.trust import fingerprint, generate_key, load_trusted
@@ -31,14 +31,14 @@ def keygen_command(
 
 
 def sign_command(
-    model: Annotated[Path, typer.Argument(help="The bundle (MODEL.n2n); it is signed in place.")],
-    key: Annotated[Path, typer.Option("--key", help="Private key, as n2n-deploy keygen makes it.")],
+    model: Annotated[Path, typer.Argument(help="The bundle (MODEL.n2n) to sign in place.")],
+    key: Annotated[Path, typer.Option("--key", help="Private key from n2n-deploy keygen.")],
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign a bundle, so that nodes can tell who made it and that nobody altered it since.
+    """Sign a bundle, so that nodes can verify who made it and that nobody altered it since.
 
-    Every member is checked first. Sign last: exporting or compiling again drops the signature.
+    Every member is checked first. Sign last: compiling drops the signature.
     """
     del config
     from n2n_deploy.bundle.archive import Bundle

@@ -1,6 +1,6 @@
-"""Data that ship with the package: a real micrograph's electron counts, and the atoms of the 20S proteasome.
+"""Data that ship with the package: a real micrograph's electron counts and the atoms of the 20S proteasome.
 
-Where they come from, and under which licences, is in `README.md` beside this file; `make.py` makes them.
+Sources and licences are in `README.md` beside this file; `make.py` makes the files.
 """
 
 import lzma
@@ -21,7 +21,7 @@ MICROGRAPH_PIXEL_SIZE = 0.85378
 OPTICS = Optics(MICROGRAPH_PIXEL_SIZE, voltage=300.0, spherical_aberration=2.7, amplitude_contrast=0.1)
 
 CTF = CTFParameters(defocus_u=10500.0, defocus_v=10500.0)
-"""A rough one-dimensional fit without astigmatism: good for demonstrations, not for science."""
+"""A rough fit without astigmatism: good enough for demonstrations, not for science."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Atoms:
 
 
 def micrograph_counts() -> NDArray[np.uint16]:
-    """Read the electrons counted in each pixel of a real micrograph, (3838, 3710), 34 on average."""
+    """Read a real micrograph: electrons counted in each pixel, (3838, 3710), 34 on average."""
     rows = [_read_strip(name) for name in STRIPS]
     low, high = np.concatenate(rows, axis=1)
     counts: NDArray[np.uint16] = low + np.uint16(256) * high
@@ -46,17 +46,17 @@ def micrograph_counts() -> NDArray[np.uint16]:
 
 
 def thin(counts: NDArray[np.integer], seed: int = 0) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """Split electron counts by fair coin tosses into two images, (even, odd), each of half the dose.
+    """Split electron counts at random into two images, (even, odd), each of half the dose.
 
-    Binomial thinning of a Poisson image gives two *independent* Poisson images of the same signal, which is
-    what noise2noise needs (S1, eqs. 4-6). The two add up to `counts`.
+    Binomial thinning of a Poisson image gives two *independent* Poisson images of the same signal, as noise2noise
+    needs (S1, eqs. 4-6). The two add up to `counts`.
     """
     even = np.random.default_rng(seed).binomial(counts.astype(np.int64), 0.5)
     return even.astype(np.uint16), (counts - even).astype(np.uint16)
 
 
 def proteasome() -> Atoms:
-    """Read the 46 228 heavy atoms of the 20S proteasome (PDB 3J9I), exact to 0.01 Å.
+    """Read the 46 228 heavy atoms of the 20S proteasome (PDB 3J9I), to 0.01 Å.
 
     Symmetry D7 in RELION's and SciPy's setting: the sevenfold axis is z, one of the twofold axes is x.
     """
@@ -65,6 +65,6 @@ def proteasome() -> Atoms:
 
 
 def _read_strip(name: str) -> NDArray[np.uint8]:
-    """Rows of the micrograph as (2, rows, nx): the low and the high bytes of the counts."""
+    """Read a strip of rows as (2, rows, nx): the low and the high bytes of the counts."""
     with files(__name__).joinpath(name).open("rb") as packed, lzma.open(packed) as stream:
         return np.lib.format.read_array(stream)

@@ -1,6 +1,6 @@
-"""Make the package's data files anew from their sources: `python -m n2n_deploy.data.make MICROGRAPH PDB OUT`.
+"""Make the package's data files from their sources: `python -m n2n_deploy.data.make MICROGRAPH PDB OUT`.
 
-MICROGRAPH is `fei-extended.mrc` of mrcfile's test data, PDB is entry 3J9I, OUT is the folder to write to.
+MICROGRAPH is `fei-extended.mrc` of mrcfile's test data, PDB is the file of entry 3J9I, OUT the folder to write to.
 """
 
 import lzma
@@ -20,17 +20,17 @@ GREY_LEVELS_PER_ELECTRON = 104.0
 
 
 def electrons(grey: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """Whole electrons per pixel from grey levels, rounded up or down at random so that the mean is kept."""
+    """Convert grey levels to whole electrons per pixel, rounded at random so that the mean is kept."""
     expected = grey / GREY_LEVELS_PER_ELECTRON
     dither = np.random.default_rng(0).random(grey.shape)
     return (np.floor(expected) + (dither < expected % 1)).astype(np.uint16)
 
 
 def write_strips(counts: NDArray[np.uint16], folder: Path) -> None:
-    """Write the counts in strips of rows, low and high bytes apart.
+    """Write the counts in strips of rows, low and high bytes in separate planes.
 
-    The counts are noise: 8.2 MB is their entropy. LZMA without contexts comes within 3 %; the high bytes,
-    nearly all zero, cost nothing in a plane of their own.
+    The counts are noise with an entropy of 8.2 MB. LZMA without contexts comes within 3 % of it; the high bytes,
+    nearly all zero, cost nothing in their own plane.
     """
     packing = [
         {"id": lzma.FILTER_LZMA2, "dict_size": 4096, "mode": lzma.MODE_NORMAL, "nice_len": 273}
@@ -44,7 +44,7 @@ def write_strips(counts: NDArray[np.uint16], folder: Path) -> None:
 
 
 def write_atoms(model: gemmi.Model, folder: Path) -> None:
-    """Write elements and positions in hundredths of Å, centred and turned into the standard setting of D7."""
+    """Write elements and positions in hundredths of Å, centred and rotated into the standard setting of D7."""
     atoms = [(site.atom.element, site.atom.pos.tolist()) for site in model.all()]
     positions = np.array([position for _, position in atoms])
     masses = np.array([element.weight for element, _ in atoms])
@@ -58,14 +58,14 @@ def write_atoms(model: gemmi.Model, folder: Path) -> None:
 
 
 def d7_setting(model: gemmi.Model) -> Rotation:
-    """Find the rotation that brings the sevenfold axis to z and a twofold axis to x.
+    """Find the rotation that puts the sevenfold axis on z and a twofold axis on x.
 
-    The axes are those of the rotations that carry one chain onto its thirteen equals.
+    The axes are those of the rotations that superpose one chain on its thirteen copies.
     """
     traces = [chain.get_polymer().extract_sequence() for chain in model]
-    equals = [chain for chain, trace in zip(model, traces, strict=True) if trace == traces[0]]
-    first = _alpha_carbons(equals[0])
-    vectors = np.array([_superposition(first, _alpha_carbons(chain)).as_rotvec() for chain in equals[1:]])
+    copies = [chain for chain, trace in zip(model, traces, strict=True) if trace == traces[0]]
+    first = _alpha_carbons(copies[0])
+    vectors = np.array([_superposition(first, _alpha_carbons(chain)).as_rotvec() for chain in copies[1:]])
     angles = np.linalg.norm(vectors, axis=1)
     half_turn = angles > np.radians(175)
     z = np.linalg.svd(vectors[~half_turn] / angles[~half_turn, None])[2][0]

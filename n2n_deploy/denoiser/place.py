@@ -17,9 +17,9 @@ import numpy
 from numpy.typing import DTypeLike
 
 from n2n_deploy.denoiser.memory_plan import Supply
+from n2n_deploy.device.cupy_library import import_cupy
 from n2n_deploy.device.memory import available_memory, process_memory
 from n2n_deploy.engines.session import Array, Session
-from n2n_deploy.engines.tensorrt.run import import_cupy
 from n2n_deploy.io.mrc_output import Statistics
 
 FFT_WORK = 8

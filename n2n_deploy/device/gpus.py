@@ -69,6 +69,20 @@ def gpus() -> tuple[GPU, ...]:
     return driver().gpus
 
 
+def find_gpu(index: int) -> GPU:
+    """Return a GPU of this machine.
+
+    Raises:
+        HostError: it does not exist.
+    """
+    found = driver()
+    if found.problem is not None:
+        raise HostError(found.problem)
+    if index >= len(found.gpus):
+        raise HostError(f"there is no GPU {index}: this process may use {len(found.gpus)}, counted from 0")
+    return found.gpus[index]
+
+
 def parse_gpus(text: str) -> tuple[int, ...]:
     """Return the indices of the GPUs that a text such as "0,1" means, or "all" of them.
 

@@ -18,30 +18,29 @@ TEMPORARY_SUFFIX = ".n2n-tmp"
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LONGEST_NAME = 200  # bytes of the final name kept in the temporary one; file systems take 255
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_RIGHT = {errno.EACCES, errno.EPERM, errno.EROFS}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_FOLDER = {errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 @contextmanager
 def atomic_write(path: Path | str, *, size: int | None = None) -> Iterator[BinaryIO]:
-    """Open a binary file that becomes `path` when the block ends well, and leaves no trace when it does not.
+    """Open a binary file that becomes `path` if the block ends without an exception, and is removed otherwise.
 
-    The bytes go to a hidden temporary file in the same folder (made where it is missing), are flushed to
-    the disk, and the file is renamed over `path`. On any exception, KeyboardInterrupt included, the
-    temporary file is removed and whatever stood at `path` stays. The new file gets the rights that the
-    umask gives.
+    The bytes go to a hidden temporary file in the same folder (created if missing), are flushed to the disk, and the
+    file is renamed to `path`. On any exception, including KeyboardInterrupt, the temporary file is removed and an
+    earlier file at `path` stays. The umask determines the new file's permissions.
 
     Args:
         path: the final name.
-        size: bytes that will be written, where known; the message about a full disk names it.
+        size: bytes that will be written, if known; the message about a full disk states it.
 
     Yields:
-        the open file; it can be written, read back and seeked. Only write to it within the block: an
-        `OSError` without a file name of its own is taken for one of this file's.
+        The open file; it can be written, read back and seeked. Only write to it within the block: an `OSError` without
+        a file name is attributed to this file.
 
     Raises:
-        HostError: the folder cannot be made or written to, or has no room.
+        HostError: the folder cannot be created or written to, or the disk is full.
     """
     path = Path(path)
     name = os.fsencode(path.name)[:_LONGEST_NAME].decode("utf-8", errors="ignore")
@@ -64,10 +63,10 @@ def atomic_write(path: Path | str, *, size: int | None = None) -> Iterator[Binar
 
 
 def make_writable_folder(folder: Path) -> None:
-    """Make a folder where it is missing, and prove that files can be written there, before work is spent on them.
+    """Create a folder if it is missing, and check that files can be written to it, before any work is done for them.
 
     Raises:
-        HostError: they cannot.
+        HostError: they cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,21 +76,21 @@ def make_writable_folder(folder: Path) -> None:
         if error.errno in _NO_FOLDER and (taken := _file_in_the_way(folder)) is not None:
             raise HostError(f"{taken}: is a file, expected a folder; choose another output folder") from error
         raise HostError(
-            f"{folder}: cannot be written to ({error.strerror}); change its rights or choose another output folder"
+            f"{folder}: cannot be written to ({error.strerror}); change its permissions or choose another output folder"
         ) from error
 
 
 def remove_stale_temporaries(folder: Path, *, older_than: float = 600.0) -> list[Path]:
-    """Remove the temporary files that killed runs left in a folder and the folders below it.
+    """Remove the temporary files that killed runs left in a folder and its subfolders.
 
-    A running writer on this machine is known by the lock on its file, one on another machine by its file's age.
+    A running writer on this machine is recognised by the lock on its file, one on another machine by the file's age.
 
     Args:
-        folder: where to look; it may be missing.
+        folder: to search; it may be missing.
         older_than: seconds since the last byte was written, for files of other machines.
 
     Returns:
-        the files removed.
+        The files removed.
     """
     removed = []
     for path in folder.rglob(f".*{TEMPORARY_SUFFIX}"):
@@ -105,14 +104,14 @@ def remove_stale_temporaries(folder: Path, *, older_than: float = 600.0) -> list
 
 
 def _file_in_the_way(folder: Path) -> Path | None:
-    """The part of a folder's path that is a file, where there is one."""
-    with suppress(OSError):  # a name too long for any file is none in the way
+    """The part of a folder's path that is a file, if any."""
+    with suppress(OSError):  # a name too long for a file cannot exist
         return next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
     return None
 
 
 def _machine() -> str:
-    """Eight digits that this machine has until it is started again; a kernel knows all locks of its own processes."""
+    """Eight digits that identify this machine until it reboots: its kernel knows all locks of its own processes."""
     try:
         return _BOOT_ID.read_text()[:8]
     except OSError:
@@ -120,18 +119,18 @@ def _machine() -> str:
 
 
 def _open_locked(temporary: Path) -> BinaryIO:
-    """Make a temporary file that is locked as long as it is open, where the file system has locks."""
+    """Create a temporary file that stays locked while it is open, if the file system has locks."""
     while True:
         stream = temporary.open("x+b")
         with suppress(OSError):
             fcntl.flock(stream, fcntl.LOCK_EX)
-        if temporary.exists():  # and was not taken for a dead writer's before it was locked
+        if temporary.exists():  # if nobody removed it as a dead writer's before it was locked
             return stream
         stream.close()
 
 
 def _remove_unlocked(path: Path) -> bool:
-    """Remove a temporary file of this machine whose writer is dead; False where it is not, or cannot be known."""
+    """Remove a temporary file of this machine if its writer is dead; False if it is alive, or nobody can tell."""
     if f".{_machine()}-" not in path.name or not _BOOT_ID.exists():
         return False
     with path.open("rb") as stream:
@@ -142,7 +141,7 @@ def _remove_unlocked(path: Path) -> bool:
 
 def _abandon(stream: BinaryIO | None, temporary: Path) -> None:
     """Close and remove the temporary file."""
-    # Closing flushes what is still buffered, which fails again on a full disk.
+    # Closing flushes the buffer, which fails again on a full disk.
     with suppress(OSError):
         if stream is not None:
             stream.close()
@@ -151,7 +150,7 @@ def _abandon(stream: BinaryIO | None, temporary: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the file system can do that."""
+    """Make the rename durable, if the file system can do that."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -161,20 +160,20 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _host_error(error: OSError, path: Path, size: int | None) -> HostError:
-    """Say in one line what the folder lacks."""
+    """Turn a system error into one line that names the folder and the remedy."""
     folder = path.parent
-    if error.errno in _NO_ROOM:
+    if error.errno in _DISK_FULL:
         facts = [] if size is None else [f"{size} bytes needed"]
         with suppress(OSError):
-            facts.append(f"{shutil.disk_usage(folder).free} bytes free, quotas apart")
+            facts.append(f"{shutil.disk_usage(folder).free} bytes free, not counting quotas")
         return HostError(
-            f"{folder}: no room for {path.name} ({', '.join(facts) or error.strerror}); "
+            f"{folder}: not enough disk space for {path.name} ({', '.join(facts) or error.strerror}); "
             "free some space or choose another output folder"
         )
-    if error.errno in _NO_RIGHT:
+    if error.errno in _NO_PERMISSION:
         return HostError(
             f"{folder}: {path.name} cannot be written there ({error.strerror}); "
-            "change the folder's rights or choose another output folder"
+            "change the folder's permissions or choose another output folder"
         )
     if error.errno in _NO_FOLDER:
         if (taken := _file_in_the_way(folder)) is not None:

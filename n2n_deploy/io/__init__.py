@@ -1,1 +1,1 @@
-"""Files: micrograph images and tables read into records and arrays, and written whole or not at all."""
+"""Micrograph files: images and tables, read into arrays and records and written atomically."""

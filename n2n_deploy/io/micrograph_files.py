@@ -1,137 +1,217 @@
-"""Micrographs given as MRC files, without a table: what their headers say, and a table made of it."""
+"""Micrographs given as MRC files without a table: found by name, described by their headers, put into a table."""
 
+import functools
 import glob
 import math
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from n2n_deploy.core.errors import DataError, N2NError
 from n2n_deploy.imaging.ctf import Optics
-from n2n_deploy.io.micrograph_names import Folders, HalfNames
-from n2n_deploy.io.mrc_header import MRCHeader
+from n2n_deploy.io.micrograph_names import Folders, HalfNames, split_name
+from n2n_deploy.io.read_options import ReadOptions
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.io.star_document import quoted
+from n2n_deploy.io.star_text import loop
 
-Headers = Callable[[Sequence[Path]], Sequence[MRCHeader | N2NError]]
-"""Reads the headers of files; in place of one that cannot be read, why."""
-
-_MRC_ENDINGS = (".mrc", ".mrcs", ".map", ".rec")
+_MRC_ENDINGS = (".mrc", ".mrcs", ".map", ".rec", ".st")
 _LIST_ENDINGS = (".txt", ".lst", ".list")
 
-# RELION reads no optics group without voltage and Cs; zeros say that they are not known.
-_OPTICS = """
-# version 30001
+_HALF_SUFFIXES = ("_EVN", "_ODD", "_even", "_odd", "_Even", "_Odd")
+_SUM_SUFFIXES = ("_DW", "_DWS")
+"""MotionCor writes x.mrc (unweighted), x_DW.mrc (dose-weighted) and x_DWS.mrc (dose-weighted, some frames left out)."""
 
-data_optics
+_PIXEL_SIZE_TOLERANCE = 0.01
 
-loop_
-_rlnOpticsGroupName #1
-_rlnOpticsGroup #2
-_rlnMicrographOriginalPixelSize #3
-_rlnMicrographPixelSize #4
-_rlnVoltage #5
-_rlnSphericalAberration #6
-"""
-_MICROGRAPHS = """
-# version 30001
 
-data_micrographs
+@dataclass
+class FoundFiles:
+    """The files that sources stand for.
 
-loop_
-_rlnMicrographName #1
-"""
+    Attributes:
+        names: of the files, each once, in a fixed order.
+        notes: what a user should know before these files are denoised, one line each.
+    """
+
+    names: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def is_table(source: Path | str) -> bool:
-    """Whether one argument means a STAR table, and not MRC files, a glob of them or a list."""
+    """Whether one argument means a STAR or cryoSPARC table, and not MRC files, a glob of them or a list."""
     name = str(source)
     plain = name.removesuffix(".gz").removesuffix(".bz2")
     is_glob = glob.has_magic(name) and not Path(name).exists()
     return not is_glob and not plain.endswith((*_MRC_ENDINGS, *_LIST_ENDINGS)) and not Path(name).is_dir()
 
 
-def find_files(sources: Sequence[Path | str], half_names: HalfNames) -> list[str]:
-    """Expand globs and lists to file names, each once, in a fixed order.
+def find_files(sources: Sequence[Path | str], half_names: HalfNames, exclude: Path | None = None) -> FoundFiles:
+    """Expand globs and lists to file names.
 
     Args:
-        sources: MRC files, globs (`**` for any depth), or text files (.txt, .lst, .list), a name a line.
-        half_names: with suffixes, files found by a glob that are halves themselves are left out.
+        sources: MRC files, globs (`**` for any depth), or text files (.txt, .lst, .list) with a name on each line.
+        half_names: with suffixes, halves that a glob matches are left out.
+        exclude: a folder whose files no glob matches, such as the output folder; files named outright count.
 
     Raises:
         DataError: a glob matches nothing, a source is a folder, or a list cannot be read.
     """
-    names: list[str] = []
+    found = FoundFiles()
+    matched: list[str] = []
     for source in map(str, sources):
         path = Path(source)
         if path.is_dir():
             raise DataError(f"{source}: is a folder; give a STAR table, MRC files or a glob such as '{source}/*.mrc'")
         if path.suffix in _LIST_ENDINGS:
-            try:
-                lines = path.read_text().splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise DataError(f"{source}: cannot be read as a list of file names: {error}") from error
-            names += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+            found.names += _read_list(source)
         elif glob.has_magic(source) and not path.exists():
-            found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
-            found = [name for name in found if not half_names.is_half(Path(name))]
-            if not found:
-                raise DataError(f"{source}: no file matches; check the pattern and the folder it starts in")
-            names += found
+            names = _expand(source, half_names, exclude, found.notes)
+            matched += names
+            found.names += names
         else:
-            names.append(source)
-    if not names:
+            found.names.append(source)
+    if not found.names:
         raise DataError(f"{', '.join(map(str, sources)) or 'nothing'}: no micrographs given; name at least one file")
-    return list(dict.fromkeys(names))
+    found.names = list(dict.fromkeys(found.names))
+    found.notes += _versions(matched)
+    return found
+
+
+def _read_list(source: str) -> list[str]:
+    try:
+        lines = Path(source).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read as a list of file names: {error}") from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _expand(source: str, half_names: HalfNames, exclude: Path | None, notes: list[str]) -> list[str]:
+    """The files that a glob matches, apart from excluded ones and halves, which are counted in notes."""
+    everything = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
+    outside = everything
+    if exclude is not None:
+        inside = f"{os.path.realpath(exclude)}/"
+        real = functools.cache(os.path.realpath)  # a round trip to the file system for a folder, not for a file
+        outside = [name for name in everything if not f"{real(os.path.dirname(name))}/".startswith(inside)]  # noqa: PTH120
+    wholes = [name for name in outside if not half_names.is_half(Path(name))]
+    left_out = []
+    if len(outside) < len(everything):
+        left_out.append(f"{_files(len(everything) - len(outside))} in the output folder {exclude}")
+    if len(wholes) < len(outside):
+        left_out.append(f"{_files(len(outside) - len(wholes))} with the suffixes of even and odd halves")
+    if not wholes:
+        but = f" apart from {' and '.join(left_out)}" if left_out else ""
+        raise DataError(f"{source}: no file matches{but}; check the pattern and the folder it starts in")
+    if left_out:
+        notes.append(f"{source}: {' and '.join(left_out)} left out")
+    return wholes
+
+
+def _versions(names: Sequence[str]) -> list[str]:
+    """Notes about files that seem to be halves, or several sums of one movie, by the suffixes of MotionCor."""
+    sums: dict[str, set[str]] = defaultdict(set)
+    halves = 0
+    for name in names:
+        stem, ending = split_name(Path(name))
+        if stem.endswith(_HALF_SUFFIXES):
+            halves += 1
+            continue
+        suffix = next((each for each in _SUM_SUFFIXES if stem.endswith(each)), "")
+        sums[f"{Path(name).parent}/{stem.removesuffix(suffix)}{ending}"].add(suffix)
+    notes = []
+    if halves:
+        notes.append(
+            f"{_files(halves)} of {len(names)} seem to be even or odd halves (_EVN, _ODD); "
+            "leave them out with --suffixes DW,EVN,ODD or a narrower pattern"
+        )
+    if several := [found for found in sums.values() if len(found) > 1]:
+        kinds = ", ".join(sorted({suffix or "no suffix" for found in several for suffix in found}))
+        notes.append(
+            f"{len(several)} micrographs are there as several sums of the same movie ({kinds}), and each is taken "
+            "for a micrograph of its own; choose one with a narrower pattern such as '*_DW.mrc'"
+        )
+    return notes
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
 
 
 def describe_files(
-    names: Sequence[str], folders: Folders, half_names: HalfNames, *, pixel_size: float | None, headers: Headers
-) -> tuple[list[Micrograph], dict[int, str]]:
+    names: Sequence[str], folders: Folders, options: ReadOptions
+) -> tuple[list[Micrograph], dict[int, str], list[str]]:
     """Make records of files from their headers; they have no CTF.
 
     Args:
         names: of files.
         folders: where relative names start.
-        half_names: how halves are named, if they are.
-        pixel_size: Å, for files that do not say it.
-        headers: reads them.
+        options: how halves are named, how headers are read, and optics: a pixel size that is given there is taken
+            for every file, whatever the header says, as many programs write none or a wrong one.
 
     Returns:
-        The records, one for each name, and for those that cannot be used the reason by index.
+        The records, one for each name; why a file cannot be used, by index; and notes.
     """
     micrographs = []
     problems: dict[int, str] = {}
     paths = [folders.locate(name) for name in names]
-    for row, (name, path, header) in enumerate(zip(names, paths, headers(paths), strict=True)):
-        size: float | None = None
+    given, contradicted = options.fallback.pixel_size, 0
+    example = ""
+    for row, (name, path, header) in enumerate(zip(names, paths, options.headers(paths), strict=True)):
+        size = given
         if isinstance(header, N2NError):
             problems[row] = str(header)
-        else:
-            size = header.pixel_size or pixel_size
-            if size is None:
-                problems[row] = f"{path}: the header does not say the pixel size; give a STAR table that does"
-        even, odd = half_names.of(path, folders) if half_names else (None, None)
-        micrographs.append(Micrograph(name, path, Optics(math.nan if size is None else size), None, even, odd, row))
-    return micrographs, problems
+        elif math.isnan(given):
+            if header.pixel_size is None:
+                problems[row] = f"{path}: the header has no pixel size; give --pixel-size or a STAR table"
+            else:
+                size = header.pixel_size
+        elif header.pixel_size is not None and abs(header.pixel_size / given - 1) > _PIXEL_SIZE_TOLERANCE:
+            contradicted += 1
+            example = example or f"{path} has {header.pixel_size:g} Å"
+        even, odd = options.half_names.of(path, folders) if options.half_names else (None, None)
+        optics = Optics(
+            size,
+            options.fallback.voltage,
+            options.fallback.spherical_aberration,
+            options.fallback.amplitude_contrast,
+        )
+        micrographs.append(Micrograph(name, path, optics, None, even, odd, row))
+    notes = []
+    if contradicted:
+        notes.append(
+            f"the headers of {_files(contradicted)} contradict the given pixel size of {given:g} Å ({example}); "
+            f"{given:g} Å is used"
+        )
+    return micrographs, problems, notes
 
 
 def make_table(micrographs: Sequence[Micrograph], names: Mapping[int, str]) -> str:
     """Write a RELION 3.1 table of files that came without one, an optics group for each pixel size.
+
+    RELION needs voltage and spherical aberration in every optics group; 0 means that they are not known.
 
     Args:
         micrographs: as `describe_files` made them.
         names: the rows to list and the names to list them by.
 
     Returns:
-        The text of a STAR file. Where a pixel size is not known there are no optics groups: whoever reads
+        The text of a STAR file. Where a pixel size is not known there are no optics groups, so that whoever reads
         that table asks the headers again.
     """
     kept = [micrograph for micrograph in micrographs if micrograph.row in names]
-    sizes = list(dict.fromkeys(micrograph.optics.pixel_size for micrograph in kept))
-    if any(math.isnan(size) for size in sizes):
-        rows = "".join(f"{quoted(names[micrograph.row])}\n" for micrograph in kept)
-        return f"{_MICROGRAPHS}{rows}\n"
-    groups = "".join(f"opticsGroup{index} {index} {size:.7g} {size:.7g} 0 0\n" for index, size in enumerate(sizes, 1))
-    group_of = {size: index for index, size in enumerate(sizes, 1)}
-    rows = "".join(f"{quoted(names[micrograph.row])} {group_of[micrograph.optics.pixel_size]}\n" for micrograph in kept)
-    return _OPTICS + groups + "\n" + _MICROGRAPHS + "_rlnOpticsGroup #2\n" + rows + "\n"
+    every_optics = list(dict.fromkeys(micrograph.optics for micrograph in kept))
+    if any(math.isnan(optics.pixel_size) for optics in every_optics):
+        return loop("micrographs", ["rlnMicrographName"], [[names[micrograph.row]] for micrograph in kept])
+    with_contrast = all(optics.amplitude_contrast is not None for optics in every_optics)
+    groups = []
+    for number, optics in enumerate(every_optics, 1):
+        values = [optics.pixel_size, optics.pixel_size, optics.voltage or 0.0, optics.spherical_aberration or 0.0]
+        values += [optics.amplitude_contrast or 0.0] * with_contrast
+        groups.append([f"opticsGroup{number}", str(number), *(f"{value:.7g}" for value in values)])
+    labels = ["rlnOpticsGroupName", "rlnOpticsGroup", "rlnMicrographOriginalPixelSize", "rlnMicrographPixelSize"]
+    labels += ["rlnVoltage", "rlnSphericalAberration", *["rlnAmplitudeContrast"] * with_contrast]
+    group_of = {optics: str(number) for number, optics in enumerate(every_optics, 1)}
+    rows = [[names[micrograph.row], group_of[micrograph.optics]] for micrograph in kept]
+    return loop("optics", labels, groups) + loop("micrographs", ["rlnMicrographName", "rlnOpticsGroup"], rows)

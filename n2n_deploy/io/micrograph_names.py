@@ -1,4 +1,4 @@
-"""From the names in a table to the files they mean: folders, and the even and odd halves of a sum."""
+"""From the names in a table to files: the folders that names start at, and the even and odd halves of a sum."""
 
 import os
 from contextlib import suppress
@@ -16,11 +16,13 @@ class Folders:
 
     Args:
         table_folder: folder of the table, if there is one.
-        project: the project folder; None for the current folder and each folder above the table's.
+        project: the project folder; None to try the current folder, the table's and each folder above it.
+        known: a folder at which other names of the same data start; it is tried first.
     """
 
-    def __init__(self, table_folder: Path | None, project: Path | None = None) -> None:
-        start = [project if project is not None else Path.cwd()]
+    def __init__(self, table_folder: Path | None, project: Path | None = None, *, known: Path | None = None) -> None:
+        start = [] if known is None else [known]
+        start.append(project if project is not None else Path.cwd())
         if table_folder is not None:
             table_folder = table_folder.absolute()
             start += [table_folder, *(() if project is not None else table_folder.parents[:-1])]
@@ -31,14 +33,14 @@ class Folders:
 
     @property
     def project(self) -> Path:
-        """Folder that names are relative to: the first that a file was found from, or the first of all."""
+        """Folder that names are relative to: the first that a file was found from, or else the first one."""
         return Path(self._used or self.bases[0])
 
     def locate(self, name: str) -> Path:
-        """Give the path that a name means; where no file is there, the one where it should be.
+        """Return the path that a name means; where no such file exists, the path where it should be.
 
-        One look at each folder serves all names in it: a table may have 100 000 rows, and the file system
-        may be at the other end of a network.
+        Each folder is listed once for all names in it: a table may have 100 000 rows, and the file system may be
+        at the other end of a network.
         """
         if name.startswith("/"):
             return Path(name)
@@ -53,7 +55,7 @@ class Folders:
         return places[0].folder / file
 
     def _look(self, folder: str) -> list["_Place"]:
-        """Every place that a folder's name may mean and that is there; else the first, without files."""
+        """All existing folders of this name below the bases; if there are none, the first base's, without files."""
         places = []
         for base in self.bases:
             with suppress(OSError):
@@ -64,7 +66,7 @@ class Folders:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A folder below one of the bases, and the names of the files in it."""
+    """A folder below one of the bases, and the names of its files."""
 
     base: str
     folder: Path
@@ -73,16 +75,15 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class HalfNames:
-    """How the files of the even and odd sums are named after the whole sum.
+    """How the files of the even and odd halves are named after the whole sum.
 
     Attributes:
         suffixes: (whole, even, odd), such as ("DW", "EVN", "ODD"): `x_DW.mrc` and `x.mrc` have the halves
             `x_EVN.mrc` and `x_ODD.mrc` beside them. A suffix that starts with a letter or digit is set off
             by "_".
-        even_template: of the even sum, with {folder}, {stem}, {name} and {ending} of the whole sum; the stem
-            is without the first suffix where suffixes are given too. Relative results are located like other
-            names.
-        odd_template: of the odd sum.
+        even_template: name of the even half, with {folder}, {stem}, {name} and {ending} of the whole sum; the stem
+            lacks the first suffix where suffixes are given too. Relative results are located like other names.
+        odd_template: name of the odd half.
     """
 
     suffixes: tuple[str, str, str] | None = None
@@ -91,20 +92,20 @@ class HalfNames:
 
     def __post_init__(self) -> None:
         if (self.even_template is None) != (self.odd_template is None):
-            raise UsageError("a template is needed for both halves, even and odd, or for neither")
+            raise UsageError("give a template for both halves, even and odd, or for neither")
         for template in (self.even_template, self.odd_template):
             if template is not None:
                 self._filled(template, Path("folder/stem.mrc"))
         if self.even_template is not None and self.even_template == self.odd_template:
             raise UsageError(f"the templates of the even and the odd half are the same: {self.even_template}")
         if self.suffixes is not None and (len(self.suffixes) != 3 or len(set(self.suffixes)) != 3):
-            raise UsageError(f"three different suffixes are needed, such as DW,EVN,ODD, not {','.join(self.suffixes)}")
+            raise UsageError(f"invalid suffixes {','.join(self.suffixes)}; give three different ones, e.g. DW,EVN,ODD")
 
     def __bool__(self) -> bool:
         return self.suffixes is not None or self.even_template is not None
 
     def of(self, whole: Path, folders: Folders) -> tuple[Path, Path]:
-        """Give the paths of the even and the odd sum."""
+        """Return the paths of the even and the odd half."""
         if self.even_template is not None and self.odd_template is not None:
             even = self._filled(self.even_template, whole)
             odd = self._filled(self.odd_template, whole)
@@ -117,12 +118,12 @@ class HalfNames:
         )
 
     def is_half(self, path: Path) -> bool:
-        """Whether a file found by its ending alone is itself the half of another, by its suffix."""
-        stem = _split(path)[0]
+        """Whether a file has the suffix of an even or odd half."""
+        stem = split_name(path)[0]
         return self.suffixes is not None and stem.endswith(tuple(_set_off(suffix) for suffix in self.suffixes[1:]))
 
     def _stem(self, whole: Path) -> tuple[str, str]:
-        stem, ending = _split(whole)
+        stem, ending = split_name(whole)
         return (stem.removesuffix(_set_off(self.suffixes[0])) if self.suffixes else stem), ending
 
     def _filled(self, template: str, whole: Path) -> str:
@@ -130,15 +131,15 @@ class HalfNames:
         try:
             return template.format(folder=whole.parent, stem=stem, name=whole.name, ending=ending)
         except (KeyError, IndexError, ValueError, AttributeError) as error:
-            raise UsageError(f"the template {template} cannot be filled in; its fields are {_FIELDS}") from error
+            raise UsageError(f"invalid template {template}; its fields are {_FIELDS}") from error
 
 
 def _set_off(suffix: str) -> str:
     return f"_{suffix}" if suffix[:1].isalnum() else suffix
 
 
-def _split(path: Path) -> tuple[str, str]:
-    """The name without its ending, and the ending: x.mrc.gz is x and .mrc.gz."""
+def split_name(path: Path) -> tuple[str, str]:
+    """Split a file's name before its ending: x.mrc.gz gives x and .mrc.gz."""
     name = path.name
     packed = next((ending for ending in _ENDINGS if name.endswith(ending)), "")
     stem, dot, ending = name.removesuffix(packed).rpartition(".")

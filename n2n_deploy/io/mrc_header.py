@@ -1,6 +1,6 @@
-"""The 1024-byte MRC header: what a file says it holds, read leniently.
+"""The 1024-byte MRC header, read leniently: deviations from the standard are warnings where the pixels are certain.
 
-Source: MRC2014 (Cheng et al., J. Struct. Biol. 192, 2015), and for files older than it IMOD's conventions.
+Sources: MRC2014 (Cheng et al., J. Struct. Biol. 192, 2015), and IMOD's conventions for older files.
 """
 
 import struct
@@ -13,6 +13,7 @@ import numpy as np
 from mrcfile.dtypes import HEADER_DTYPE
 
 from n2n_deploy.core.errors import DataError
+from n2n_deploy.io.other_formats import other_format
 
 HEADER_BYTES: int = HEADER_DTYPE.itemsize
 
@@ -28,21 +29,21 @@ _UNEQUAL = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class MRCHeader:
-    """What the header of one file says.
+    """The header of one file.
 
     Attributes:
         path: the file.
         sections: number of sections (nz).
         shape: (ny, nx) of a section, in pixels.
         mode: MRC mode.
-        dtype: of the pixels as they lie in the file, byte order included.
+        dtype: of the pixels in the file, byte order included.
         native: whether the file has this machine's byte order.
-        pixel_size: Å per pixel along x; None where the header does not say.
+        pixel_size: Å per pixel along x; None where the header has none.
         labels: the text labels, oldest first.
         extended_bytes: size of the extended header.
         compression: "gzip" or "bzip2"; None for a plain file.
         fields: all fields (`mrcfile.dtypes.HEADER_DTYPE`, 0-dimensional, native byte order).
-        warnings: one line for each oddity.
+        warnings: one line for each deviation from the standard.
     """
 
     path: Path
@@ -70,24 +71,26 @@ class MRCHeader:
 
     @property
     def file_bytes(self) -> int:
-        """Bytes that the whole file must have, uncompressed."""
+        """Size of the whole file in bytes, uncompressed."""
         return self.data_offset + self.data_bytes
 
 
 def parse_header(path: Path, block: bytes, compression: str | None = None) -> MRCHeader:
-    """Make sense of the first 1024 bytes of a file.
+    """Interpret the first 1024 bytes of a file.
 
-    The byte order is the one in which size, mode and extended header make sense; the machine stamp, which old
-    programs left empty or wrong, only decides between two that do.
+    The byte order is the one in which size, mode and extended header are plausible. The machine stamp, which old
+    programs left empty or wrong, only decides where both orders are.
 
     Args:
         path: named in messages.
         block: the file's first 1024 bytes, or all of it where it is shorter.
-        compression: how the file is packed, for the record.
+        compression: how the file is compressed, for the record.
 
     Raises:
-        DataError: not an MRC file, or of a mode that is not real pixels.
+        DataError: not an MRC file, or of a mode other than real pixels.
     """
+    if (other := other_format(block)) is not None:
+        raise DataError(f"{path}: is {other[0]}, not MRC; {other[1]}")
     if len(block) < HEADER_BYTES:
         raise DataError(
             f"{path}: an MRC file has a header of {HEADER_BYTES} bytes, this one ends after {len(block)}; "
@@ -99,15 +102,15 @@ def parse_header(path: Path, block: bytes, compression: str | None = None) -> MR
     mode = int(fields["mode"])
     if mode in _REFUSED_MODES:
         raise DataError(
-            f"{path}: MRC mode {mode} ({_REFUSED_MODES[mode]}) is no image of real pixels; "
-            "modes 0, 1, 2, 6 and 12 can be read"
+            f"{path}: MRC mode {mode} ({_REFUSED_MODES[mode]}) does not hold real pixels; "
+            "convert it to mode 0, 1, 2, 6 or 12"
         )
     if bytes(fields["map"]).rstrip(b"\0 ") != b"MAP":
-        warnings.append("the header has no 'MAP ' identifier (written before MRC2014?)")
+        warnings.append("the header has no 'MAP ' identifier; the file may be older than MRC2014")
     code = MODES[mode]
     if mode == 0 and _unsigned_bytes(block, order, float(fields["dmax"])):
         code = "u1"
-        warnings.append("mode 0 was read as unsigned bytes, as the header's statistics or IMOD stamp say")
+        warnings.append("mode 0 was read as unsigned bytes, following the header's statistics or its IMOD stamp")
     return MRCHeader(
         path=path,
         sections=int(fields["nz"]),
@@ -125,7 +128,7 @@ def parse_header(path: Path, block: bytes, compression: str | None = None) -> MR
 
 
 def label_bytes(fields: np.ndarray[Any, Any]) -> list[bytes]:
-    """The labels that are not blank, oldest first."""
+    """Return the labels that are not blank, oldest first."""
     return [bytes(label) for label in fields["label"] if bytes(label).strip()]
 
 
@@ -138,14 +141,14 @@ def _byte_order(path: Path, block: bytes, warnings: list[str]) -> Literal["<", "
     for order in orders:
         if _plausible(block, order):
             if stamped is None:
-                warnings.append(f"the machine stamp ({stamp.hex()}) is not valid; the byte order was guessed")
+                warnings.append(f"invalid machine stamp {stamp.hex()}; the byte order was guessed")
             elif order != stamped:
-                warnings.append(f"the machine stamp ({stamp.hex()}) contradicts the byte order of the header")
+                warnings.append(f"the machine stamp {stamp.hex()} contradicts the byte order of the header")
             return order
     nx, ny, nz, mode = struct.unpack((stamped or "<") + "4i", block[:16])
     raise DataError(
-        f"{path}: not an MRC file: its header says {nx} × {ny} × {nz} pixels of mode {mode}, "
-        "where modes 0, 1, 2, 6 and 12 can be read; give MRC micrographs"
+        f"{path}: not an MRC file: its header reads {nx} × {ny} × {nz} pixels of mode {mode}, "
+        "expected mode 0, 1, 2, 6 or 12; give MRC micrographs"
     )
 
 
@@ -157,7 +160,7 @@ def _plausible(block: bytes, order: str) -> bool:
 
 
 def _unsigned_bytes(block: bytes, order: str, largest: float) -> bool:
-    """Whether mode 0 means 0 to 255, as before MRC2014, not −128 to 127."""
+    """Whether mode 0 means 0 to 255, as before MRC2014, rather than −128 to 127."""
     stamp, flags = struct.unpack(order + "2i", block[152:160])
     if stamp == _IMOD_STAMP:
         return not flags & 1
@@ -170,9 +173,9 @@ def _pixel_size(fields: np.ndarray[Any, Any], warnings: list[str]) -> float | No
         x = float(fields["cella"]["x"]) / (int(fields["mx"]) or np.nan)
         y = float(fields["cella"]["y"]) / (int(fields["my"]) or np.nan)
     if not (np.isfinite(x) and x > 0):
-        warnings.append("the header does not say the pixel size")
+        warnings.append("the header has no pixel size")
         return None
     if not abs(y / x - 1) < _UNEQUAL:
         warnings.append(f"the header says {x:g} Å per pixel along x and {y:g} along y; that along x is used")
-    # Kept in float32, most sizes are a fraction of 1e-7 off the number that was meant.
+    # Through float32, most sizes are off by up to 1e-7 of the number that was meant.
     return float(f"{x:.7g}")

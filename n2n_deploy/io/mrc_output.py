@@ -1,5 +1,6 @@
-"""What goes into a written MRC file: pixels in their stored type, and a header that is true of them."""
+"""The parts of a written MRC file: pixels in their stored type, and a header that describes them correctly."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,21 @@ Statistics = tuple[float, float, float, float]
 _MODES = {"float32": 2, "float16": 12}
 _LABELS, _LABEL_LENGTH = 10, 80
 _CHUNK = 1 << 16
+_SAME_SIZE = 1e-4
+"""Relative difference up to which two pixel sizes are one, rounded in a table or in float32."""
 _MACHINE_STAMP = {"little": (0x44, 0x44, 0, 0), "big": (0x11, 0x11, 0, 0)}
 
 
 def as_stored(
     path: Path, image: npt.ArrayLike, dtype: str, known: Statistics | None = None
 ) -> tuple[npt.NDArray[Any], Statistics]:
-    """The image, C-contiguous, in the type that the file will have; and its statistics in that type.
+    """Return the image, C-contiguous, in the type that the file will have, and its statistics in that type.
 
     Args:
         path: named in messages.
         image: (ny, nx) or (nz, ny, nx).
         dtype: "float32" or "float16".
-        known: statistics of the image, where somebody has them.
+        known: statistics of the image, where they are known.
 
     Raises:
         DataError: values that are not finite, or that float16 cannot hold.
@@ -36,20 +39,20 @@ def as_stored(
     """
     array = np.asarray(image)
     if dtype not in _MODES:
-        raise UsageError(f"{path}: outputs are float32 or float16, not {dtype}")
+        raise UsageError(f"{path}: invalid type {dtype}; outputs are float32 or float16")
     if array.ndim not in (2, 3) or not array.size:
         raise UsageError(f"{path}: only images (ny, nx) and volumes (nz, ny, nx) can be written, not {array.shape}")
     if known is None and array.dtype == dtype:
         known = statistics(array)
     found = (float(array.min()), float(array.max())) if known is None else known
     if not np.isfinite(found).all():
-        raise DataError(f"{path}: the image to write has values that are not finite; it was not written")
+        raise DataError(f"{path}: not written, as the image has values that are not finite; check the input")
     largest = max(map(abs, found[:2]))
     with np.errstate(over="ignore"):
         limit = np.dtype(dtype).type(largest)
     if not np.isfinite(limit):
         advice = "write float32" if dtype == "float16" else "rescale the input"
-        raise DataError(f"{path}: the largest value, {largest:g}, is beyond what {dtype} holds; {advice}")
+        raise DataError(f"{path}: the largest value, {largest:g}, exceeds the range of {dtype}; {advice}")
     if dtype == "float16" and 0 < largest < np.finfo(np.float16).tiny:
         raise DataError(f"{path}: the largest value, {largest:g}, is too small for float16; write float32")
     stored = np.ascontiguousarray(array, dtype)
@@ -57,22 +60,27 @@ def as_stored(
 
 
 def compose_header(
-    stored: npt.NDArray[Any],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
     known: Statistics,
     like: MRCHeader | None,
     extended_bytes: int,
     label: str,
     pixel_size: float | None,
+    *,
+    is_stack: bool = False,
 ) -> np.ndarray[Any, Any]:
-    """All fields of the header (0-dimensional `HEADER_DTYPE`).
+    """Return all fields of the header (0-dimensional `HEADER_DTYPE`).
 
     Args:
-        stored: the pixels as `as_stored` gave them.
-        known: their statistics.
+        shape: (ny, nx) or (nz, ny, nx) of the pixels.
+        dtype: of the stored pixels, float32 or float16.
+        known: statistics of the stored pixels.
         like: where voxel size, origin, start and labels come from.
         extended_bytes: size of the extended header that follows; 0 for none.
         label: provenance, at most 80 characters.
-        pixel_size: Å; wins over that of `like`.
+        pixel_size: Å per pixel that was used; None for that of `like`.
+        is_stack: the sections are images, not a volume: space group and sampling along z stay those of `like`.
     """
     if len(label) > _LABEL_LENGTH:
         raise ValueError(f"an MRC label has at most {_LABEL_LENGTH} characters, not {len(label)}: {label}")
@@ -80,11 +88,14 @@ def compose_header(
     if like is not None:
         fields[...] = like.fields
         if not like.native:
-            # Their meaning and byte order belong to the program that wrote them.
+            # Only the program that wrote them knows their types, so their bytes cannot be swapped.
             fields["extra1"] = fields["extra2"] = b""
-    nz, ny, nx = (1, *stored.shape)[-3:]
-    fields["nx"], fields["ny"], fields["nz"], fields["mode"] = nx, ny, nz, _MODES[stored.dtype.name]
-    fields["ispg"] = 1 if stored.ndim == 3 else 0
+    nz, ny, nx = (1, *shape)[-3:]
+    fields["nx"], fields["ny"], fields["nz"], fields["mode"] = nx, ny, nz, _MODES[dtype.name]
+    if is_stack:
+        nz = max(1, int(fields["mz"]))
+    else:
+        fields["ispg"] = 1 if len(shape) == 3 else 0
     _set_cell(fields, (nz, ny, nx), like, pixel_size)
     if sorted((int(fields["mapc"]), int(fields["mapr"]), int(fields["maps"]))) != [1, 2, 3]:
         fields["mapc"], fields["mapr"], fields["maps"] = 1, 2, 3
@@ -103,9 +114,9 @@ def compose_header(
 
 @np.errstate(invalid="ignore")  # ∞ − ∞; the mean shows it
 def statistics(pixels: npt.NDArray[Any]) -> Statistics:
-    """Statistics in one pass over memory; where values are not finite, mean and standard deviation are not."""
+    """Compute statistics in one pass over memory; with values that are not finite, mean and deviation are not."""
     flat = pixels.reshape(-1)
-    # The variance is summed about a value near the mean, or it would drown when the mean is large.
+    # The variance is summed about a value near the mean: about 0 it would be lost to rounding when the mean is large.
     about = float(flat[:_CHUNK].mean(dtype=np.float64))
     total = squares = 0.0
     low, high = np.inf, -np.inf
@@ -113,9 +124,9 @@ def statistics(pixels: npt.NDArray[Any]) -> Statistics:
     for start in range(0, flat.size, _CHUNK):
         part = flat[start : start + _CHUNK]
         if part.dtype == np.float16:
-            # Exact, and several times as fast as float16's own arithmetic.
+            # Exact, and several times as fast as float16 arithmetic.
             part = part.astype(np.float32)
-        # Cast, then subtract: NumPy crashes the process where a ufunc that casts gets no memory for its buffers.
+        # Cast, then subtract: NumPy crashes the process when a ufunc that casts gets no memory for its buffers.
         values = chunk[: part.size]
         values[:] = part
         values -= about
@@ -126,18 +137,26 @@ def statistics(pixels: npt.NDArray[Any]) -> Statistics:
     return low, high, about + mean, float(np.sqrt(max(squares / flat.size - mean**2, 0.0)))
 
 
+def join_statistics(parts: Sequence[Statistics]) -> Statistics:
+    """Statistics of several images of one size together."""
+    low, high, means, deviations = (np.array(values) for values in zip(*parts, strict=True))
+    variance = np.mean(deviations**2) + means.var()
+    return float(low.min()), float(high.max()), float(means.mean()), float(np.sqrt(variance))
+
+
 def _set_cell(
     fields: np.ndarray[Any, Any],
     shape: tuple[int, int, int],
     like: MRCHeader | None,
     pixel_size: float | None,
 ) -> None:
-    """Cell and sampling, such that the voxel size is the one asked for, or else exactly that of `like`."""
-    if like is not None and pixel_size is None and like.pixel_size is not None:
+    """Set cell and sampling to a pixel size, or keep those of `like` where they are valid and have that size."""
+    stated = None if like is None else like.pixel_size
+    if stated is not None and (pixel_size is None or abs(pixel_size / stated - 1) < _SAME_SIZE):
         sampling = (int(fields["mz"]), int(fields["my"]), int(fields["mx"]))
         if sampling == shape and _valid_cell(fields):
             return
-        pixel_size = like.pixel_size
+        pixel_size = stated
     nz, ny, nx = shape
     fields["mx"], fields["my"], fields["mz"] = nx, ny, nz
     size = pixel_size or 0.0
@@ -150,7 +169,7 @@ def _valid_cell(fields: np.ndarray[Any, Any]) -> bool:
 
 
 def _set_labels(fields: np.ndarray[Any, Any], label: str) -> None:
-    """Close the gaps between the labels, add one, and let the oldest go where there are too many."""
+    """Close the gaps between the labels and add one; the oldest is dropped when there are too many."""
     labels = [old.decode("ascii", "replace").replace("�", "?").encode() for old in label_bytes(fields)]
     labels = [*labels, label.encode("ascii", "replace")][-_LABELS:]
     fields["label"] = labels + [b""] * (_LABELS - len(labels))

@@ -1,4 +1,4 @@
-"""What the runtime knows of one micrograph: where its images are, and how they were taken."""
+"""`Micrograph`: where the images of one micrograph are, and how they were taken."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +11,13 @@ class Micrograph:
     """One row of a micrograph table.
 
     Attributes:
-        name: the name as the table writes it (`rlnMicrographName`); outputs mirror its folders.
+        name: `rlnMicrographName`, of a tilt image after the name of its series; outputs mirror its folders.
         path: the dose-weighted sum, resolved against the project directory or the table's folder.
         optics: pixel size, and voltage, spherical aberration and amplitude contrast where known.
         ctf: defocus and phase shift; None where the table has none (phase flipping is then impossible).
-        even: the sum of even frames, where there is one.
-        odd: the sum of odd frames, where there is one.
-        row: index of the row in the table that this came from.
+        even: the sum of the even frames, where there is one.
+        odd: the sum of the odd frames, where there is one.
+        row: index of the row in the table.
     """
 
     name: str

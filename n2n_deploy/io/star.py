@@ -1,99 +1,23 @@
-"""Micrograph tables: read from STAR or cryoSPARC or made of MRC files, and written again with other names."""
+"""`read_micrographs`: a micrograph table read from STAR or cryoSPARC, or made of MRC files."""
 
-import os
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from n2n_deploy.core.errors import UsageError
 from n2n_deploy.core.options import NamingOptions
+from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.cryosparc import is_cryosparc, read_cryosparc
-from n2n_deploy.io.micrograph_files import Headers, describe_files, find_files, is_table, make_table
+from n2n_deploy.io.micrograph_files import describe_files, find_files, is_table
 from n2n_deploy.io.micrograph_names import Folders, HalfNames
 from n2n_deploy.io.micrograph_rows import RowReader
+from n2n_deploy.io.micrograph_table import MicrographTable
 from n2n_deploy.io.mrc import read_headers
-from n2n_deploy.io.optics_groups import FLIPPED, is_set
-from n2n_deploy.io.records import Micrograph
+from n2n_deploy.io.read_options import Headers, ReadOptions
 from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
+from n2n_deploy.io.tilt_series import is_tilt_series, read_tilt_series, series_files
 
-
-class MicrographTable:
-    """Micrographs as read from a table, and the table itself, to be written again with other names.
-
-    Attributes:
-        path: the STAR or .cs file; None where MRC files were given.
-        micrographs: one for each row, in order; `micrographs[row].row == row`.
-        problems: why a row cannot be used, by row; missing files are not looked for.
-        project: folder that relative names start at.
-    """
-
-    def __init__(
-        self,
-        path: Path | None,
-        micrographs: list[Micrograph],
-        problems: Mapping[int, str],
-        project: Path,
-        document: StarDocument | None = None,
-    ) -> None:
-        self.path = path
-        self.micrographs = micrographs
-        self.problems = problems
-        self.project = project
-        self._document = document
-
-    def __len__(self) -> int:
-        return len(self.micrographs)
-
-    def name_of(self, path: Path | str) -> str:
-        """Give the name by which a table refers to a file: relative to the project, or else absolute."""
-        absolute = Path(os.path.abspath(path))  # noqa: PTH100
-        if absolute.is_relative_to(self.project):
-            return str(absolute.relative_to(self.project))
-        return str(absolute)
-
-    def write(self, path: Path | str, names: Mapping[int, str], *, phase_flipped: bool | None = None) -> None:
-        """Write the table with some of its rows under other names; all else stays byte for byte; see `select`.
-
-        Args:
-            path: the STAR file to write.
-            names: `rlnMicrographName` by row; rows that are not named are left out.
-            phase_flipped: as for `select`.
-
-        Raises:
-            UsageError: the path is that of the table that was read.
-            HostError: the folder cannot be written to or has no room.
-        """
-        path = Path(path)
-        if self.path is not None and path.resolve() == self.path.resolve():
-            raise UsageError(f"{path}: is the table that was read; write to another one")
-        self.select(names, phase_flipped=phase_flipped).write(path)
-
-    def select(self, names: Mapping[int, str], *, phase_flipped: bool | None = None) -> StarDocument:
-        """Give the table with some of its rows under other names; all else stays byte for byte.
-
-        Columns, optics groups, unknown blocks and comments are kept, numbers are not formatted anew. Where
-        MRC files were given, a RELION 3.1 table is made, with an optics group for each pixel size.
-
-        Args:
-            names: `rlnMicrographName` by row; rows that are not named are left out.
-            phase_flipped: whether the phases of what the names mean were flipped on the way, for
-                `rlnCtfDataArePhaseFlipped` (in the optics groups, or in the rows before RELION 3.1); what was
-                flipped before stays so. None leaves the label as it is.
-        """
-        rows = [row for row in range(len(self.micrographs)) if row in names]
-        if self._document is None:
-            document = StarDocument(self.project, make_table(self.micrographs, names))
-            table, groups = micrograph_table(document)
-        else:
-            document = self._document.copy()
-            table, groups = micrograph_table(document)
-            document.keep_rows(table, rows)
-            document.set_column(table, NAME, {index: names[row] for index, row in enumerate(rows)})
-        if phase_flipped is not None:
-            flagged = groups or table
-            before = document.columns(flagged, (FLIPPED,)).get(FLIPPED, [""] * len(flagged))
-            flags = {row: str(int(phase_flipped or is_set(value))) for row, value in enumerate(before)}
-            document.set_column(flagged, FLIPPED, flags)
-        return document
+__all__ = ["MicrographTable", "listed_names", "read_micrographs"]
 
 
 def read_micrographs(
@@ -103,86 +27,100 @@ def read_micrographs(
     need_ctf: bool = True,
     need_halves: bool = False,
     pixel_size: float | None = None,
+    voltage: float | None = None,
+    spherical_aberration: float | None = None,
+    amplitude_contrast: float | None = None,
+    exclude: Path | None = None,
     headers: Headers = read_headers,
 ) -> MicrographTable:
     """Read a micrograph table, or describe MRC files that come without one.
 
-    RELION 3.0 tables (pixel size from magnification and detector pixel), 3.1 and later (optics groups) and
-    tilt series are read. Relative names start at the project folder or at the table's own,
-    whichever has the file.
+    RELION 3.0 tables (pixel size from magnification and detector pixel), 3.1 and later (optics groups), RELION 5
+    tilt series (one of them, or the global table of all) and cryoSPARC's exposures are read. Relative names start
+    at the project folder or at the table's own, whichever has the file.
 
     Args:
         source: a STAR file or cryoSPARC's .cs file of exposures; or MRC files, globs or text files of names,
             where no CTF is needed.
         naming: the project folder, and how halves are named where the table does not say it.
-        need_ctf: every micrograph must have a CTF, and not be phase-flipped yet.
+        need_ctf: every micrograph must have a CTF, and must not be phase-flipped yet.
         need_halves: every micrograph must have even and odd halves.
-        pixel_size: Å, for micrographs whose table, or header, does not say it.
+        pixel_size: Å, for tables without one, and for files given without a table. A table's value wins over it;
+            it wins over the files' headers.
+        voltage: kV, for tables and files without one.
+        spherical_aberration: mm, for tables and files without one.
+        amplitude_contrast: fraction, for tables and files without one.
+        exclude: a folder whose files no glob matches, such as the output folder.
         headers: how the headers of files are read where their pixel sizes are needed.
 
     Returns:
-        One record for each row. What is wrong with a single row is in `problems` and costs that row only.
-        Whether the files exist is not looked into, unless the pixel size must come from them.
+        One record for each row. What is wrong with a single row is in `problems` and affects that row only; what
+        the user should know of the whole, such as values that contradict the given ones, is in `notes`. Files are
+        not looked for, unless the pixel size must come from them.
 
     Raises:
-        DataError: the file is missing, no STAR file, or lists no micrographs; a needed label is missing; a
-            pixel size is not above 0; a row names an optics group that is not there.
-        UsageError: MRC files where a CTF is needed; suffixes or templates that make no sense.
+        DataError: the file is missing, is not a STAR file, or lists no micrographs; a needed label is missing; a
+            value is out of range; a row names an optics group that is not there.
+        UsageError: MRC files where a CTF is needed; invalid suffixes, templates or optics.
     """
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     naming = naming or NamingOptions()
     project = naming.project
     if project is not None and not project.is_dir():
-        raise UsageError(f"{project}: is no folder; give the project folder that names start at")
-    half_names = HalfNames(naming.suffixes, naming.even_template, naming.odd_template)
-    if len(sources) == 1 and is_table(sources[0]):
-        return _read_star(
-            Path(sources[0]),
-            project,
-            half_names,
-            need_ctf=need_ctf,
-            need_halves=need_halves,
-            pixel_size=pixel_size,
-            headers=headers,
-        )
-    tables = [str(source) for source in sources if is_table(source)]
-    if tables:
-        raise UsageError(f"{tables[0]}: is no MRC file; give one STAR table alone, or MRC files only")
-    names = find_files(sources, half_names)
-    if need_ctf:
-        raise UsageError(
-            f"{names[0]}: an MRC file says nothing of its CTF, which phase flipping needs; "
-            "give a STAR table with CTF parameters, or a model trained with --no-phase-flip"
-        )
-    if need_halves and not half_names:
-        raise UsageError(f"{names[0]}: name the halves of the micrographs with --suffixes DW,EVN,ODD or templates")
-    folders = Folders(None, project)
-    micrographs, problems = describe_files(names, folders, half_names, pixel_size=pixel_size, headers=headers)
-    return MicrographTable(None, micrographs, problems, folders.project)
-
-
-def _read_star(
-    path: Path,
-    project: Path | None,
-    half_names: HalfNames,
-    *,
-    need_ctf: bool,
-    need_halves: bool,
-    pixel_size: float | None,
-    headers: Headers,
-) -> MicrographTable:
-    document = read_cryosparc(path) if is_cryosparc(path) else StarDocument.read(path)
-    table, groups = micrograph_table(document)
-    folders = Folders(path.parent, project)
-    rows = RowReader(
-        document,
-        table,
-        groups,
-        folders,
-        half_names,
+        raise UsageError(f"{project}: is not a folder; give the project folder that names start at")
+    options = ReadOptions(
+        half_names=HalfNames(naming.suffixes, naming.even_template, naming.odd_template),
         need_ctf=need_ctf,
         need_halves=need_halves,
-        pixel_size=pixel_size,
+        fallback=Optics(
+            math.nan if pixel_size is None else pixel_size, voltage, spherical_aberration, amplitude_contrast
+        ),
         headers=headers,
     )
-    return MicrographTable(path, rows.micrographs, rows.problems, folders.project, document)
+    if len(sources) == 1 and is_table(sources[0]):
+        return _read_table(Path(sources[0]), project, options)
+    tables = [str(source) for source in sources if is_table(source)]
+    if tables:
+        raise UsageError(f"{tables[0]}: is not an MRC file; give one STAR table alone, or MRC files only")
+    found = find_files(sources, options.half_names, exclude)
+    if need_ctf:
+        raise UsageError(
+            f"{found.names[0]}: an MRC file has no CTF parameters, which phase flipping needs; "
+            "give a STAR table with CTF parameters, or a model trained with --no-phase-flip"
+        )
+    if need_halves and not options.half_names:
+        raise UsageError(
+            f"{found.names[0]}: name the halves of the micrographs with --suffixes DW,EVN,ODD or with templates"
+        )
+    folders = Folders(None, project)
+    micrographs, problems, notes = describe_files(found.names, folders, options)
+    return MicrographTable(None, micrographs, problems, folders.project, notes=[*found.notes, *notes])
+
+
+def listed_names(path: Path) -> frozenset[str]:
+    """The names (`Micrograph.name`) of the micrographs that a table lists, without looking at anything else.
+
+    Args:
+        path: a STAR file, such as the `failed.star` of an earlier run; also the global table of tilt series.
+
+    Raises:
+        DataError: the file is missing, is not a STAR file, or lists no micrographs.
+    """
+    document = StarDocument.read(path)
+    if not is_tilt_series(document):
+        return frozenset(document.columns(micrograph_table(document)[0], (NAME,))[NAME])
+    names: set[str] = set()
+    for series, file in series_files(document, Folders(path.parent)).items():
+        images = StarDocument.read(file)
+        names |= {f"{series}/{name}" for name in images.columns(micrograph_table(images)[0], (NAME,))[NAME]}
+    return frozenset(names)
+
+
+def _read_table(path: Path, project: Path | None, options: ReadOptions) -> MicrographTable:
+    document = read_cryosparc(path) if is_cryosparc(path) else StarDocument.read(path)
+    if is_tilt_series(document):
+        return read_tilt_series(path, document, project, options)
+    table, groups = micrograph_table(document)
+    folders = Folders(path.parent, project)
+    rows = RowReader(document, table, groups, folders, options)
+    return MicrographTable(path, rows.micrographs, rows.problems, folders.project, document, rows.notes)

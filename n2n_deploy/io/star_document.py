@@ -1,10 +1,9 @@
-"""A STAR file that can be changed in places and keeps every other byte.
+"""A STAR file that can be edited value by value and keeps every other byte.
 
-The dialect is RELION's: a row of a loop is one line. Nothing is parsed into numbers and formatted again; the
-lines stay as they were read, and a change replaces one value within its line.
+The dialect is RELION's: a row of a loop is one line. Numbers are never parsed and formatted again: lines stay as they
+were read, and a change replaces one value within its line.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,24 +12,22 @@ from pathlib import Path
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.files.atomic import atomic_write
+from n2n_deploy.io.star_text import is_plain, matches, quoted, values_in
 
 NAME = "rlnMicrographName"
 _PARTICLE_LABELS = ("rlnImageName", "rlnCoordinateX")
 
-# A quote ends only before white space: 5'-end is one unquoted value.
-_TOKEN = re.compile(r""""((?:[^"]|"(?=\S))*)"(?=\s|$)|'((?:[^']|'(?=\S))*)'(?=\s|$)|(\S+)""")
-
 
 @dataclass(slots=True)
 class StarTable:
-    """A loop, or the list of label and value pairs of a block, which is taken for a table of one row.
+    """A loop, or a block's list of label-value pairs, which is treated as a table of one row.
 
     Attributes:
         block: name of the block, without "data_".
         labels: names of the columns, without the underscore.
-        rows: numbers of the lines (from 0) with a loop's rows; of a list of pairs, one for each label.
+        rows: line numbers (from 0) of a loop's rows; of a list of pairs, one for each label.
         is_loop: False for a list of pairs.
-        header_end: number of the last line with a label.
+        header_end: line number of the last label.
     """
 
     block: str
@@ -49,13 +46,15 @@ class StarDocument:
     Args:
         path: named in messages.
         text: the whole file.
+        terms: names that the user knows the labels by, where the text was made from a file of another format.
 
     Raises:
         DataError: a line is neither block, label, row nor comment.
     """
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, terms: Mapping[str, str] | None = None) -> None:
         self.path = path
+        self._terms = terms
         # Not splitlines(), which also splits at form feeds and the like, within a value.
         self._lines = text.split("\n")
         self._dropped: set[int] = set()
@@ -66,7 +65,7 @@ class StarDocument:
         """Read a file.
 
         Raises:
-            DataError: it is missing, cannot be read or is no STAR file.
+            DataError: it is missing, cannot be read or is not a STAR file.
         """
         try:
             content = path.read_bytes()
@@ -75,13 +74,14 @@ class StarDocument:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}); give the path of a STAR file") from error
         if b"\0" in content[:4096]:
-            raise DataError(f"{path}: not a STAR file, it has binary content; give a STAR file or MRC files")
+            raise DataError(f"{path}: not a STAR file, its content is binary; give a STAR file or MRC files")
         return cls(path, content.decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
 
     def copy(self) -> "StarDocument":
-        """Give a document that can be changed while this one stays as it is."""
+        """Return a copy that can be changed without changing this document."""
         twin = object.__new__(StarDocument)
         twin.path = self.path
+        twin._terms = self._terms
         twin._lines = list(self._lines)
         twin._dropped = set(self._dropped)
         twin.tables = [
@@ -89,12 +89,23 @@ class StarDocument:
         ]
         return twin
 
-    def line_number(self, table: StarTable, row: int) -> int:
-        """Give the line of a row as an editor counts it."""
-        return table.rows[row if table.is_loop else 0] + 1
+    @property
+    def is_star(self) -> bool:
+        """Whether the user's file is STAR, and not one that this text was made from."""
+        return self._terms is None
+
+    def where(self, table: StarTable, row: int) -> str:
+        """Name the place of a row for messages: its line as an editor counts it, or its row in another format."""
+        if self._terms is not None:
+            return f"row {row + 1}"
+        return f"line {table.rows[row if table.is_loop else 0] + 1}"
+
+    def term(self, label: str) -> str:
+        """Name a label as the user's file does."""
+        return (self._terms or {}).get(label, label)
 
     def columns(self, table: StarTable, labels: Iterable[str]) -> dict[str, list[str]]:
-        """Read the values of some columns, without quotes; labels that the table lacks are left out.
+        """Read the values of some columns, without quotes; labels missing from the table are left out.
 
         Raises:
             DataError: a row has more or fewer values than there are labels.
@@ -103,7 +114,7 @@ class StarDocument:
         if not wanted:
             return {}
         if not table.is_loop:
-            pairs = [_values(self._lines[number]) for number in table.rows]
+            pairs = [values_in(self._lines[number]) for number in table.rows]
             found = {pair[0].removeprefix("_"): [" ".join(pair[1:])] for pair in pairs}
             return {label: found[label] for label in wanted}
         if not table.rows:
@@ -115,13 +126,15 @@ class StarDocument:
         return {label: list(column) for label, column in zip(wanted, zip(*values, strict=True), strict=True)}
 
     def keep_rows(self, table: StarTable, rows: Iterable[int]) -> None:
-        """Drop all rows of a loop but these; comments between them stay."""
+        """Keep only these rows of a loop; comments between rows stay. A list of pairs keeps its one row."""
+        if not table.is_loop:
+            return
         kept = [table.rows[row] for row in rows]
         self._dropped.update(set(table.rows) - set(kept))
         table.rows = kept
 
     def append_rows(self, table: StarTable, rows: Iterable[Sequence[str]]) -> None:
-        """Put rows at the end of a loop, their values in the order of its labels."""
+        """Append rows to a loop, their values in the order of its labels."""
         place = (table.rows[-1] if table.rows else table.header_end) + 1
         lines = [" ".join(map(quoted, row)) for row in rows]
         self._lines[place:place] = lines
@@ -137,7 +150,7 @@ class StarDocument:
         Args:
             table: of this document.
             label: without the underscore.
-            values: by row, or one for all; a new column needs one for every row.
+            values: by row, or one for all rows; a new column needs a value for every row.
         """
         if isinstance(values, str):
             values = dict.fromkeys(range(len(table)), values)
@@ -155,7 +168,7 @@ class StarDocument:
             self._append_value(number, quoted(values[row]))
 
     def write(self, path: Path) -> None:
-        """Write the document; see `atomic_write`.
+        """Write the document atomically; see `atomic_write`.
 
         Raises:
             HostError: the folder cannot be written to or has no room.
@@ -170,30 +183,30 @@ class StarDocument:
     def _rows(self, table: StarTable) -> Iterator[list[str]]:
         expected = len(table.labels)
         for number in table.rows:
-            values = _values(self._lines[number])
+            values = values_in(self._lines[number])
             if len(values) != expected:
                 raise DataError(
                     f"{self.path}: line {number + 1} has {len(values)} values for {expected} labels; "
-                    "the table is damaged or cut short, write it again"
+                    "the table is damaged or truncated; write it again"
                 )
             yield values
 
     def _replace(self, number: int, column: int, value: str) -> None:
-        """Put a value in the place of another; one that says the same stays as it is written."""
+        """Replace one value of a line; an equal value keeps its spelling."""
         line = self._lines[number]
-        match = next(islice(_matches(line), column, None))
+        match = next(islice(matches(line), column, None))
         if match[match.lastindex or 0] != value:
             self._lines[number] = line[: match.start()] + quoted(value) + line[match.end() :]
 
     def _append_value(self, number: int, value: str) -> None:
         line = self._lines[number]
         end = len(line.rstrip())
-        if not _is_plain(line):
-            end = [match.end() for match in _matches(line)][-1]
+        if not is_plain(line):
+            end = [match.end() for match in matches(line)][-1]
         self._lines[number] = f"{line[:end]} {value}{line[end:]}"
 
     def _append_line(self, table: StarTable, text: str) -> None:
-        """Put a line after the table's labels, ended as they are, without renumbering the others."""
+        """Insert a line after the table's labels, with their line ending, without renumbering the others."""
         before = self._lines[table.header_end]
         ending = before[len(before.rstrip()) :]
         self._lines[table.header_end] = f"{before}\n{text}{ending}"
@@ -202,15 +215,15 @@ class StarDocument:
         if label in table.labels:
             self._replace(table.rows[table.labels.index(label)], 1, value)
         else:
-            # The line of the last pair now has a second one below it, which needs no place of its own.
+            # The new pair shares the list entry of the last pair's line, so no other line is renumbered.
             self._append_line(table, f"_{label} {quoted(value)}")
 
 
 def micrograph_table(document: StarDocument) -> tuple[StarTable, StarTable | None]:
-    """Find the table with micrographs and the one with optics groups.
+    """Find the table of micrographs and the table of optics groups.
 
     Raises:
-        DataError: there is none, there are several, it is empty, or it lists particles.
+        DataError: there is no table of micrographs or more than one, it is empty, or it lists particles.
     """
     groups = next((table for table in document.tables if table.block == "optics"), None)
     for table in document.tables:
@@ -226,7 +239,7 @@ def micrograph_table(document: StarDocument) -> tuple[StarTable, StarTable | Non
         raise DataError(f"{document.path}: has {blocks} and no {NAME}; give a micrograph table")
     if len(found) > 1:
         blocks = " and ".join(f"data_{table.block}" for table in found)
-        raise DataError(f"{document.path}: both {blocks} list micrographs; give a file for each")
+        raise DataError(f"{document.path}: both {blocks} list micrographs; split the file into one per table")
     if not len(found[0]):
         raise DataError(f"{document.path}: data_{found[0].block} has no rows; give a table with micrographs")
     return found[0], groups
@@ -240,7 +253,7 @@ def _tables(path: Path, lines: list[str]) -> Iterator[StarTable]:
     for number, line in enumerate(lines):
         text = line.strip()
         if in_text or (awaits_text and line.startswith(";")):
-            # A text of several lines is the value of the label above it and ends at the next semicolon.
+            # Text between lines that start with a semicolon is the value of the label above it.
             in_text, awaits_text = not (in_text and line.startswith(";")), False
             continue
         if not text or text[0] == "#":
@@ -256,7 +269,7 @@ def _tables(path: Path, lines: list[str]) -> Iterator[StarTable]:
             if table is not None:
                 yield table
             table = StarTable(block)
-        # RELION ends a table at an empty line; only there can a label follow rows.
+        # RELION ends a table at an empty line; only after one can a label follow rows.
         elif block is not None and text[0] == "_" and (after_blank or not (table and table.is_loop and table.rows)):
             has_value = len(words) > 1 and words[1][0] != "#"
             if table is None or (table.is_loop and (table.rows or has_value)):
@@ -271,33 +284,7 @@ def _tables(path: Path, lines: list[str]) -> Iterator[StarTable]:
         elif in_loop and table is not None:
             table.rows.append(number)
         else:
-            raise DataError(f"{path}: line {number + 1} is no line of a STAR table: {text[:40]!r}; give a STAR file")
+            raise DataError(f"{path}: line {number + 1} is not valid STAR: {text[:40]!r}; give a STAR file")
         after_blank = False
     if table is not None:
         yield table
-
-
-def _matches(line: str) -> Iterator[re.Match[str]]:
-    """The values of a line up to a comment."""
-    for match in _TOKEN.finditer(line):
-        if match[0][0] == "#":
-            return
-        yield match
-
-
-def _is_plain(line: str) -> bool:
-    """Whether a line has neither quotes nor a comment."""
-    return '"' not in line and "'" not in line and "#" not in line
-
-
-def _values(line: str) -> list[str]:
-    if _is_plain(line):
-        return line.split()
-    return [match[match.lastindex or 0] for match in _matches(line)]
-
-
-def quoted(value: str) -> str:
-    """The value as it is written, in quotes where white space or its first character would mislead."""
-    if value and not re.search(r"\s", value) and value[0] not in "\"'#_;":
-        return value
-    return f"'{value}'" if '"' in value else f'"{value}"'

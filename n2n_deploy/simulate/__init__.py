@@ -1,4 +1,4 @@
-"""Test micrographs with known truth, simulated from an atomic model."""
+"""Micrographs with known truth, simulated from an atomic model."""
 
 from n2n_deploy.simulate.dataset import simulate
 

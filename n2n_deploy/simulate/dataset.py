@@ -10,6 +10,7 @@ from n2n_deploy.data import Atoms, proteasome
 from n2n_deploy.files.atomic import atomic_write, make_writable_folder
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.io.mrc import write_mrc
+from n2n_deploy.io.star_text import loop
 from n2n_deploy.simulate.exposure import Exposure, expected_electrons, margin_pixels
 from n2n_deploy.simulate.specimen import Particles, default_number, in_frame, place, radius
 
@@ -37,31 +38,31 @@ def simulate(
     ice_gradient: float = 0.1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Simulate micrographs of the 20S proteasome in ice, with shot noise in each half, and their truth.
+    """Simulate micrographs of the 20S proteasome in ice, with shot noise in each half, and the noiseless truth.
 
-    Particles have random orientations and positions and do not overlap. Each half's pixels are
-    Poisson-distributed about half the expected electrons, and DW is the sum of the halves. Micrograph k
-    depends on the seed, on k and on the other options, not on how many there are.
+    Particles have random orientations and positions and do not overlap. Each half's pixels are Poisson-distributed
+    around half the expected electrons, and DW is the sum of the halves. Micrograph k depends on the seed, k and the
+    other options, but not on the number of micrographs.
 
     Args:
         out: folder to write to: `micrographs.star`, `micrographs/mic_0001_{DW,EVN,ODD}.mrc`,
             `truth/mic_0001.mrc` (the expected electrons of DW) and `truth/particles.star` (positions in
-            pixels of the micrograph, and RELION's Euler angles). Files of the same names are replaced.
-        micrographs: how many.
+            pixels of the micrograph, and RELION's Euler angles). Existing files of these names are replaced.
+        micrographs: number of micrographs.
         size: (ny, nx) pixels.
         pixel_size: Å.
         seed: the same seed gives the same bytes.
-        particles: with their centre on each micrograph; by default they cover three tenths of it.
+        particles: number with their centre on each micrograph; by default they cover three tenths of it.
         dose: electrons per Å² of DW.
         voltage: kV.
         spherical_aberration: mm.
         amplitude_contrast: fraction.
-        defocus: Å, lowest and highest; drawn evenly for each micrograph.
-        astigmatism: Å, the largest difference between the two defocus values.
+        defocus: Å, lowest and highest; drawn uniformly for each micrograph.
+        astigmatism: Å, largest difference between the two defocus values.
         phase_shift: degrees, of a phase plate.
         b_factor: Å² of the envelope exp(−B s²/4).
-        ice_gradient: relative difference in intensity between the thin and the thick side, at most.
-        progress: called with (micrographs done, micrographs in all).
+        ice_gradient: largest relative difference in intensity between the thin and the thick side.
+        progress: called with (micrographs finished, total).
 
     Returns:
         `out/micrographs.star`, a RELION 3.1 table with columns for the even and the odd half.
@@ -99,7 +100,7 @@ def simulate(
             progress(index, micrographs)
     group = ("simulated", 1, voltage, spherical_aberration, amplitude_contrast, pixel_size)
     tables = ("optics", _OPTICS_COLUMNS, [(*group, pixel_size)]), ("micrographs", _MICROGRAPH_COLUMNS, images)
-    # RELION extracts particles anew from a table only if that says what box they had.
+    # RELION re-extracts particles only from tables with their box size.
     boxed = ("optics", _BOXED_OPTICS_COLUMNS, [(*group, pixel_size, 2, _box(atoms, pixel_size))])
     _write_star(out / "truth" / "particles.star", boxed, ("particles", _PARTICLE_COLUMNS, poses))
     return _write_star(out / "micrographs.star", *tables)
@@ -116,7 +117,7 @@ def _write_images(
     exposure: Exposure,
     rng: np.random.Generator,
 ) -> list[str]:
-    """Expose one micrograph and write it; returns the names of DW, EVN and ODD relative to `out`."""
+    """Expose and write one micrograph; return the names of DW, EVN and ODD relative to `out`."""
     expected = expected_electrons(particles, atoms, size, optics, ctf, exposure)
     even, odd = (rng.poisson(expected / 2).astype(np.float32) for _ in range(2))
     names = []
@@ -130,7 +131,7 @@ def _write_images(
 def _draw_ctf(
     rng: np.random.Generator, defocus: tuple[float, float], astigmatism: float, phase_shift: float
 ) -> CTFParameters:
-    """Draw one micrograph's defocus, rounded as tables write it, so that table and image agree exactly."""
+    """Draw one micrograph's defocus, rounded as in the table, so that table and image agree exactly."""
     mean, half_difference = rng.uniform(*defocus), rng.uniform(0.0, astigmatism) / 2
     u, v, angle = (round(x, 2) for x in (mean + half_difference, mean - half_difference, rng.uniform(0.0, 180.0)))
     return CTFParameters(u, v, angle, phase_shift)
@@ -160,9 +161,7 @@ def _write_star(path: Path, *tables: _Table) -> Path:
     """Write tables of (name, labels, rows) as RELION 3.1 does."""
     with atomic_write(path) as stream:
         for title, labels, values in tables:
-            header = "".join(f"_{label} #{number}\n" for number, label in enumerate(labels, start=1))
-            body = "".join(" ".join(map(_cell, row)) + "\n" for row in values)
-            stream.write(f"\n# version 30001\n\ndata_{title}\n\nloop_\n{header}{body}\n".encode())
+            stream.write(loop(title, labels, (map(_cell, row) for row in values)).encode())
     return path
 
 
@@ -182,7 +181,7 @@ def _check(
     astigmatism: float,
     ice_gradient: float,
 ) -> None:
-    """Refuse numbers that make no sense, by name."""
+    """Raise UsageError, naming the option, where a number is out of range."""
     low, high = defocus
     for name, value, valid, expected in (
         ("number of micrographs", micrographs, micrographs >= 1, "at least 1"),

@@ -1,4 +1,4 @@
-"""The exposure: from the specimen's phase to the electrons that the microscope brings to each pixel."""
+"""The exposure: from the specimen's phase to the expected electrons in each pixel."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from n2n_deploy.imaging.fourier import frequencies
 from n2n_deploy.simulate.specimen import Particles, phase_spectrum
 
 MARGIN = 200.0
-"""Å simulated around the frame, so that particles are cut by its edges and nothing wraps around into it."""
+"""Å simulated around the frame, so that its edges cut particles and nothing wraps around into it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """How one micrograph is taken.
+    """Exposure parameters of one micrograph.
 
     Attributes:
         dose: electrons per Å².
@@ -41,13 +41,13 @@ def expected_electrons(
     parameters: CTFParameters,
     exposure: Exposure,
 ) -> NDArray[np.float32]:
-    """Image of the specimen without noise: the expected number of electrons in each pixel.
+    """Return the noiseless image of the specimen: the expected number of electrons in each pixel.
 
     Weak-phase approximation: dose · pixel area · transmission · (1 − 2 · phase ⊗ CTF ⊗ envelope). Underfocus
     makes the CTF positive at low frequency, so particles are dark.
 
     Args:
-        particles: centres count from pixel (0, 0) of the frame; those outside count too.
+        particles: centres relative to pixel (0, 0) of the frame; those outside the frame contribute too.
         atoms: of one particle.
         shape: (ny, nx) of the frame.
         optics: pixel size, voltage, spherical aberration and amplitude contrast.
@@ -80,7 +80,7 @@ def margin_pixels(pixel_size: float) -> int:
 
 
 def transmission(shape: tuple[int, int], exposure: Exposure) -> NDArray[np.float64]:
-    """Return intensity behind the ice over its mean: it falls, with a bend, from side to side."""
+    """Return the transmitted intensity over its mean, (ny, nx): it falls smoothly from the thin to the thick side."""
     y, x = (np.linspace(-1, 1, n) for n in shape)
     angle = np.radians(exposure.gradient_direction)
     along = np.cos(angle) * x + np.sin(angle) * y[:, None]

@@ -1,8 +1,8 @@
-"""How strongly atoms in ice shift the phase of the electron wave: the weak-phase approximation.
+"""The phase shift of the electron wave by atoms in ice, in the weak-phase approximation.
 
-An atom with the elastic scattering factor f(s) (Å, for electrons at rest) adds γ λ f(s) to the Fourier
-transform of the projected phase, where γ is the Lorentz factor and λ the wavelength. A protein's atoms take
-the place of ice, whose mean potential is therefore subtracted: only the difference is seen.
+An atom with the elastic scattering factor f(s) (Å, for electrons at rest) adds γ λ f(s) to the Fourier transform of
+the projected phase, where γ is the Lorentz factor and λ the wavelength. A protein's atoms displace ice, whose mean
+potential is therefore subtracted.
 """
 
 import gemmi
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from n2n_deploy.imaging.ctf import wavelength
 
 REST_ENERGY = 510.99895
-"""keV, of an electron."""
+"""Rest energy of an electron in keV."""
 
 PROTEIN_VOLUME = 1.21
 """Å³ per dalton: 0.73 cm³/g."""
@@ -25,14 +25,14 @@ ICE_BOUNDARY = 1.7
 
 
 def scattering_factor(atomic_number: int, frequency: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Elastic electron scattering factor f(s) in Å, a sum of five Gaussians.
+    """Return the elastic electron scattering factor f(s) in Å, a sum of five Gaussians.
 
     Args:
         atomic_number: of a neutral atom.
         frequency: s in 1/Å, of any shape.
 
     Returns:
-        f(s), same shape. Source: Peng et al. 1996, International Tables C, table 4.3.2.2, as kept by gemmi.
+        f(s), of the same shape. Source: Peng et al. 1996, International Tables C, table 4.3.2.2, as kept by gemmi.
     """
     coefficients = gemmi.Element(atomic_number).c4322.get_coefs()
     quarter_squared = (0.5 * frequency.astype(np.float64)) ** 2
@@ -41,9 +41,9 @@ def scattering_factor(atomic_number: int, frequency: NDArray[np.floating]) -> ND
 
 
 def contrast_factor(atomic_number: int, frequency: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Scattering factor in Å of a heavy atom with its share of hydrogen, less that of the ice it displaces.
+    """Return the scattering factor in Å of a heavy atom and its hydrogen, minus that of the ice they displace.
 
-    Protein has about one hydrogen for each heavy atom; the model has none, so each atom carries one.
+    Protein has about one hydrogen for each heavy atom; the atomic model has none, so each atom gets one.
     """
     hydrogen, oxygen = (scattering_factor(z, np.zeros(1))[0] for z in (1, 8))
     mass = gemmi.Element(atomic_number).weight + gemmi.Element("H").weight

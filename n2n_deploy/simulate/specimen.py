@@ -1,4 +1,4 @@
-"""The specimen: where the particles lie, how they are turned, and the phase that they give the wave."""
+"""The specimen: positions and orientations of the particles, and the phase shift that they cause."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from n2n_deploy.imaging.fourier import frequencies
 from n2n_deploy.simulate.potential import contrast_factor, phase_per_scattering
 
 COVERAGE = 0.3
-"""Share of the area under particles if their number is not given; random placing jams at 0.547."""
+"""Fraction of the area covered by default; random sequential placement of discs jams at 0.547."""
 
 _TRIES = 2000
 
@@ -23,8 +23,8 @@ class Particles:
     """Particles of one micrograph.
 
     Attributes:
-        centres: (n, 2) float64 y, x in pixels from the middle of pixel (0, 0).
-        rotations: n rotations that take a particle's view (x, y, and z along the beam) to the model's frame.
+        centres: (n, 2) float64 y, x in pixels from the centre of pixel (0, 0).
+        rotations: n rotations from a particle's view (x, y, and z along the beam) to the model's frame.
             Their "ZYZ" Euler angles are RELION's rot, tilt and psi.
     """
 
@@ -33,25 +33,25 @@ class Particles:
 
 
 def radius(atoms: Atoms) -> float:
-    """Radius in Å of the sphere about the origin that holds all atoms."""
+    """Return the radius in Å of the sphere around the origin that contains all atoms."""
     return float(np.linalg.norm(atoms.positions, axis=1).max())
 
 
 def default_number(shape: tuple[int, int], pixel_size: float, atoms: Atoms) -> int:
-    """Count the particles that cover the usual share of an image of `shape`."""
+    """Return the number of particles that cover the default fraction of an image of `shape`."""
     area = shape[0] * shape[1] * pixel_size**2
     return round(COVERAGE * area / (np.pi * radius(atoms) ** 2))
 
 
 def place(shape: tuple[int, int], margin: int, number: int, distance: float, rng: np.random.Generator) -> Particles:
-    """Throw particles at random until `number` of them lie in the frame, none too near another.
+    """Place particles at random, one by one, until `number` of them lie in the frame and none overlap.
 
     Args:
         shape: (ny, nx) of the frame.
-        margin: pixels around the frame where particles lie too, at the same density. They come in the result,
-            with centres outside the frame.
+        margin: pixels around the frame where particles are placed too, at the same density. They are part of
+            the result, with centres outside the frame.
         number: particles with their centre in the frame.
-        distance: pixels between centres, at least.
+        distance: smallest distance between centres in pixels.
         rng: source of all randomness here.
 
     Raises:
@@ -66,8 +66,8 @@ def place(shape: tuple[int, int], margin: int, number: int, distance: float, rng
             failures += 1
             if failures > _TRIES:
                 raise UsageError(
-                    f"{number} particles of {distance:.0f} pixels do not fit into {shape[0]}×{shape[1]} "
-                    f"pixels at random, {inside} did; ask for fewer or for larger micrographs"
+                    f"{number} particles of {distance:.0f} pixels do not fit into {shape[0]}×{shape[1]} pixels "
+                    f"without overlap ({inside} did); ask for fewer particles or larger micrographs"
                 )
             continue
         failures = 0
@@ -77,7 +77,7 @@ def place(shape: tuple[int, int], margin: int, number: int, distance: float, rng
 
 
 def in_frame(centres: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """Tell which centres, (…, 2), lie on pixels of an image of `shape`."""
+    """Return which centres, (…, 2) y, x, lie on pixels of an image of `shape`."""
     inside: NDArray[np.bool_] = np.all((centres >= -0.5) & (centres < np.array(shape) - 0.5), axis=-1)
     return inside
 
@@ -85,14 +85,14 @@ def in_frame(centres: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np
 def phase_spectrum(
     particles: Particles, atoms: Atoms, shape: tuple[int, int], pixel_size: float, voltage: float
 ) -> NDArray[np.complex64]:
-    """Transform of the phase shift (rad) that the particles cause, projected along the beam.
+    """Return the Fourier transform of the phase shift (rad) by the particles, projected along the beam.
 
-    Atoms are spread on the grid by cubic B-splines, one grid for each element; in Fourier space the spline is
-    divided out and the element's scattering factor multiplied in. The image is periodic, and larger than a
+    Atoms are spread on the grid by cubic B-splines, one grid for each element. In Fourier space the spline is
+    divided out and the element's scattering factor multiplied in. The image is periodic and must be larger than a
     particle.
 
     Args:
-        particles: their centres count from pixel (0, 0) of this image.
+        particles: centres relative to pixel (0, 0) of this image.
         atoms: of one particle.
         shape: (ny, nx).
         pixel_size: Å.
@@ -118,7 +118,7 @@ def phase_spectrum(
 
 
 def _element_filter(element: int, shape: tuple[int, int], pixel_size: float) -> NDArray[np.float32]:
-    """Contrast factor of an element over the transfer of the cubic B-spline, on the rfft grid; cached."""
+    """Contrast factor of an element divided by the transform of the cubic B-spline, on the rfft grid; cached."""
 
     def make() -> NDArray[np.float32]:
         s = frequencies(shape, (pixel_size, pixel_size))
@@ -133,7 +133,7 @@ def _element_filter(element: int, shape: tuple[int, int], pixel_size: float) -> 
 def _spread(
     positions: NDArray[np.floating], classes: NDArray[np.integer], count: int, side: int
 ) -> NDArray[np.float64]:
-    """Spread atoms at (n, 2) y, x pixels by cubic B-splines on a square grid for each of `count` classes."""
+    """Spread atoms at (n, 2) y, x pixels by cubic B-splines, on one square grid for each of `count` classes."""
     base = np.floor(positions).astype(np.intp)
     t = positions - base
     weights = ((1 - t) ** 3, 4 - 6 * t**2 + 3 * t**3, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3)

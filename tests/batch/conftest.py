@@ -15,8 +15,8 @@ import starfile
 from onnx import TensorProto, helper
 
 from n2n_deploy.batch.run import Progress
-from n2n_deploy.bundle.archive import write_bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
+from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.recipe import Recipe
 
 PIXEL_SIZE = 2.0

@@ -39,7 +39,7 @@ def test_the_engine_that_is_named_runs(run: Any, tmp_path: Path) -> None:
     ("options", "code", "reason"),
     [
         (["--device", "magic"], 2, "invalid device 'magic'"),
-        (["--engine", "magic"], 2, "engine 'magic' does not exist"),
+        (["--engine", "magic"], 2, "invalid engine 'magic'"),
         (["--engine", "tensorrt", "--device", "cpu"], 2, "does not run on device cpu"),
         (["--precision", "fp8"], 2, "invalid --precision fp8: expected 'fp32', 'fp16' or 'bf16'"),
         (["--precision", "fp16", "--device", "cpu"], 3, "ONNX Runtime's own kernels run the network in fp32"),

@@ -15,8 +15,8 @@ from scipy.ndimage import correlate
 from scipy.spatial import cKDTree
 
 from n2n_deploy import DenoiseOptions, denoise
-from n2n_deploy.bundle.archive import write_bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
+from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.simulate import simulate

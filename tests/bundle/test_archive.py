@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from n2n_deploy.bundle.archive import MANIFEST, SIGNATURE, Bundle, extend_bundle, segment_member, write_bundle
+from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.manifest import FORMAT, Deviation, Manifest
+from n2n_deploy.bundle.members import MANIFEST, SIGNATURE, segment_member
+from n2n_deploy.bundle.write import extend_bundle, write_bundle, write_sealed
 from n2n_deploy.core.errors import BundleError, HostError
 from n2n_deploy.core.recipe import Recipe
 
@@ -67,7 +69,7 @@ def test_everything_reads_back(bundle: Bundle) -> None:
     again.verify_members()
 
 
-def test_it_is_a_plain_stored_zip_whose_hashes_anyone_can_check(bundle: Bundle) -> None:
+def test_bundle_is_a_plain_stored_zip_whose_hashes_anyone_can_check(bundle: Bundle) -> None:
     with zipfile.ZipFile(bundle.path) as archive:
         assert archive.testzip() is None
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
@@ -99,7 +101,7 @@ def test_one_flipped_bit_anywhere_is_refused(bundle: Bundle) -> None:
         _refused(bundle.path)
 
 
-def test_a_bundle_cut_short_or_with_something_appended_is_refused(bundle: Bundle) -> None:
+def test_truncated_or_extended_bundle_is_refused(bundle: Bundle) -> None:
     intact = bundle.path.read_bytes()
     for length in range(0, len(intact), 97):
         bundle.path.write_bytes(intact[:length])
@@ -110,7 +112,7 @@ def test_a_bundle_cut_short_or_with_something_appended_is_refused(bundle: Bundle
     _refused(bundle.path)
 
 
-def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.n2n"
     assert "cannot be read" in _refused(path)
     path.mkdir()
@@ -119,7 +121,7 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"no zip at all")
     assert "not a bundle" in _refused(path)
     torch.save({"weights": torch.zeros(3)}, path)
-    assert f"is a checkpoint, no bundle; n2n-deploy export {path} -o model.n2n" in _refused(path)
+    assert f"is a checkpoint, not a bundle; run n2n-deploy export {path} -o model.n2n" in _refused(path)
     table = tmp_path / "micrographs.star"
     table.write_text("data_\n")
     assert "after the micrographs" in _refused(table)
@@ -128,37 +130,35 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
     assert "seal" in _refused(path)
 
 
-def test_a_zip_repacked_by_another_tool_is_refused(bundle: Bundle) -> None:
+def test_zip_repacked_by_another_tool_is_refused(bundle: Bundle) -> None:
     _rezip(bundle.path, {"model.fp32.onnx": b"another model"})
     assert "seal" in _refused(bundle.path)
 
 
 def _sealed(bundle: Bundle, manifest: bytes, members: dict[str, bytes]) -> Path:
     """Write a bundle with a good seal around whatever manifest and members; opening it is what fails."""
-    from n2n_deploy.bundle.archive import _write
-
     with pytest.raises(BundleError):
-        _write(bundle.path, {MANIFEST: manifest, **members})
+        write_sealed(bundle.path, {MANIFEST: manifest, **members})
     return bundle.path
 
 
-def test_a_missing_member_is_named(bundle: Bundle) -> None:
+def test_missing_member_is_named(bundle: Bundle) -> None:
     contents = {name: bundle.read(name) for name in bundle.manifest.members}
     del contents["model.fp16.onnx"]
     assert "lacks model.fp16.onnx" in _refused(_sealed(bundle, bundle.manifest_bytes, contents))
 
 
-def test_an_unlisted_member_is_named(bundle: Bundle) -> None:
+def test_unlisted_member_is_named(bundle: Bundle) -> None:
     contents = {name: bundle.read(name) for name in bundle.manifest.members} | {"evil.engine": b"native code"}
     assert "evil.engine" in _refused(_sealed(bundle, bundle.manifest_bytes, contents))
 
 
-def test_a_member_of_another_size_is_named(bundle: Bundle) -> None:
+def test_member_of_another_size_is_named(bundle: Bundle) -> None:
     contents = {name: bundle.read(name) for name in bundle.manifest.members} | {"model.fp16.onnx": b"longer"}
     assert "model.fp16.onnx" in _refused(_sealed(bundle, bundle.manifest_bytes, contents))
 
 
-def test_a_newer_format_says_what_to_update_to(bundle: Bundle) -> None:
+def test_newer_format_names_the_version_to_update_to(bundle: Bundle) -> None:
     manifest = b'{"format": %d, "requires": "7.3", "something": "new"}' % (FORMAT + 1)
     contents = {name: bundle.read(name) for name in bundle.manifest.members}
     message = _refused(_sealed(bundle, manifest, contents))
@@ -167,12 +167,12 @@ def test_a_newer_format_says_what_to_update_to(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("manifest", [b"", b"[]", b"{}", b"\xff\xfe", b'{"format": 1, "halo": -8}', b'{"format": "x"}'])
-def test_a_manifest_that_makes_no_sense_is_refused(bundle: Bundle, manifest: bytes) -> None:
+def test_invalid_manifest_is_refused(bundle: Bundle, manifest: bytes) -> None:
     contents = {name: bundle.read(name) for name in bundle.manifest.members}
     assert "manifest.json" in _refused(_sealed(bundle, manifest, contents))
 
 
-def test_a_file_altered_after_opening_is_noticed_when_read(bundle: Bundle) -> None:
+def test_file_altered_after_opening_is_detected_when_read(bundle: Bundle) -> None:
     data = bundle.path.read_bytes()
     bundle.path.write_bytes(data.replace(b"four bytes", b"five bytes"))
     with pytest.raises(BundleError, match=r"model\.fp32\.onnx"):
@@ -192,7 +192,7 @@ def test_adding_members_keeps_the_model_and_its_hash(bundle: Bundle) -> None:
     again.verify_members()
 
 
-def test_the_short_hash_tells_models_apart(bundle: Bundle, tmp_path: Path) -> None:
+def test_short_hash_distinguishes_models(bundle: Bundle, tmp_path: Path) -> None:
     others = [
         write_bundle(tmp_path / "a.n2n", FACTS, Recipe(max_resolution=6.5, phase_flip=False), MEMBERS),
         write_bundle(tmp_path / "b.n2n", FACTS, RECIPE, MEMBERS | {"model.fp32.onnx": b"other"}),
@@ -203,7 +203,7 @@ def test_the_short_hash_tells_models_apart(bundle: Bundle, tmp_path: Path) -> No
     assert same.short_hash == bundle.short_hash
 
 
-def test_a_signature_leaves_the_manifest_alone_and_falls_when_it_changes(bundle: Bundle) -> None:
+def test_signing_keeps_the_manifest_and_changing_it_drops_the_signature(bundle: Bundle) -> None:
     signed = extend_bundle(bundle, {SIGNATURE: b"signature"})
     assert signed.signature == b"signature"
     assert signed.manifest_bytes == bundle.manifest_bytes
@@ -214,7 +214,7 @@ def test_a_signature_leaves_the_manifest_alone_and_falls_when_it_changes(bundle:
     assert extend_bundle(signed, {"engines/a.engine": b"engine"}).signature is None
 
 
-def test_failing_to_rewrite_leaves_the_old_bundle(bundle: Bundle, tmp_path: Path) -> None:
+def test_failed_rewrite_leaves_the_old_bundle(bundle: Bundle, tmp_path: Path) -> None:
     before = bundle.path.read_bytes()
     broken = before.replace(b"four bytes", b"five bytes")
     copy = tmp_path / "copy.n2n"
@@ -227,7 +227,7 @@ def test_failing_to_rewrite_leaves_the_old_bundle(bundle: Bundle, tmp_path: Path
     assert sorted(tmp_path.iterdir()) == sorted([bundle.path, copy])
 
 
-def test_a_folder_that_cannot_be_made_is_the_hosts_error(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_created_is_a_host_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(HostError, match="file"):
         write_bundle(tmp_path / "file" / "model.n2n", FACTS, RECIPE, MEMBERS)

@@ -1,4 +1,4 @@
-"""Signatures: what a trusted key signed is used, and anything else is refused before an engine is touched."""
+"""Signatures: a bundle signed by a trusted key is accepted, any other is refused before an engine is opened."""
 
 import base64
 import io
@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from n2n_deploy.bundle.archive import SIGNATURE, Bundle, extend_bundle, write_bundle
+from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
+from n2n_deploy.bundle.members import SIGNATURE
 from n2n_deploy.bundle.trust import TRUSTED_KEYS, check_trusted, fingerprint, generate_key, load_trusted, sign_bundle
+from n2n_deploy.bundle.write import extend_bundle, write_bundle
 from n2n_deploy.cli import main
 from n2n_deploy.core.errors import BundleError, HostError, UsageError
 from n2n_deploy.core.recipe import Recipe
@@ -39,7 +41,7 @@ def public(key: Path) -> Path:
     return key.with_name(key.name + ".pub")
 
 
-def test_what_a_trusted_key_signed_is_used(bundle: Bundle, key: Path) -> None:
+def test_bundle_signed_by_a_trusted_key_is_accepted(bundle: Bundle, key: Path) -> None:
     signed = sign_bundle(bundle, key)
     (trusted,) = load_trusted(public(key))
     assert check_trusted(Bundle.open(bundle.path), public(key)) == fingerprint(trusted)
@@ -61,13 +63,13 @@ def test_openssl_agrees_with_the_signature(bundle: Bundle, key: Path, tmp_path: 
     assert "Verified Successfully" in done.stdout, done.stderr
 
 
-def test_keys_are_their_owners_alone(key: Path) -> None:
+def test_private_key_is_readable_by_its_owner_only_and_never_overwritten(key: Path) -> None:
     assert key.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(UsageError, match="never written over"):
+    with pytest.raises(UsageError, match="never overwritten"):
         generate_key(key)
 
 
-def test_a_private_key_that_others_can_read_is_refused(bundle: Bundle, key: Path) -> None:
+def test_private_key_that_others_can_read_is_refused(bundle: Bundle, key: Path) -> None:
     key.chmod(0o640)
     with pytest.raises(UsageError, match="chmod 600"):
         sign_bundle(bundle, key)
@@ -84,7 +86,7 @@ def test_trusted_keys_that_others_can_change_are_refused(bundle: Bundle, key: Pa
         check_trusted(Bundle.open(bundle.path), tmp_path)
 
 
-def test_unsigned_and_foreign_bundles_are_refused(bundle: Bundle, key: Path, tmp_path: Path) -> None:
+def test_unsigned_bundles_and_unknown_keys_are_refused(bundle: Bundle, key: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="is not signed"):
         check_trusted(bundle, public(key))
     generate_key(tmp_path / "other")
@@ -105,26 +107,26 @@ def test_any_change_after_signing_is_refused(bundle: Bundle, key: Path) -> None:
 
 
 @pytest.mark.parametrize("junk", [b"", b"[]", b"{}", b'{"key": "a", "signature": "?"}'])
-def test_a_signature_that_is_none_is_refused(bundle: Bundle, key: Path, junk: bytes) -> None:
+def test_invalid_signature_is_refused(bundle: Bundle, key: Path, junk: bytes) -> None:
     with pytest.raises(BundleError, match="cannot be read"):
         check_trusted(extend_bundle(bundle, {SIGNATURE: junk}), public(key))
 
 
-def test_files_that_are_no_keys_are_refused(bundle: Bundle, key: Path, tmp_path: Path) -> None:
+def test_files_that_are_not_keys_are_refused(bundle: Bundle, key: Path, tmp_path: Path) -> None:
     (tmp_path / "junk").write_text("-----BEGIN PUBLIC KEY-----\njunk\n")
     (tmp_path / "empty").write_text("")
-    with pytest.raises(UsageError, match="no file of public keys"):
+    with pytest.raises(UsageError, match="not a file of public keys"):
         check_trusted(bundle, tmp_path / "junk")
     with pytest.raises(UsageError, match="no public key"):
         check_trusted(bundle, tmp_path / "empty")
     with pytest.raises(HostError, match="cannot be read"):
         check_trusted(bundle, tmp_path / "missing")
     public(key).chmod(0o600)
-    with pytest.raises(UsageError, match="no private key"):
+    with pytest.raises(UsageError, match="not a private key"):
         sign_bundle(bundle, public(key))
 
 
-def test_no_engine_sees_a_bundle_that_is_not_trusted(
+def test_no_engine_is_opened_for_an_untrusted_bundle(
     bundle: Bundle, key: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(TRUSTED_KEYS, str(public(key)))
@@ -132,7 +134,7 @@ def test_no_engine_sees_a_bundle_that_is_not_trusted(
     def opened(*_: object) -> None:
         raise AssertionError("an engine was opened")
 
-    monkeypatch.setattr(select, "ENGINES", (select.Engine("any", False, opened),))  # type: ignore[arg-type]
+    monkeypatch.setattr(select, "ENGINES", (select.Engine("any", False, opened, str),))  # type: ignore[arg-type]
     with pytest.raises(BundleError, match="is not signed"):
         select.open_session(bundle)
     sign_bundle(bundle, key)
@@ -140,7 +142,9 @@ def test_no_engine_sees_a_bundle_that_is_not_trusted(
         select.open_session(Bundle.open(bundle.path))
 
 
-def test_from_the_command_line(bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keygen_and_sign_from_the_command_line(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for arguments in (["keygen", str(tmp_path / "k")], ["sign", str(bundle.path), "--key", str(tmp_path / "k")]):
         with pytest.raises(SystemExit) as ended:
             main(arguments)
@@ -149,7 +153,7 @@ def test_from_the_command_line(bundle: Bundle, tmp_path: Path, capsys: pytest.Ca
     assert check_trusted(Bundle.open(bundle.path), tmp_path / "k.pub") is not None
 
 
-def test_verify_refuses_what_is_not_trusted(
+def test_verify_refuses_an_untrusted_bundle(
     bundle: Bundle, key: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(SystemExit) as ended:

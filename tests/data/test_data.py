@@ -1,4 +1,4 @@
-"""The package's data: what they should be by their sources, by statistics and by chemistry."""
+"""The package's data and `make`: against their sources, statistics and symmetry."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def test_micrograph_is_the_published_one_in_electrons(counts: np.ndarray, shared
     assert counts.mean() == pytest.approx(expected.mean(), abs=5 * 0.5 / np.sqrt(counts.size))
 
 
-def test_make_writes_what_the_loaders_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_writes_files_that_the_loaders_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = np.random.default_rng(1).poisson(256, (7, 5)).astype(np.uint16)
     assert written.max() > 255 > written.min()
     make.write_strips(written, tmp_path)
@@ -61,7 +61,7 @@ def test_proteasome_is_the_pdb_entry(shared_data: Path) -> None:
     assert np.abs(rotation.apply(ours) - published).max() < 0.02
 
 
-def test_proteasome_stands_in_the_standard_setting_of_d7() -> None:
+def test_proteasome_is_in_the_standard_setting_of_d7() -> None:
     positions = data.proteasome().positions
     tree = KDTree(positions)
     for operation in Rotation.create_group("D7"):

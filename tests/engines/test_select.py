@@ -1,4 +1,4 @@
-"""Choosing a session: the golden vectors decide, and what was asked for is never silently replaced."""
+"""Choosing a session: the golden vectors decide, and an engine or device that was named is never replaced silently."""
 
 import io
 import sys
@@ -10,11 +10,22 @@ import onnx
 import pytest
 import torch
 
-from n2n_deploy.bundle.archive import Bundle, write_bundle
-from n2n_deploy.bundle.manifest import Deviation, Manifest, Precision
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.bundle.manifest import Deviation, Manifest
+from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.errors import BundleError, HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.core.recipe import Recipe
-from n2n_deploy.engines.select import choose_session, deviation, open_session, verify
+from n2n_deploy.device.gpus import driver
+from n2n_deploy.engines.select import (
+    ENGINES,
+    candidates,
+    choose_session,
+    deviation,
+    open_session,
+    parse_device,
+    verify,
+)
 from n2n_deploy.train.model import build
 
 Graph = Callable[[str, Precision], onnx.ModelProto]
@@ -48,7 +59,7 @@ def make_bundle(graph: Graph, tmp_path: Path) -> Callable[..., Bundle]:
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
-def test_the_cpu_passes_the_golden_vectors_that_pytorch_made(make_bundle: Callable[..., Bundle], device: str) -> None:
+def test_cpu_reproduces_pytorchs_golden_vectors(make_bundle: Callable[..., Bundle], device: str) -> None:
     choice = choose_session(make_bundle(), device, threads=1)
     with choice.session as session:
         assert session.name == "onnxruntime-cpu"
@@ -56,25 +67,62 @@ def test_the_cpu_passes_the_golden_vectors_that_pytorch_made(make_bundle: Callab
         assert verify(make_bundle(), session) == choice.deviation
 
 
-def test_a_network_that_does_something_else_is_refused(make_bundle: Callable[..., Bundle]) -> None:
+def test_network_with_other_outputs_is_refused(make_bundle: Callable[..., Bundle]) -> None:
     with pytest.raises(BundleError, match="onnxruntime-cpu gives other results") as caught:
         open_session(make_bundle(gain=1.01), threads=1)
     assert "\n" not in str(caught.value)
 
 
-def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(make_bundle: Callable[..., Bundle]) -> None:
+def test_missing_gpu_is_not_replaced_by_the_cpu(make_bundle: Callable[..., Bundle]) -> None:
     for device in ("gpu", "cuda", "cuda:1"):
         with pytest.raises(HostError, match=device):
             open_session(make_bundle(), device)
 
 
-def test_an_unknown_device_is_a_usage_error(make_bundle: Callable[..., Bundle]) -> None:
-    for device in ("", "tpu", "cuda:", "cuda:x"):
+def test_unknown_device_is_a_usage_error(make_bundle: Callable[..., Bundle]) -> None:
+    for device in ("", "tpu", "cuda:", "cuda:x", "gpu:0"):
         with pytest.raises(UsageError, match="choose auto, cpu, gpu"):
             open_session(make_bundle(), device)
 
 
-def test_where_nothing_works_every_engine_says_why(
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [("auto", "auto"), ("cpu", "cpu"), ("gpu", "gpu"), ("cuda", "gpu"), ("cuda:0", "cuda:0"), ("cuda:12", "cuda:12")],
+)
+def test_cuda_is_another_name_for_gpu(text: str, device: str) -> None:
+    assert parse_device(text) == device
+    assert candidates(text) == candidates(device)
+
+
+def test_candidates_are_ordered_from_the_fastest_to_the_cpu() -> None:
+    names = [engine.name for engine in candidates("auto")]
+    assert names == ["tensorrt", "rtx", "tensorrt-lean", "onnxruntime-cuda", "openvino", "onnxruntime-cpu"]
+    assert [engine.name for engine in candidates("cuda:1")] == names[:-2]
+    assert [engine.name for engine in candidates("cpu")] == names[-2:]
+    assert [engine.name for engine in candidates("auto", "rtx")] == ["rtx"]
+
+
+@pytest.mark.parametrize(("device", "engine"), [("cpu", "tensorrt"), ("gpu", "onnxruntime-cpu"), ("auto", "magic")])
+def test_engine_on_the_wrong_device_is_a_usage_error(device: str, engine: str) -> None:
+    with pytest.raises(UsageError, match=engine):
+        candidates(device, engine)
+
+
+def test_without_a_driver_only_device_auto_uses_the_cpu(bundle: Bundle) -> None:
+    if driver().gpus:
+        pytest.skip("this machine has a GPU")
+    choice = choose_session(bundle, "auto", threads=1)
+    with choice.session:
+        assert choice.session.array_module == "numpy"
+    assert "driver" in choice.rejected_engines["GPU"]
+    for engine in (known.name for known in ENGINES if known.gpu):
+        with pytest.raises(HostError, match="driver"):
+            choose_session(bundle, "auto", engine=engine)
+    with pytest.raises(HostError, match="fp32, not fp16"):
+        choose_session(bundle, "cpu", precision="fp16")
+
+
+def test_error_gives_the_reason_for_every_engine(
     make_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

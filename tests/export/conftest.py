@@ -1,10 +1,13 @@
-"""A checkpoint as training leaves it, with random weights that make the network's output depend on all of it."""
+"""Networks and a checkpoint with random weights, so that every part affects the output; and running a graph."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
+from onnx import ModelProto
 
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.train.checkpoint import save_model
@@ -12,6 +15,19 @@ from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.model import Network, add_weight_norm, build
 
 MakeNetwork = Callable[[str], Network]
+
+
+def run(model: ModelProto, batch: np.ndarray) -> np.ndarray:
+    """The model in ONNX Runtime without any of its optimisations."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: batch})[0]
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A checkpoint becomes a bundle that says what it is and does what PyTorch does, or nothing is written."""
+"""A checkpoint becomes a bundle that states its contents and reproduces PyTorch, or nothing is written."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle
     return Bundle.open(out)
 
 
-def test_the_bundle_says_what_it_is(bundle: Bundle) -> None:
+def test_bundle_states_its_contents(bundle: Bundle) -> None:
     bundle.verify_members()
     manifest = bundle.manifest
     assert bundle.recipe == Recipe(max_resolution=8.0, phase_flip=False)
@@ -53,7 +53,7 @@ def test_the_bundle_says_what_it_is(bundle: Bundle) -> None:
     assert all(result.deviation.max > 0 for result in manifest.parity)
 
 
-def test_the_models_carry_recipe_and_receptive_field(bundle: Bundle) -> None:
+def test_models_carry_recipe_and_receptive_field(bundle: Bundle) -> None:
     for precision in ("fp32", "fp16"):
         model = onnx.load_from_string(bundle.onnx(precision))
         metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -62,7 +62,7 @@ def test_the_models_carry_recipe_and_receptive_field(bundle: Bundle) -> None:
         assert metadata["preset"] == "small"
 
 
-def test_golden_outputs_are_pytorchs(bundle: Bundle, checkpoint: Path) -> None:
+def test_golden_outputs_equal_pytorchs(bundle: Bundle, checkpoint: Path) -> None:
     inputs, outputs = bundle.golden()
     with torch.no_grad():
         expected = load_model(checkpoint).network()(torch.from_numpy(inputs)).numpy()
@@ -87,7 +87,7 @@ def test_tiles_with_the_manifests_halo_are_exact(bundle: Bundle) -> None:
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-5 * whole.std())
 
 
-def test_a_node_runs_it_without_torch_and_onnx(bundle: Bundle) -> None:
+def test_node_runs_the_bundle_without_torch_and_onnx(bundle: Bundle) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ON_A_NODE, bundle.path],
         capture_output=True,
@@ -98,7 +98,7 @@ def test_a_node_runs_it_without_torch_and_onnx(bundle: Bundle) -> None:
     assert done.stdout.strip() in {"onnxruntime-cpu", "openvino"}, done.stderr
 
 
-def test_a_model_that_differs_is_refused_and_nothing_is_written(
+def test_model_that_differs_is_refused_and_nothing_is_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrong(network: torch.nn.Module, *arguments: object) -> onnx.ModelProto:
@@ -122,7 +122,7 @@ def test_activations_beyond_float16_are_refused(checkpoint: Path) -> None:
         parity.check_parity(network, to_onnx(network), "fp16")
 
 
-def test_a_network_without_an_output_is_refused(checkpoint: Path) -> None:
+def test_network_with_constant_output_is_refused(checkpoint: Path) -> None:
     network = load_model(checkpoint).network()
     with torch.no_grad():
         network.last[-1].weight.zero_()
@@ -130,7 +130,7 @@ def test_a_network_without_an_output_is_refused(checkpoint: Path) -> None:
         parity.golden_vectors(network)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         export_bundle(tmp_path / "nowhere.pt", tmp_path / "model.n2n")
     (tmp_path / "model.pt").write_bytes(b"no checkpoint")

@@ -2,34 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from n2n_deploy.engines.onnxruntime.segments import METADATA, SegmentedSession
+from n2n_deploy.engines.onnxruntime.run_segments import METADATA, SegmentedSession
 from n2n_deploy.export.graph_passes import add_before_shuffling
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.segments import split
-from n2n_deploy.train.model import Network
 
-MakeNetwork = Callable[[str], Network]
-
-
-def run(model: ModelProto, batch: np.ndarray) -> np.ndarray:
-    """The model in ONNX Runtime without any of its optimisations."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: batch})[0]
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
+from .conftest import MakeNetwork, noise, run
 
 
 def two_branches(mode: str) -> ModelProto:

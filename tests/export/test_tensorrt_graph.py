@@ -7,12 +7,12 @@ import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from n2n_deploy.core.errors import UsageError
-from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+from n2n_deploy.engines.tensorrt.profiles import make_profiles
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.tensorrt_graph import check_limits, largest_tensor, to_bfloat16
 from n2n_deploy.train.model import build
 
-PROFILES = plan_profiles([(512, 512)])
+PROFILES = make_profiles([(512, 512)])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_bfloat16_graph_has_the_same_layers_between_two_casts(model: ModelProto)
     assert lowered.graph.output == model.graph.output
 
 
-def test_what_the_export_writes_can_be_built(model: ModelProto) -> None:
+def test_exported_graph_is_within_the_limits(model: ModelProto) -> None:
     for graph in (model, to_onnx(build("small"), "fp16"), to_bfloat16(model)):
         check_limits(graph, PROFILES, "tensorrt")
 
@@ -60,11 +60,11 @@ def test_largest_tensor_is_counted(model: ModelProto) -> None:
 
 
 def test_tensors_beyond_32_bits_are_refused_and_tiles_advised(model: ModelProto) -> None:
-    check_limits(model, plan_profiles([(5792, 5792)]), "rtx")
+    check_limits(model, make_profiles([(5792, 5792)]), "rtx")
     with pytest.raises(UsageError, match="--tile 5792x5792"):
-        check_limits(model, plan_profiles([(5800, 5792)]), "rtx")
+        check_limits(model, make_profiles([(5800, 5792)]), "rtx")
     with pytest.raises(UsageError, match="a smaller --batch"):
-        check_limits(model, plan_profiles([(2048, 2048)], batch=16), "rtx")
+        check_limits(model, make_profiles([(2048, 2048)], batch=16), "rtx")
 
 
 def test_other_graphs_are_refused_with_advice(copy: ModelProto) -> None:
@@ -97,6 +97,6 @@ def test_other_weights_are_refused(copy: ModelProto) -> None:
         check_limits(copy, PROFILES, "rtx")
 
 
-def test_shapes_off_the_stride_are_refused(model: ModelProto) -> None:
+def test_shapes_must_be_multiples_of_the_stride(model: ModelProto) -> None:
     with pytest.raises(UsageError, match="multiples of 8"):
-        check_limits(model, plan_profiles([(512, 500)]), "rtx")
+        check_limits(model, make_profiles([(512, 500)]), "rtx")

@@ -1,4 +1,4 @@
-"""A file appears whole or not at all."""
+"""A file appears complete or not at all."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from n2n_deploy.core.errors import HostError
 from n2n_deploy.files.atomic import TEMPORARY_SUFFIX, atomic_write, make_writable_folder, remove_stale_temporaries
 
 
-def test_a_complete_file_takes_its_name_and_makes_its_folder(tmp_path: Path) -> None:
+def test_complete_file_takes_its_name_and_creates_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file.bin"
     with atomic_write(path) as stream:
         stream.write(b"content")
@@ -25,7 +25,7 @@ def test_a_complete_file_takes_its_name_and_makes_its_folder(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit, ValueError, MemoryError])
-def test_a_failure_leaves_what_was_there(tmp_path: Path, failure: type[BaseException]) -> None:
+def test_failure_leaves_the_earlier_file(tmp_path: Path, failure: type[BaseException]) -> None:
     path = tmp_path / "file.bin"
     path.write_bytes(b"before")
     with pytest.raises(failure), atomic_write(path) as stream:
@@ -35,7 +35,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, failure: type[BaseExcep
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_umask_decides_the_rights(tmp_path: Path) -> None:
+def test_umask_determines_the_permissions(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         with atomic_write(tmp_path / "file") as stream:
@@ -45,15 +45,15 @@ def test_the_umask_decides_the_rights(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
-def test_out_of_room_while_writing(tmp_path: Path) -> None:
+def test_full_disk_is_reported_with_the_bytes_needed(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     signal = pytest.importorskip("signal")
-    # A limit on file size is the one way to run out of room that needs no rights.
+    # A limit on file size simulates a full disk without any privileges.
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with (
-            pytest.raises(HostError, match=r"no room for file\.bin \(5000 bytes") as refusal,
+            pytest.raises(HostError, match=r"not enough disk space for file\.bin \(5000 bytes") as refusal,
             atomic_write(tmp_path / "file.bin", size=5000) as stream,
         ):
             stream.write(bytes(5000))
@@ -64,7 +64,7 @@ def test_out_of_room_while_writing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_that_takes_no_files() -> None:
+def test_read_only_file_system_is_reported() -> None:
     folder = Path("/proc")
     if not folder.is_dir():
         pytest.skip("this system has no /proc, where nobody can make files")
@@ -74,7 +74,7 @@ def test_a_file_system_that_takes_no_files() -> None:
         make_writable_folder(folder / "out")
 
 
-def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
+def test_file_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     for folder in (tmp_path / "taken", tmp_path / "taken" / "below"):
         with pytest.raises(HostError, match="taken: is a file, expected a folder"), atomic_write(folder / "file"):
@@ -83,7 +83,7 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
             make_writable_folder(folder)
 
 
-def test_a_folder_is_made_and_tried_without_a_trace(tmp_path: Path) -> None:
+def test_folder_is_created_and_left_empty(tmp_path: Path) -> None:
     for _ in range(2):
         make_writable_folder(tmp_path / "a" / "b")
         assert list((tmp_path / "a").rglob("*")) == [tmp_path / "a" / "b"]
@@ -102,7 +102,7 @@ def test_long_and_odd_names(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_dead_writer_left_is_removed_and_not_what_is_being_written(tmp_path: Path) -> None:
+def test_files_of_dead_writers_are_removed_and_those_of_running_ones_kept(tmp_path: Path) -> None:
     if not Path("/proc/sys/kernel/random/boot_id").exists():
         pytest.skip("this system does not tell one start from another")
     dying = f"""
@@ -120,7 +120,7 @@ with atomic_write({str(tmp_path / "dead.mrc")!r}) as stream:
     assert [path.name for path in tmp_path.iterdir()] == ["alive.mrc"]
 
 
-def test_only_old_temporaries_are_removed(tmp_path: Path) -> None:
+def test_temporaries_of_other_machines_are_removed_only_if_old(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     old = tmp_path / "sub" / f".killed.mrc.0123abcd{TEMPORARY_SUFFIX}"
     fresh = tmp_path / f".running.mrc.0123abcd{TEMPORARY_SUFFIX}"

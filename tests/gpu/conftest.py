@@ -15,12 +15,14 @@ import pytest
 import torch
 from standin_gpu import standin_gpu
 
-from n2n_deploy.bundle.archive import GOLDEN, Bundle, write_bundle
+from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.manifest import Manifest
+from n2n_deploy.bundle.members import GOLDEN
+from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.gpus import driver
-from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+from n2n_deploy.engines.tensorrt.profiles import make_profiles
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.parity import TOLERANCE, golden_vectors
 from n2n_deploy.export.tensorrt_engine import compile_bundle
@@ -89,7 +91,7 @@ def portable_bundle(gpu_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
     path = tmp_path_factory.mktemp("portable") / "model.n2n"
     shutil.copy(gpu_bundle.path, path)
     try:
-        compile_bundle(Bundle.open(path), "tensorrt", ["fp16"], plan_profiles([(1024, 1280)]), portable=True)
+        compile_bundle(Bundle.open(path), "tensorrt", ["fp16"], make_profiles([(1024, 1280)]), portable=True)
     except HostError as error:
         pytest.skip(str(error))
     return Bundle.open(path)

@@ -1,44 +1,39 @@
-"""Small STAR files to read and damage."""
+"""Small STAR files to read and to damage.
+
+A module's tests are in the file of its name, or by theme: `test_star_read` and `test_star_write` test star,
+micrograph_table, micrograph_rows, micrograph_names, star_document and star_text; `test_optics_groups` also tests
+read_options; `test_mrc_read`, `test_mrc_write` and `test_mrc_stack` test mrc, mrc_header, mrc_output and other_formats.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from star_builder import star_loop
 
-OPTICS = """
-# version 30001
-
-data_optics
-
-loop_
-_rlnOpticsGroupName #1
-_rlnOpticsGroup #2
-_rlnMicrographOriginalPixelSize #3
-_rlnVoltage #4
-_rlnSphericalAberration #5
-_rlnAmplitudeContrast #6
-_rlnMicrographPixelSize #7
-first            1     0.425000   300.000000     2.700000     0.100000     0.850000
-second           2     0.655000   200.000000     1.400000     0.070000     1.310000
-
-
-# version 30001
-
-"""
-MICROGRAPHS = """data_micrographs
-
-loop_
-_rlnMicrographName #1
-_rlnOpticsGroup #2
-_rlnDefocusU #3
-_rlnDefocusV #4
-_rlnDefocusAngle #5
-_rlnPhaseShift #6
-Movies/a_DW.mrc            1 10000.500000  9000.250000    30.000000    90.000000
-Movies/b_DW.mrc            2 20000.500000 19000.250000   -30.000000     0.000000
-Movies/c_DW.mrc            1 15000.500000 14000.250000     0.000000    45.000000
-
-"""
+OPTICS = star_loop(
+    "optics",
+    {
+        "rlnOpticsGroupName": ["first", "second"],
+        "rlnOpticsGroup": [1, 2],
+        "rlnMicrographOriginalPixelSize": [0.425, 0.655],
+        "rlnVoltage": [300.0, 200.0],
+        "rlnSphericalAberration": [2.7, 1.4],
+        "rlnAmplitudeContrast": [0.1, 0.07],
+        "rlnMicrographPixelSize": [0.85, 1.31],
+    },
+)
+MICROGRAPHS = star_loop(
+    "micrographs",
+    {
+        "rlnMicrographName": [f"Movies/{name}_DW.mrc" for name in "abc"],
+        "rlnOpticsGroup": [1, 2, 1],
+        "rlnDefocusU": [10000.5, 20000.5, 15000.5],
+        "rlnDefocusV": [9000.25, 19000.25, 14000.25],
+        "rlnDefocusAngle": [30.0, -30.0, 0.0],
+        "rlnPhaseShift": [90.0, 0.0, 45.0],
+    },
+)
 
 
 @pytest.fixture

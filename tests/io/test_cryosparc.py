@@ -60,17 +60,43 @@ def test_exposures_become_records(tmp_path: Path) -> None:
 
 
 def test_slots_of_the_passthrough_are_joined_by_uid(tmp_path: Path) -> None:
-    whole = exposures()
-    ctf = np.zeros(4, [("uid", "<u8"), *CTF])
-    blobs = np.zeros(4, [("uid", "<u8"), *BLOB])
-    for name in ctf.dtype.names:
-        ctf[name] = whole[name]
-    for name in blobs.dtype.names:
-        blobs[name] = whole[name]
-    save(tmp_path / "J4_passthrough_exposures.cs", blobs[::-1].copy())
-    table = read_micrographs(save(tmp_path / "exposures_ctf_estimated.cs", ctf))
+    save(tmp_path / "J4_passthrough_exposures.cs", only(exposures(), BLOB)[::-1].copy())
+    table = read_micrographs(save(tmp_path / "exposures_ctf_estimated.cs", only(exposures(), CTF)))
     names = {micrograph.name: micrograph.ctf.defocus_u for micrograph in table.micrographs if micrograph.ctf}
     assert names == {f"J2/motioncorrected/m{row}.mrc": pytest.approx(15000 + row) for row in range(4)}
+
+
+def only(whole: np.ndarray, fields: list[tuple]) -> np.ndarray:
+    """Some of the slots of a table, with its uids."""
+    table = np.zeros(len(whole), [("uid", "<u8"), *fields])
+    for name in table.dtype.names:
+        table[name] = whole[name]
+    return table
+
+
+def test_the_main_file_of_a_passthrough_is_joined(tmp_path: Path) -> None:
+    """Whoever gives the passthrough gets the CTF of the main file beside it; other tables there do not matter."""
+    save(tmp_path / "exposures_ctf_estimated.cs", only(exposures(), CTF))
+    save(tmp_path / "J5_particles.cs", np.zeros(3, [("uid", "<u8"), ("ctf/df1_A", "<f4")]))
+    (tmp_path / "other.cs").write_bytes(b"\x94CSDAT rest")
+    table = read_micrographs(save(tmp_path / "J4_passthrough_exposures.cs", only(exposures(), BLOB)[::-1].copy()))
+    assert [each.ctf.defocus_u for each in table.micrographs if each.ctf] == pytest.approx([15003, 15002, 15001, 15000])
+
+
+def test_messages_name_cryosparcs_fields(tmp_path: Path) -> None:
+    path = save(tmp_path / "exposures.cs", only(exposures(), BLOB))
+    with pytest.raises(DataError, match=r"exposures\.cs: has no ctf/df1_A and no ctf/df2_A and no ctf/df_angle_rad;"):
+        read_micrographs(path)
+    with pytest.raises(DataError, match=r"optics group 1: has no ctf/cs_mm, which the CTF needs; .*--cs"):
+        read_micrographs(save(path, only(exposures(), [field for field in [*BLOB, *CTF] if field[0] != "ctf/cs_mm"])))
+    whole = exposures()
+    whole["ctf/df2_A"][1], whole["micrograph_blob/psize_A"][2] = np.nan, 0.5
+    problems = read_micrographs(save(path, whole)).problems
+    assert list(problems) == [1]
+    assert "exposures.cs: row 2, J2/motioncorrected/m1.mrc: ctf/df2_A is nan, not a number" in problems[1]
+    whole["ctf/accel_kv"] = 300_000
+    with pytest.raises(DataError, match=r"ctf/accel_kv is 300000; expected a number from 1 to 3000 \(kV\)"):
+        read_micrographs(save(path, whole))
 
 
 def test_relion_reads_what_is_written(tmp_path: Path, relion: Callable[..., str]) -> None:
@@ -88,8 +114,8 @@ def test_relion_reads_what_is_written(tmp_path: Path, relion: Callable[..., str]
     ("content", "word"),
     [
         (b"\x94CSDAT rest", "compressed"),
-        (b"data_\n", "no cryoSPARC table"),
-        (b"", "no cryoSPARC table|cannot be read"),
+        (b"data_\n", "not a cryoSPARC table"),
+        (b"", "not a cryoSPARC table|cannot be read"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, word: str) -> None:

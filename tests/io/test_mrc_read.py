@@ -2,13 +2,17 @@
 
 import bz2
 import gzip
+import lzma
 import struct
 from pathlib import Path
 from typing import Any
 
+import h5py
 import mrcfile
 import numpy as np
 import pytest
+from PIL import Image
+from star_builder import star_table
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.mrc import read_header, read_mrc
@@ -44,7 +48,7 @@ def test_every_mode_as_mrcfile_wrote_it(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["int16", "float32", "uint16", "float16"])
-def test_big_endian(tmp_path: Path, dtype: str) -> None:
+def test_big_endian_files_are_read(tmp_path: Path, dtype: str) -> None:
     data = pixels(dtype).astype(np.dtype(dtype).newbyteorder(">"))
     image = read_mrc(save(tmp_path / "a.mrc", data))
     assert (tmp_path / "a.mrc").read_bytes()[212] == 0x11
@@ -54,7 +58,7 @@ def test_big_endian(tmp_path: Path, dtype: str) -> None:
     assert image.warnings == []
 
 
-def test_a_wrong_machine_stamp_is_seen_through(tmp_path: Path) -> None:
+def test_a_wrong_machine_stamp_does_not_matter(tmp_path: Path) -> None:
     data = pixels("float32").astype(">f4")
     path = save(tmp_path / "a.mrc", data)
     content = bytearray(path.read_bytes())
@@ -66,7 +70,7 @@ def test_a_wrong_machine_stamp_is_seen_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("pack", "ending"), [(gzip.compress, ".gz"), (bz2.compress, ".bz2"), (gzip.compress, "")])
-def test_packed_files(tmp_path: Path, pack: Any, ending: str) -> None:
+def test_compressed_files(tmp_path: Path, pack: Any, ending: str) -> None:
     data = pixels("float32", (300, 200))
     plain = save(tmp_path / "a.mrc", data)
     packed = tmp_path / f"b.mrc{ending}"
@@ -92,21 +96,21 @@ def test_one_section_is_a_micrograph_and_many_are_not(tmp_path: Path) -> None:
     assert read_mrc(single).data.shape == (20, 30)
     stack = pixels("float32", (5, 20, 30))
     path = save(tmp_path / "stack.mrcs", stack)
-    with pytest.raises(DataError, match=r"stack\.mrcs: holds 5 sections, and a micrograph has one"):
+    with pytest.raises(DataError, match=r"stack\.mrcs: holds 5 sections, but a micrograph has one"):
         read_mrc(path)
     with pytest.raises(DataError, match="holds 5 sections"):
         read_header(path)
     np.testing.assert_array_equal(read_mrc(path, ndim=3).data, stack)
 
 
-def test_complex_is_refused(tmp_path: Path) -> None:
+def test_complex_pixels_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "transform.mrc", np.ones((8, 8), np.complex64))
     with pytest.raises(DataError, match=r"mode 4 \(complex float32\)"):
         read_mrc(path)
 
 
 @pytest.mark.parametrize("size", [0, 1, 500, 1023])
-def test_no_whole_header(tmp_path: Path, size: int) -> None:
+def test_a_truncated_header_is_refused(tmp_path: Path, size: int) -> None:
     path = save(tmp_path / "a.mrc", pixels("float32"))
     path.write_bytes(path.read_bytes()[:size])
     for read in (read_mrc, read_header):
@@ -115,41 +119,66 @@ def test_no_whole_header(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("read", [read_mrc, read_header])
-def test_cut_short(tmp_path: Path, read: Any) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, read: Any) -> None:
     path = save(tmp_path / "a.mrc", pixels("float32", (100, 100)))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match=r"a\.mrc: is cut short: .* take 41024 bytes, found 41023"):
         read(path)
 
 
-def test_bytes_beyond_the_end_are_told_of(tmp_path: Path) -> None:
+def test_bytes_beyond_the_end_give_a_warning(tmp_path: Path) -> None:
     path = save(tmp_path / "a.mrc", pixels("float32"))
     path.write_bytes(path.read_bytes() + b"x")
-    assert "goes on after" in read_mrc(path).warnings[0]
+    assert "continues after" in read_mrc(path).warnings[0]
 
 
-@pytest.mark.parametrize("content", [b"II*\0" + bytes(4000), b"\x89HDF\r\n\x1a\n" + bytes(4000), b"data_\n" * 900])
-def test_other_formats(tmp_path: Path, content: bytes) -> None:
+def test_files_of_other_formats_are_named(tmp_path: Path) -> None:
+    """Files as their own libraries write them, under the name of an MRC file."""
     path = tmp_path / "a.mrc"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.mrc: not an MRC file"):
+    data = pixels("uint16", (40, 30))
+    for name in ("TIFF", "PNG", "JPEG"):
+        Image.fromarray((data >> 8).astype(np.uint8)).save(path, format=name)
+        with pytest.raises(DataError, match=rf"a\.mrc: is a {name} (image|picture), not MRC; (convert it|give)"):
+            read_mrc(path)
+    with h5py.File(path, "w") as file:
+        file["data"] = data
+    with pytest.raises(DataError, match=r"a\.mrc: is an HDF5 file, not MRC; convert it"):
+        read_header(path)
+    for pack, name in ((gzip.compress, "gzip"), (bz2.compress, "bzip2")):
+        path.write_bytes(pack(pack(data.tobytes())))
+        with pytest.raises(DataError, match=rf"is compressed with {name} twice, not MRC; unpack it"):
+            read_mrc(path)
+    path.write_bytes(lzma.compress(data.tobytes()))
+    with pytest.raises(DataError, match="is compressed with xz, not MRC"):
+        read_mrc(path)
+    path.write_text(star_table({"rlnMicrographName": ["a.mrc"]}))
+    with pytest.raises(DataError, match="is a STAR file, not MRC"):
+        read_mrc(path)
+    path.write_bytes(gzip.compress(b"II+\0" + bytes(4000)))  # the first bytes of BigTIFF, by its specification
+    with pytest.raises(DataError, match="is a BigTIFF image or an EER movie, not MRC; .* motion-corrected sum"):
         read_mrc(path)
 
 
-def test_missing_and_unreadable(tmp_path: Path) -> None:
+def test_a_file_of_no_known_format_is_not_mrc(tmp_path: Path) -> None:
+    (tmp_path / "a.mrc").write_bytes(b"<html>" * 1000)
+    with pytest.raises(DataError, match=r"a\.mrc: not an MRC file: .* give MRC micrographs"):
+        read_mrc(tmp_path / "a.mrc")
+
+
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.mrc: not found"):
         read_mrc(tmp_path / "nowhere.mrc")
     with pytest.raises(DataError, match="directory"):
         read_mrc(tmp_path)
 
 
-def test_no_pixel_size(tmp_path: Path) -> None:
+def test_a_header_without_pixel_size_gives_a_warning(tmp_path: Path) -> None:
     image = read_mrc(save(tmp_path / "a.mrc", pixels("float32"), 0.0))
     assert image.pixel_size is None
     assert "pixel size" in image.warnings[0]
 
 
-def test_imod_decides_on_signed_bytes(tmp_path: Path) -> None:
+def test_imods_flag_tells_signed_from_unsigned_bytes(tmp_path: Path) -> None:
     path = save(tmp_path / "a.mrc", np.array([[-100, 100]], np.int8))
     content = bytearray(path.read_bytes())
     for flags, dtype in ((0, np.uint8), (1, np.int8)):
@@ -193,7 +222,7 @@ def test_odd_files_match_the_statistics_their_programs_wrote(
         assert mean == pytest.approx(float(fields["dmean"]), rel=1e-5, abs=precision)
 
 
-def test_a_header_without_pixels(shared_data: Path) -> None:
+def test_a_header_without_pixels_is_refused(shared_data: Path) -> None:
     for ndim in (2, 3):
         with pytest.raises(DataError, match=r"header_only\.mrc: holds a header and no pixels.*132096.*found 1024"):
             read_mrc(shared_data / "mrc" / "header_only.mrc", ndim=ndim)

@@ -45,7 +45,7 @@ def test_mrcfile_finds_it_valid_and_true(tmp_path: Path, dtype: Any, shape: tupl
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_what_the_input_said_is_kept(tmp_path: Path, order: str) -> None:
+def test_the_inputs_header_is_kept(tmp_path: Path, order: str) -> None:
     source, path = tmp_path / "a.mrc", tmp_path / "b.mrc"
     with mrcfile.new(source) as mrc:
         mrc.set_data(image().astype(f"{order}i2"))
@@ -63,7 +63,7 @@ def test_what_the_input_said_is_kept(tmp_path: Path, order: str) -> None:
         assert mrc.get_labels() == [*labels, LABEL]
 
 
-def test_the_oldest_label_makes_room(tmp_path: Path) -> None:
+def test_the_oldest_of_ten_labels_is_dropped(tmp_path: Path) -> None:
     source, path = tmp_path / "a.mrc", tmp_path / "b.mrc"
     with mrcfile.new(source) as mrc:
         mrc.set_data(image())
@@ -81,7 +81,7 @@ def test_the_oldest_label_makes_room(tmp_path: Path) -> None:
         write_mrc(path, image(), label="x" * 81)
 
 
-def test_the_extended_header_is_carried(shared_data: Path, tmp_path: Path) -> None:
+def test_the_extended_header_is_kept(shared_data: Path, tmp_path: Path) -> None:
     source = read_mrc(shared_data / "micrographs" / "fei-extended.mrc")
     path = tmp_path / "b.mrc"
     write_mrc(path, source.data, like=source, label=LABEL)
@@ -113,7 +113,7 @@ def test_odd_inputs_become_valid_outputs(shared_data: Path, tmp_path: Path, name
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_not_written(tmp_path: Path, bad: float) -> None:
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> None:
     data = image()
     data[3, 4] = bad
     with pytest.raises(DataError, match="not finite"):
@@ -121,11 +121,11 @@ def test_values_that_are_not_finite_are_not_written(tmp_path: Path, bad: float) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_float16_overflow_and_underflow(tmp_path: Path) -> None:
+def test_float16_overflow_and_underflow_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.mrc"
     data = image()
     data[3, 4] = -70000
-    with pytest.raises(DataError, match="70000, is beyond what float16 holds; write float32"):
+    with pytest.raises(DataError, match="70000, exceeds the range of float16; write float32"):
         write_mrc(path, data, label=LABEL, dtype="float16")
     with pytest.raises(DataError, match="too small for float16; write float32"):
         write_mrc(path, image() * 1e-7, label=LABEL, dtype="float16")
@@ -144,7 +144,7 @@ def test_statistics_are_exact_where_float32_is_not() -> None:
     assert statistics(np.full((300, 300), 60000, np.float16)) == (60000, 60000, 60000, 0)
 
 
-def test_statistics_that_are_known_are_believed(tmp_path: Path) -> None:
+def test_known_statistics_are_written_unchecked(tmp_path: Path) -> None:
     data = image((30, 40))
     write_mrc(tmp_path / "a.mrc", data, label=LABEL, statistics=(-1.0, 2.0, 0.5, 0.25))
     with mrcfile.open(tmp_path / "a.mrc", header_only=True) as file:
@@ -157,7 +157,7 @@ def test_statistics_that_are_known_are_believed(tmp_path: Path) -> None:
         write_mrc(tmp_path / "a.mrc", data, label=LABEL, statistics=(-1.0, 2.0, float("nan"), 0.25))
 
 
-def test_relion_reads_it(tmp_path: Path, relion: Callable[..., str]) -> None:
+def test_relion_reads_what_is_written(tmp_path: Path, relion: Callable[..., str]) -> None:
     data = image((64, 48))
     write_mrc(tmp_path / "a.mrc", data, label=LABEL, pixel_size=1.5)
     told = relion("relion_image_handler", "--i", "a.mrc", "--stats", cwd=tmp_path)
@@ -166,3 +166,17 @@ def test_relion_reads_it(tmp_path: Path, relion: Callable[..., str]) -> None:
     assert float(told.split("stddev=")[1].split()[0]) == pytest.approx(data.std(), rel=1e-5)
     relion("relion_image_handler", "--i", "a.mrc", "--o", "b.mrc", "--multiply_constant", 2, cwd=tmp_path)
     np.testing.assert_allclose(read_mrc(tmp_path / "b.mrc").data, 2 * data, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("stated", "written"), [(0.0, 0.66), (1.0, 0.66), (0.66003, 0.66003), (0.661, 0.66)])
+def test_the_pixel_size_that_was_used_is_written(tmp_path: Path, stated: float, written: float) -> None:
+    """Where the input's header has none or another; one that agrees is kept to the last bit, with its own z."""
+    source, path = tmp_path / "a.mrc", tmp_path / "b.mrc"
+    with mrcfile.new(source) as mrc:
+        mrc.set_data(image())
+        mrc.voxel_size = (stated, stated, 2.0 * stated)
+    write_mrc(path, image(), like=read_mrc(source), label=LABEL, pixel_size=0.66)
+    check(path)
+    with mrcfile.open(path) as mrc, mrcfile.open(source) as before:
+        assert (mrc.voxel_size.x, mrc.voxel_size.y) == pytest.approx((written, written), rel=1e-6)
+        assert (mrc.header.cella == before.header.cella) == (stated == written)

@@ -10,11 +10,12 @@ import starfile
 
 from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.core.options import NamingOptions
-from n2n_deploy.io.star import MicrographTable, read_micrographs
+from n2n_deploy.io.star import MicrographTable, listed_names, read_micrographs
 from n2n_deploy.io.star_document import StarDocument
 
 Star = Callable[..., Path]
 
+EVEN, ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
 FLIPPED = "rlnCtfDataArePhaseFlipped"
 UNKNOWN = """
 data_acquisition
@@ -56,7 +57,7 @@ def same_names(table: MicrographTable) -> dict[int, str]:
 )
 def test_a_round_trip_changes_no_byte(shared_data: Path, tmp_path: Path, name: str) -> None:
     path = shared_data / "star" / name
-    table = read_micrographs(path, need_ctf=False)
+    table = read_micrographs(path, NamingOptions(project=tmp_path), need_ctf=False)
     table.write(tmp_path / "same.star", same_names(table))
     assert (tmp_path / "same.star").read_bytes() == path.read_bytes()
 
@@ -70,7 +71,7 @@ def test_a_round_trip_of_particles_changes_no_byte(shared_data: Path, tmp_path: 
     assert (tmp_path / "same.star").read_bytes() == path.read_bytes()
 
 
-def test_only_names_and_the_flag_change(shared_data: Path, tmp_path: Path) -> None:
+def test_only_names_and_the_phase_flip_flag_change(shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "star" / "relion5_micrographs_ctf.star"
     table = read_micrographs(path)
     names = {row: f"Denoise/{row}.mrc" for row in (20, 3, 7)}
@@ -102,7 +103,7 @@ def test_unknown_blocks_comments_and_line_ends_stay(star: Star, tmp_path: Path) 
     assert [line for line in written if line not in expected] == [
         f"_{FLIPPED} #8",
         "first            1     0.425000   300.000000     2.700000     0.100000     0.850000 0",
-        "second           2     0.655000   200.000000     1.400000     0.070000     1.310000 0",
+        "second            2     0.655000   200.000000     1.400000     0.070000     1.310000 0",
         "x.mrc            1 10000.500000  9000.250000    30.000000    90.000000",
         '"two words.mrc"            1 15000.500000 14000.250000     0.000000    45.000000 # remark',
     ]
@@ -113,7 +114,7 @@ def test_unknown_blocks_comments_and_line_ends_stay(star: Star, tmp_path: Path) 
     ]
 
 
-def test_the_flag_in_tables_without_optics(shared_data: Path, tmp_path: Path) -> None:
+def test_the_phase_flip_flag_in_tables_without_optics(shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "star" / "relion30_gctf.star"
     table = read_micrographs(path)
     table.write(tmp_path / "out.star", {59: "last.mrc", 1: "second.mrc"}, phase_flipped=True)
@@ -135,7 +136,7 @@ def test_what_was_flipped_before_stays_flipped(star: Star, tmp_path: Path) -> No
     assert frames(tmp_path / "out.star")["optics"][FLIPPED].tolist() == [1, 1]
 
 
-def test_the_flag_in_optics_given_as_a_list(star: Star, tmp_path: Path) -> None:
+def test_the_phase_flip_flag_in_optics_given_as_a_list(star: Star, tmp_path: Path) -> None:
     optics = "data_optics\n\n_rlnOpticsGroup 1\n_rlnMicrographPixelSize 0.85\n\n"
     path = star(("            2 ", "            1 "), optics=optics)
     table = read_micrographs(path, need_ctf=False)
@@ -149,7 +150,7 @@ def test_the_flag_in_optics_given_as_a_list(star: Star, tmp_path: Path) -> None:
 def test_the_input_is_never_overwritten(star: Star) -> None:
     table = read_micrographs(star())
     assert table.path is not None
-    with pytest.raises(UsageError, match="is the table that was read"):
+    with pytest.raises(UsageError, match="is the input table"):
         table.write(table.path, same_names(table))
 
 
@@ -188,3 +189,42 @@ def test_relion_joins_it_with_its_own_tables(shared_data: Path, tmp_path: Path, 
         "b.mrc",
         "c.mrc",
     ]
+
+
+def test_halves_can_be_found_from_where_the_table_is_written(star: Star, tmp_path: Path) -> None:
+    """Relative names of halves stay below the project, and become absolute elsewhere, as RELION needs the columns."""
+    path = star(
+        ("_rlnPhaseShift #6", f"_rlnPhaseShift #6\n_{EVEN} #7\n_{ODD} #8"),
+        ("90.000000", "90.0 Movies/a_EVN.mrc Movies/a_ODD.mrc"),
+        ("     0.000000\n", "     0.0 /data/b_EVN.mrc /data/b_ODD.mrc\n"),
+        ("45.000000", "45.0 None None"),
+    )
+    project = tmp_path / "project"
+    (project / "Movies").mkdir(parents=True)
+    for name in ("a_DW.mrc", "a_EVN.mrc", "a_ODD.mrc"):
+        (project / "Movies" / name).touch()
+    table = read_micrographs(path, NamingOptions(project=project))
+    names = {row: f"/out/{row}.mrc" for row in range(3)}
+    table.write(project / "Denoise" / "denoised.star", names)
+    table.write(tmp_path / "elsewhere" / "denoised.star", names)
+    below = frames(project / "Denoise" / "denoised.star")["micrographs"]
+    assert below[EVEN].tolist() == ["Movies/a_EVN.mrc", "/data/b_EVN.mrc", "None"]
+    found = read_micrographs(tmp_path / "elsewhere" / "denoised.star", need_ctf=False).micrographs
+    assert [each.odd for each in found] == [project / "Movies" / "a_ODD.mrc", Path("/data/b_ODD.mrc"), None]
+
+
+def test_denoised_halves_get_their_columns(star: Star, tmp_path: Path) -> None:
+    table = read_micrographs(star())
+    table.write(tmp_path / "out.star", {2: "c.mrc", 0: "a.mrc"}, halves={0: ("a1.mrc", "a2.mrc"), 2: ("c1", "c 2")})
+    written = frames(tmp_path / "out.star")["micrographs"]
+    assert written[EVEN].tolist() == ["a1.mrc", "c1"]
+    assert written[ODD].tolist() == ["a2.mrc", "c 2"]
+
+
+def test_rows_are_selected_under_the_names_that_they_have(star: Star, tmp_path: Path) -> None:
+    table = read_micrographs(star())
+    table.select_rows([2, 1], folder=tmp_path).write(tmp_path / "failed.star")
+    assert listed_names(tmp_path / "failed.star") == {"Movies/b_DW.mrc", "Movies/c_DW.mrc"}
+    table.select_rows(range(3)).write(tmp_path / "same.star")
+    assert table.path is not None
+    assert (tmp_path / "same.star").read_bytes() == table.path.read_bytes()

@@ -1,4 +1,7 @@
-"""The wheel, built once from what git tracks."""
+"""The wheel, built once from the files that git tracks.
+
+The tests mirror no package folder: they are about the package as a whole, its wheel, installation and imports.
+"""
 
 import subprocess
 import sys
@@ -11,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel as a release would have it, built outside the checkout so that nothing stale gets in."""
+    """The wheel as released, built outside the checkout so that it contains no stale files."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()

@@ -1,4 +1,4 @@
-"""The floors of the house, as CONTRIBUTING.md tells them: a room imports only from rooms on strictly lower floors."""
+"""The floors in CONTRIBUTING.md: a room imports only from rooms on strictly lower floors."""
 
 import ast
 import re
@@ -9,11 +9,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "n2n_deploy"
 FACE = "the public face"
-"""What `import n2n_deploy` alone means inside the package: all rooms at once, which no room may import."""
+"""Stands for `import n2n_deploy` inside the package, which no room may import: it imports all rooms."""
 
 
 def floors() -> dict[str, int]:
-    """Floor of each room: the first column of CONTRIBUTING's table, and the room that its second begins with."""
+    """Floor of each room: the first column of CONTRIBUTING's table, and the rooms in the second."""
     found: dict[str, int] = {}
     rows = re.findall(r"^\| (\d+) \| ([^|]*)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     for floor, places in rows:
@@ -24,7 +24,7 @@ def floors() -> dict[str, int]:
 
 
 def rooms() -> dict[str, list[Path]]:
-    """Python files by room. A room is a folder of the package or a module beside them; the top-level two belong."""
+    """Python files by room: a folder of the package, a module beside them, and `train` and `export`."""
     found = {name: sorted((ROOT / name).rglob("*.py")) for name in ("train", "export")}
     for path in (ROOT / PACKAGE).iterdir():
         if path.is_dir() and not path.is_symlink() and path.name != "__pycache__":
@@ -35,7 +35,7 @@ def rooms() -> dict[str, list[Path]]:
 
 
 def imported(code: str) -> set[str]:
-    """The rooms that a module imports from, at its top or within functions, in whichever form."""
+    """The rooms that a module imports from, at its top or within functions, in every form of import."""
     names: list[str] = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
@@ -48,7 +48,7 @@ def imported(code: str) -> set[str]:
     return {part[1] if len(part) > 1 else FACE for part in parts}
 
 
-def test_every_form_of_import_is_seen() -> None:
+def test_every_form_of_import_is_recognised() -> None:
     code = (
         "import n2n_deploy\nimport n2n_deploy.io.mrc\nfrom n2n_deploy import data\n"
         "def f():\n    from n2n_deploy.core.errors import DataError\n"

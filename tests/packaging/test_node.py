@@ -1,4 +1,4 @@
-"""A processing node: the wheel and its runtime dependencies in an environment of their own, no PyTorch."""
+"""A processing node: the wheel and its runtime dependencies in their own environment, without PyTorch."""
 
 import json
 import os
@@ -9,29 +9,13 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 import pytest
+from star_builder import star_table
 
 ROOT = Path(__file__).resolve().parents[2]
-STAR = """
-data_optics
-
-loop_
-_rlnOpticsGroup #1
-_rlnVoltage #2
-_rlnSphericalAberration #3
-_rlnAmplitudeContrast #4
-_rlnMicrographPixelSize #5
-1 300.0 2.7 0.1 2.0
-
-data_micrographs
-
-loop_
-_rlnMicrographName #1
-_rlnOpticsGroup #2
-_rlnDefocusU #3
-_rlnDefocusV #4
-_rlnDefocusAngle #5
-mic.mrc 1 15000.0 14800.0 20.0
-"""
+STAR = star_table(
+    {"rlnMicrographName": ["mic.mrc"], "rlnDefocusU": 15000.0, "rlnDefocusV": 14800.0, "rlnDefocusAngle": 20.0},
+    pixel_size=2.0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +31,7 @@ def node(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle exported here, where PyTorch is."""
+    """A bundle exported in this environment, which has PyTorch."""
     import torch
 
     from n2n_deploy.core.recipe import Recipe
@@ -64,7 +48,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    # Neither this checkout nor this environment may help.
+    # The checkout and this environment must not be importable.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
         list(map(str, command)),
@@ -95,7 +79,7 @@ def test_the_node_denoises_without_torch(node: Path, bundle: Path, tmp_path: Pat
         np.testing.assert_allclose(mrc.data, here, atol=1e-4 * here.std())
 
 
-def test_the_node_says_what_training_needs(node: Path, tmp_path: Path) -> None:
+def test_the_node_names_the_extra_that_training_needs(node: Path, tmp_path: Path) -> None:
     (tmp_path / "mics.star").write_text(STAR)
     done = _run(node / "n2n-deploy", "train", "mics.star", "-o", "run", cwd=tmp_path)
     assert done.returncode == 3

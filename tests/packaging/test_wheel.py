@@ -1,4 +1,4 @@
-"""What the wheel holds: every module of the three source folders, the data, and nothing that is not ours."""
+"""Contents of the wheel: every module of the three source folders, the data, and nothing else."""
 
 import re
 import subprocess

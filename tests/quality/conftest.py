@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from n2n_deploy.bundle.archive import write_bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
+from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.evaluation.evaluate import MicrographEvaluation, evaluate

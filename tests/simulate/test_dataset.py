@@ -1,4 +1,4 @@
-"""Simulated data sets: electron statistics, the CTF in the truth, tables that RELION reads, seeds."""
+"""Simulated data sets (dataset, exposure): electrons, the CTF in the truth, tables that RELION reads, seeds."""
 
 import hashlib
 import shutil
@@ -38,7 +38,7 @@ def test_empty_ice_is_poisson_and_its_halves_are_independent(tmp_path: Path) -> 
     assert abs(np.corrcoef(even.ravel(), odd.ravel())[0, 1]) < 5 / np.sqrt(even.size)
 
 
-def test_halves_share_the_truth_and_nothing_else(typical: Path) -> None:
+def test_halves_share_only_the_truth(typical: Path) -> None:
     even, odd, both = (image(typical, f"micrographs/mic_0001_{name}.mrc") for name in ("EVN", "ODD", "DW"))
     truth = image(typical, "truth/mic_0001.mrc")
     assert np.array_equal(even + odd, both)
@@ -49,13 +49,13 @@ def test_halves_share_the_truth_and_nothing_else(typical: Path) -> None:
 
 
 def test_signal_to_noise_ratio_is_realistic(typical: Path) -> None:
-    """0.01 to 0.1 in a pixel of 1 Å at 40 electrons per Å², the slow gradient of the ice apart."""
+    """0.01 to 0.1 per pixel of 1 Å at 40 electrons per Å², without the slow gradient of the ice."""
     truth = image(typical, "truth/mic_0001.mrc")
     fast = truth - gaussian_filter(truth, 60, mode="nearest")
     assert 0.01 < fast.var() / truth.mean() < 0.1
 
 
-def test_protein_is_dark_where_the_table_says(typical: Path) -> None:
+def test_protein_is_dark_at_the_tables_positions(typical: Path) -> None:
     truth = image(typical, "truth/mic_0001.mrc")
     truth -= gaussian_filter(truth, 100, mode="nearest", truncate=2)
     rows = _rows(typical.parent / "truth" / "particles.star")
@@ -115,7 +115,7 @@ def test_relion_reads_tables_and_images(relion: Callable[..., str], typical: Pat
 
 
 def test_relion_reconstructs_the_model_from_the_truth(relion: Callable[..., str], tmp_path: Path) -> None:
-    """Extraction at the table's positions, then reconstruction with its angles and CTF, gives the protein back."""
+    """Extraction at the table's positions and reconstruction with its angles and CTF recover the protein."""
     pixel_size, box = 3.0, 80
     simulate(tmp_path, 4, (512, 512), pixel_size, particles=16, defocus=(8000, 16000), ice_gradient=0)
     for truth in (tmp_path / "truth").glob("*.mrc"):
@@ -134,7 +134,7 @@ def test_relion_reconstructs_the_model_from_the_truth(relion: Callable[..., str]
     assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.9
 
 
-def test_same_seed_same_bytes_whatever_the_number(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_for_any_number_of_micrographs(tmp_path: Path) -> None:
     def digests(folder: str, number: int, seed: int) -> dict[str, str]:
         simulate(tmp_path / folder, number, (200, 200), 2.0, seed, particles=2)
         files = (tmp_path / folder).rglob("*_0001*.mrc")

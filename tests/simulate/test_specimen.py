@@ -1,4 +1,4 @@
-"""The specimen's phase: against X-ray scattering factors, published constants, direct sums and RELION's projections."""
+"""The specimen's phase (specimen, potential): against X-ray factors, published constants, direct sums and RELION."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -93,7 +93,7 @@ def test_projection_follows_relions_convention(relion: Callable[..., str], tmp_p
     assert np.corrcoef(expected.ravel(), ours.ravel())[0, 1] > 0.995
 
 
-def test_particles_keep_their_distance_and_have_all_orientations() -> None:
+def test_particles_do_not_overlap_and_have_uniform_orientations() -> None:
     rng = np.random.default_rng(1)
     shape, margin = (900, 1400), 100
     placed = place(shape, margin, 60, 80.0, rng)

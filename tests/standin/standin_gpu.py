@@ -26,7 +26,7 @@ from standin_tensorrt import VERSIONS, tensorrt_library
 
 from n2n_deploy.device import gpus
 from n2n_deploy.device.arrays import grid_cache
-from n2n_deploy.engines import gpu_sessions
+from n2n_deploy.engines.tensorrt import open as tensorrt_open
 from n2n_deploy.imaging import kernels
 
 MEMORY = 80 << 30
@@ -42,8 +42,8 @@ def standin_gpu() -> Any:
         cupy = install_cupy(patch)
         _install_driver(patch)
         for name in VERSIONS:
-            patch.setitem(sys.modules, name, tensorrt_library(gpu_sessions.NODE_PROFILES, name))  # type: ignore[misc]
-        patch.setattr(gpu_sessions, "build_engine", lambda graph, _: (graph, None))
+            patch.setitem(sys.modules, name, tensorrt_library(tensorrt_open.NODE_PROFILES, name))  # type: ignore[misc]
+        patch.setattr(tensorrt_open, "build_engine", lambda graph, _: (graph, None))
         inference = onnxruntime.InferenceSession
         patch.setattr(onnxruntime, "InferenceSession", lambda *given, **how: _session(inference, *given, **how))
         patch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA])

@@ -1,4 +1,8 @@
-"""Small data sets whose signal and noise are known, and their micrograph tables."""
+"""Small data sets with known signal and noise, and their micrograph tables.
+
+A module's tests are in the file of its name. `test_fit` also tests run, checkpoint and curves, `test_patches` also
+tests pairs, `test_model` also receptive_field.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,30 +13,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from star_builder import star_table
 
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.train.patches import PatchStore, cut_pairs, write_patches
 
-HEADER = """
-data_optics
-
-loop_
-_rlnOpticsGroupName #1
-_rlnOpticsGroup #2
-_rlnMicrographPixelSize #3
-_rlnVoltage #4
-_rlnSphericalAberration #5
-_rlnAmplitudeContrast #6
-opticsGroup1 1 2.0 300.0 2.7 0.1
-
-data_micrographs
-
-loop_
-_rlnMicrographName #1
-_rlnOpticsGroup #2
-"""
-
-CTF_COLUMNS = "_rlnDefocusU #3\n_rlnDefocusV #4\n_rlnDefocusAngle #5\n"
+CTF = {"rlnDefocusU": 12000.0, "rlnDefocusV": 11500.0, "rlnDefocusAngle": 30.0}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +27,7 @@ def one_thread() -> None:
 
 
 def blobs(rng: np.random.Generator, shape: tuple[int, int], width: float = 4.0) -> NDArray[np.float64]:
-    """A Gaussian random field, standard deviation 1, with the power spectrum of a Gaussian of this width in pixels."""
+    """White noise filtered with a Gaussian of this width in pixels, scaled to a standard deviation of 1."""
     field = ndimage.gaussian_filter(rng.standard_normal(shape), width, mode="wrap")
     return np.asarray(field / field.std())
 
@@ -70,15 +56,14 @@ def write_table(tmp_path: Path) -> Callable[..., Path]:
 
     def write(micrographs: dict[str, dict[str, NDArray[np.float32]]], *, ctf: bool = False) -> Path:
         (tmp_path / "micrographs").mkdir(exist_ok=True)
-        rows = []
         for name, images in micrographs.items():
             for suffix, image in images.items():
                 with mrcfile.new(tmp_path / "micrographs" / f"{name}_{suffix}.mrc", overwrite=True) as mrc:
                     mrc.set_data(image.astype(np.float32))
                     mrc.voxel_size = 2.0
-            rows.append(f"micrographs/{name}_DW.mrc 1" + (" 12000.0 11500.0 30.0" if ctf else ""))
+        names = [f"micrographs/{name}_DW.mrc" for name in micrographs]
         table = tmp_path / "micrographs.star"
-        table.write_text(HEADER + (CTF_COLUMNS if ctf else "") + "\n".join(rows) + "\n")
+        table.write_text(star_table({"rlnMicrographName": names, **(CTF if ctf else {})}, pixel_size=2.0))
         return table
 
     return write

@@ -1,4 +1,4 @@
-"""The course of the learning rate against the paper's words, and what a configuration refuses."""
+"""The learning-rate schedule against the paper, and values that a configuration refuses."""
 
 import pytest
 from pydantic import ValidationError
@@ -38,7 +38,7 @@ def test_max_minutes_lets_the_clock_lead() -> None:
 @pytest.mark.parametrize(
     "values", [{"epochs": 0}, {"validation_fraction": 0.9}, {"schedule": "steps"}, {"max_minutes": 0}, {"typo": 1}]
 )
-def test_senseless_values_are_refused(values: dict[str, object]) -> None:
+def test_invalid_values_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         TrainConfig(**values)
 

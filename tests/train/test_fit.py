@@ -1,4 +1,4 @@
-"""The training loop: it learns, it resumes to the same bits, and it ends well whatever ends it."""
+"""The training loop: it learns, resumes bit for bit, and leaves a usable model however it ends."""
 
 import csv
 import math
@@ -24,7 +24,7 @@ from n2n_deploy.train.run import start
 
 
 class KilledError(BaseException):
-    """Stands for a kill: nothing is saved on the way out."""
+    """Simulates a kill: nothing is saved on the way out."""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def config(small_recipe: Recipe) -> TrainConfig:
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the drawing, which takes longer than the steps of these tests."""
+    """Skip the plots, which take longer than the steps of these tests."""
     for name in ("draw_curves", "draw_validation"):
         monkeypatch.setattr(f"n2n_deploy.train.run.{name}", lambda *_: None)
 
@@ -72,7 +72,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
 
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("amx", [False, True])
-def test_a_short_training_beats_the_raw_image_and_nothing(
+def test_a_short_training_beats_the_raw_half_and_a_blank_image(
     amx: bool, store: PatchStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("n2n_deploy.train.run.multiplies_bfloat16", lambda: amx)
@@ -110,9 +110,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_state_of_an_adam_that_was_not_fused_is_taken_up(
-    store: PatchStore, config: TrainConfig, tmp_path: Path
-) -> None:
+def test_a_state_saved_without_fused_adam_resumes(store: PatchStore, config: TrainConfig, tmp_path: Path) -> None:
     fit(store, tmp_path, config)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     for group in state["optimiser"]["param_groups"]:
@@ -122,7 +120,7 @@ def test_a_state_of_an_adam_that_was_not_fused_is_taken_up(
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_run_killed_before_its_first_save_begins_again(
+def test_a_run_killed_before_its_first_save_starts_again(
     store: PatchStore, config: TrainConfig, tmp_path: Path
 ) -> None:
     fit(store, tmp_path / "straight", config)
@@ -133,7 +131,7 @@ def test_a_run_killed_before_its_first_save_begins_again(
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_signals_act_as_before_once_the_run_is_over(store: PatchStore, config: TrainConfig, tmp_path: Path) -> None:
+def test_signal_handlers_are_restored_after_the_run(store: PatchStore, config: TrainConfig, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     fit(store, tmp_path, config, progress=at_step(1, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     assert load_model(tmp_path / "model.pt").step == 1
@@ -155,7 +153,7 @@ def test_max_minutes_ends_with_a_usable_model(store: PatchStore, config: TrainCo
     assert model.network()(torch.zeros(1, 1, 16, 24)).shape == (1, 1, 16, 24)
 
 
-def test_what_a_run_leaves(store: PatchStore, config: TrainConfig, tmp_path: Path) -> None:
+def test_files_of_a_finished_run(store: PatchStore, config: TrainConfig, tmp_path: Path) -> None:
     path = fit(store, tmp_path, config.model_copy(update={"epochs": 10}), facts={"data_set": "test"})
     content = torch.load(path, weights_only=True)
     assert content["format"] == 1
@@ -214,7 +212,7 @@ def test_a_step_whose_loss_is_not_finite_leaves_the_weights_alone(config: TrainC
 
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(("amx", "asked"), [(True, True), (True, False), (False, True)])
-def test_bfloat16_is_for_processors_that_multiply_it(
+def test_bfloat16_is_used_only_where_the_processor_multiplies_it(
     amx: bool, asked: bool, store: PatchStore, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("n2n_deploy.train.run.multiplies_bfloat16", lambda: amx)
@@ -256,7 +254,7 @@ def test_the_network_runs_in_channels_last(
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_gpu_that_is_not_there_is_never_replaced(store: PatchStore, config: TrainConfig, tmp_path: Path) -> None:
+def test_a_missing_gpu_is_an_error(store: PatchStore, config: TrainConfig, tmp_path: Path) -> None:
     missing = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(HostError, match=re.escape(missing)):
         fit(store, tmp_path, config.model_copy(update={"device": missing}))

@@ -1,4 +1,4 @@
-"""From a table to a model: the function, the command, and the tables they refuse."""
+"""From a table to a model: the function, the command, and the tables that they refuse."""
 
 import json
 import tomllib
@@ -33,7 +33,7 @@ def run_command(*arguments: object) -> Any:
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-def test_one_bad_micrograph_costs_itself_alone(
+def test_one_bad_micrograph_does_not_stop_the_training(
     tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
 ) -> None:
     bad = halves(0)
@@ -48,7 +48,7 @@ def test_one_bad_micrograph_costs_itself_alone(
     assert list(refusals[0].refused) == ["micrographs/bad_DW.mrc"]
 
 
-def test_pixels_that_end_before_the_resolution_are_told_of(
+def test_a_nyquist_frequency_short_of_the_resolution_is_noted(
     tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
 ) -> None:
     told: list[Preparation] = []
@@ -63,7 +63,7 @@ def test_pixels_that_end_before_the_resolution_are_told_of(
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:99"])
-def test_what_stops_a_training_is_found_before_the_patches_are_made(
+def test_errors_are_found_before_patches_are_cut(
     device: str, tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
 ) -> None:
     table, run = write_table({"a": halves(1)}), tmp_path / "run"
@@ -77,7 +77,7 @@ def test_what_stops_a_training_is_found_before_the_patches_are_made(
     assert [path.name for path in run.iterdir()] == ["model.pt"]
 
 
-def test_with_phase_flip_the_recipe_travels_with_the_model(
+def test_the_model_keeps_the_recipe_with_phase_flip(
     tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
 ) -> None:
     recipe = tiny.recipe.model_copy(update={"phase_flip": True})
@@ -86,7 +86,7 @@ def test_with_phase_flip_the_recipe_travels_with_the_model(
     assert load_model(train(table, tmp_path / "run", config, naming=NAMING)).recipe == recipe
 
 
-def test_too_few_usable_micrographs_name_the_cause(
+def test_too_few_usable_micrographs_are_refused_with_the_cause(
     tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
 ) -> None:
     table = write_table({"a": {"DW": halves(0)["DW"]}})
@@ -115,7 +115,7 @@ def test_a_particle_table_is_refused(tmp_path: Path, shared_data: Path, tiny: Tr
         train(shared_data / "star" / "relion31_particles_1k.star", tmp_path, tiny, naming=NAMING)
 
 
-def test_the_command_trains_and_resumes_with_the_runs_own_options(
+def test_the_command_resumes_with_the_options_of_the_run(
     tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any]
 ) -> None:
     table, run = write_table({"a": halves(1)}), tmp_path / "run"
@@ -123,7 +123,7 @@ def test_the_command_trains_and_resumes_with_the_runs_own_options(
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["step"] == 3
     assert (run / "config.toml").is_file()
-    # Of the options only those that find the halves, and what is new, are said again.
+    # Only the options that find the halves, and changed ones, are repeated.
     resumed = run_command(table, "-o", run, "--resume", "--epochs", "2", "--suffixes", "DW,EVN,ODD", "--json")
     assert resumed.exit_code == 0, resumed.output
     found = json.loads(resumed.stdout)
@@ -145,7 +145,7 @@ def test_the_command_trains_and_resumes_with_the_runs_own_options(
         (("--preset", "huge"), "huge"),
     ],
 )
-def test_senseless_options_are_one_line(
+def test_invalid_options_give_one_line(
     arguments: tuple[str, str],
     message: str,
     tmp_path: Path,

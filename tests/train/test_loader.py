@@ -1,4 +1,4 @@
-"""Batches: the same for the same step, halves registered through augmentation, and right for noise2noise."""
+"""Batches: determined by seed and step, halves still registered after augmentation, and suitable for noise2noise."""
 
 import itertools
 
@@ -15,8 +15,8 @@ from n2n_deploy.train.loader import Batches, augment, make_batch, split
 from n2n_deploy.train.patches import PatchStore, cut_pairs
 
 
-def test_batches_are_swapped_turned_and_mirrored_in_all_sixteen_ways(store: PatchStore, small_recipe: Recipe) -> None:
-    """Against NumPy's own quarter turns, with the random numbers of each step drawn once more."""
+def test_batches_are_swapped_rotated_and_mirrored_in_all_sixteen_ways(store: PatchStore, small_recipe: Recipe) -> None:
+    """Against NumPy's quarter turns, with the random numbers of each step drawn again."""
     config, numbers, seen = TrainConfig(recipe=small_recipe, batch_size=8, seed=3), np.arange(len(store)), set()
     for step in range(30):
         inputs, targets = augment(*make_batch(store, numbers, config, step))
@@ -32,7 +32,7 @@ def test_batches_are_swapped_turned_and_mirrored_in_all_sixteen_ways(store: Patc
     assert len(seen) == 16
 
 
-def test_without_augmentation_pairs_are_as_they_are_stored(store: PatchStore, small_recipe: Recipe) -> None:
+def test_without_augmentation_pairs_are_as_stored(store: PatchStore, small_recipe: Recipe) -> None:
     config = TrainConfig(recipe=small_recipe, batch_size=4, augment=False)
     pairs, ways = make_batch(store, np.arange(len(store)), config, 0)
     assert torch.equal(torch.cat(augment(pairs, ways), dim=1), pairs.float())
@@ -52,7 +52,7 @@ def test_batches_depend_on_seed_and_step_alone(store: PatchStore, small_recipe: 
     assert not make_batch(store, numbers, config.model_copy(update={"seed": 1}), 0)[0].equal(first[0][0])
 
 
-def test_an_error_while_reading_reaches_the_loop(store: PatchStore, small_recipe: Recipe) -> None:
+def test_a_read_error_is_raised_in_the_loop(store: PatchStore, small_recipe: Recipe) -> None:
     store.close()
     store.files[1].write_bytes(b"not HDF5")
     config = TrainConfig(recipe=small_recipe, batch_size=16)
@@ -72,7 +72,7 @@ def test_split_holds_out_whole_micrographs_where_there_are_many(micrographs: int
     assert len(split(corners, 32, 0.0, seed=0)[1]) == 0
 
 
-def test_what_is_held_out_is_not_seen_through_overlapping_neighbours() -> None:
+def test_training_patches_do_not_overlap_held_out_ones() -> None:
     _, corners = cut_pairs(*np.random.default_rng(0).standard_normal((2, 128, 128)), 32, overlap=0.5)
     training, held = split([corners], 32, 0.05, seed=0)
     shared = np.maximum(0, 32 - np.abs(corners[training][:, None] - corners[held])).prod(axis=2)

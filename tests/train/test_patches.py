@@ -1,4 +1,4 @@
-"""The patch store, and which halves noise2noise may not learn from."""
+"""The patch store, and the halves that are refused for training."""
 
 import re
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def test_overlapping_patches_share_what_was_asked_for() -> None:
     np.testing.assert_allclose(pairs[right, 0], (shifted - shifted.mean()) / shifted.std(), atol=1e-5)
 
 
-def test_a_micrograph_smaller_than_a_patch_says_what_to_do() -> None:
+def test_a_micrograph_smaller_than_a_patch_is_refused() -> None:
     image = np.ones((24, 40), np.float32)
     with pytest.raises(DataError, match=r"40×24 pixels .* --patch-size"):
         cut_pairs(image, image, 32)
@@ -76,7 +76,7 @@ def test_store_holds_the_preprocessed_halves(
         assert Recipe.model_validate_json(file.attrs["recipe"]) == small_recipe
 
 
-def test_a_stopped_preparation_goes_on_and_redoes_nothing_finished(
+def test_a_stopped_preparation_continues_without_redoing_finished_files(
     tmp_path: Path,
     write_table: Callable[..., Path],
     halves: Callable[..., Any],
@@ -118,7 +118,7 @@ def test_a_damaged_file_is_made_again(
     np.testing.assert_array_equal(PatchStore([path]).read([0]), good)
 
 
-def test_a_changed_half_is_prepared_anew(
+def test_a_changed_half_is_prepared_again(
     tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], small_recipe: Recipe
 ) -> None:
     folder = tmp_path / "patches"
@@ -128,7 +128,7 @@ def test_a_changed_half_is_prepared_anew(
     assert len(list(folder.glob("*.h5"))) == 2
 
 
-def test_one_folder_keeps_one_recipe(
+def test_a_folder_with_another_recipe_is_refused(
     tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], small_recipe: Recipe
 ) -> None:
     micrographs = micrographs_of(write_table({"a": halves(0)}))
@@ -177,7 +177,7 @@ def spoil_swapped(sums: dict[str, Any], others: dict[str, Any]) -> None:
         (spoil_swapped, "bad_EVN.mrc: has no signal in common with bad_ODD.mrc"),
     ],
 )
-def test_bad_halves_are_refused_and_cost_themselves_alone(
+def test_bad_halves_are_refused_and_the_others_used(
     spoil: Callable[..., None],
     reason: str,
     tmp_path: Path,
@@ -196,7 +196,7 @@ def test_bad_halves_are_refused_and_cost_themselves_alone(
     assert re.search(reason, message), message
 
 
-def test_coarse_correlation_of_independent_images_has_the_error_it_says() -> None:
+def test_coarse_correlation_of_independent_images_has_the_stated_error() -> None:
     rng = np.random.default_rng(0)
     found = []
     for _ in range(50):

@@ -1,39 +1,41 @@
 """`OnnxRuntimeSession`: the network on the CPU, through ONNX Runtime."""
 
 import math
-import os
-import re
 import threading
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n_deploy.core.errors import BundleError, HostError, N2NError, OutOfMemoryError, UsageError
+from n2n_deploy.core.errors import BundleError, HostError, N2NError, OutOfMemoryError
+from n2n_deploy.engines.onnxruntime.library import (
+    bytes_per_pixel,
+    first_line,
+    import_onnxruntime,
+    is_memory_error,
+    open_model,
+    thread_count,
+)
 from n2n_deploy.engines.session import Closing
 
-BYTES_PER_PIXEL = "bytes_per_pixel"
-"""Key of the model's metadata that holds the bytes of its live tensors at the peak, per pixel of the input."""
-
 # ONNX Runtime's arena takes memory in regions of powers of two, and no tensor spans two regions. Over 30 shapes and
-# all presets its peak lay between 0.7 and 1.84 times the live tensors, by how the sizes happened to fit.
+# all presets its peak lay between 0.7 and 1.84 times the live tensors, depending on how the sizes happened to fit.
 _ARENA = 2.0
 _FIXED = 16 * 2**20  # the smallest regions, scratch memory of the threads
 
 
 class OnnxRuntimeSession(Closing):
-    """A network on the CPU; see `Session`. It runs one batch at a time, whichever threads ask.
+    """A network on the CPU; see `Session`. It runs one batch at a time, whichever threads call it.
 
-    Memory stays with the session from one run to the next, which saves a third of the time, and goes back when it
-    is closed, or when a larger image comes than any before: outgrown regions would otherwise add up.
+    The session keeps its memory from one run to the next, which saves a third of the time. It frees the memory when it
+    is closed, and before an image larger than any before: outgrown regions would otherwise add up.
 
     Args:
         model: bytes of an ONNX model as `n2n-deploy export` makes it.
         threads: CPU threads; by default all cores that this process may use.
 
     Raises:
-        HostError: ONNX Runtime is not installed or does not start here.
+        HostError: ONNX Runtime is not installed, or does not load.
         BundleError: the model cannot be loaded.
     """
 
@@ -41,19 +43,13 @@ class OnnxRuntimeSession(Closing):
     array_module = "numpy"
 
     def __init__(self, model: bytes, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError(f"{threads} threads cannot run a network; give 1 or more")
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = thread_count(threads)
         self._model = model
         self._lock = threading.Lock()
         self._closed = False
         self._largest = 0
         self._session: Any = self._open()
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        try:
-            self._bytes_per_pixel = float(metadata[BYTES_PER_PIXEL])
-        except (KeyError, ValueError) as error:
-            raise BundleError(f"the ONNX model does not state its {BYTES_PER_PIXEL}; export it again") from error
+        self._bytes_per_pixel = bytes_per_pixel(self._session)
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Denoise (n, 1, height, width) float32, sides multiples of 8; same shape back.
@@ -88,8 +84,8 @@ class OnnxRuntimeSession(Closing):
     def _too_large(self, shape: tuple[int, ...]) -> OutOfMemoryError:
         need = shape[0] * self.memory((shape[-2], shape[-1]))
         return OutOfMemoryError(
-            f"no memory for {shape[-2]}×{shape[-1]} pixels at once ({need / 1e9:.1f} GB); "
-            "allow less memory, so that they run in tiles, or free some"
+            f"not enough memory for {shape[-2]}×{shape[-1]} pixels at once ({need / 1e9:.1f} GB); "
+            "set a lower --memory, so that they run in tiles, or free some"
         )
 
     def close(self) -> None:
@@ -98,10 +94,10 @@ class OnnxRuntimeSession(Closing):
         self._session = None
 
     def _loaded(self, shape: tuple[int, ...]) -> Any:
-        """The model as it takes a batch of this shape; loaded anew for a larger one than any before."""
+        """The model, ready for a batch of this shape; loaded again for a larger one than any before."""
         size = math.prod(shape)
         if self._session is None or 0 < self._largest < size:
-            self._session = None  # its memory goes back before more is taken
+            self._session = None  # frees its memory before more is allocated
             self._session = self._open()
         self._largest = max(self._largest, size)
         return self._session
@@ -115,49 +111,4 @@ class OnnxRuntimeSession(Closing):
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
         # Memory patterns would add one planned block to the regions that the first run of a shape took.
         options.enable_mem_pattern = False
-        return load(runtime, self._model, options, providers=["CPUExecutionProvider"])
-
-
-def import_onnxruntime(extra: str = "cpu") -> ModuleType:
-    """Import ONNX Runtime.
-
-    Args:
-        extra: of this package, which brings it.
-
-    Raises:
-        HostError: it is not installed, or does not load.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise HostError(
-            f"ONNX Runtime cannot be imported ({first_line(error)}); pip install 'n2n-deploy[{extra}]' brings it"
-        ) from error
-    return onnxruntime  # type: ignore[no-any-return]
-
-
-def load(runtime: ModuleType, model: bytes, options: Any, **providers: Any) -> Any:
-    """Open an ONNX Runtime session, which keeps its warnings to itself.
-
-    Raises:
-        OutOfMemoryError: there is not enough memory.
-        BundleError: the model cannot be loaded.
-    """
-    options.log_severity_level = 3
-    try:
-        return runtime.InferenceSession(model, options, **providers)
-    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        if is_memory_error(error):
-            raise OutOfMemoryError(f"no memory to load the model ({first_line(error)}); free some") from error
-        raise BundleError(f"ONNX Runtime cannot load the model: {first_line(error)}; export it again") from error
-
-
-def is_memory_error(error: Exception) -> bool:
-    """Whether an exception of ONNX Runtime says that memory is short."""
-    return isinstance(error, MemoryError) or re.search(r"\balloc|bad_alloc", str(error), re.IGNORECASE) is not None
-
-
-def first_line(error: BaseException) -> str:
-    """The line of a message that says what is wrong: the first, or after OpenVINO's list of places the last."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[-1] if "Exception from " in lines[0] else lines[0]
+        return open_model(runtime, self._model, options, providers=["CPUExecutionProvider"])

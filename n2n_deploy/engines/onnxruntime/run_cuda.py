@@ -1,7 +1,5 @@
 """`OnnxRuntimeCudaSession`: the network on a GPU through ONNX Runtime, without a copy to the host."""
 
-import contextlib
-import io
 import re
 import threading
 from types import ModuleType
@@ -9,12 +7,16 @@ from typing import Any
 
 import numpy
 
-from n2n_deploy.core.errors import BundleError, HostError, OutOfMemoryError
-from n2n_deploy.engines.onnxruntime.run import BYTES_PER_PIXEL, import_onnxruntime
+from n2n_deploy.core.errors import HostError, OutOfMemoryError
+from n2n_deploy.device.cupy_library import import_cupy
+from n2n_deploy.engines.onnxruntime.library import (
+    CUDA_PROVIDER,
+    bytes_per_pixel,
+    first_line,
+    import_onnxruntime_cuda,
+    open_model,
+)
 from n2n_deploy.engines.session import Array, Closing
-from n2n_deploy.engines.tensorrt.run import import_cupy
-
-PROVIDER = "CUDAExecutionProvider"
 
 _ARENA = 2.0  # of the live tensors: convolution work areas, and blocks that do not fit each other
 _FIXED = 256 * 2**20
@@ -28,7 +30,7 @@ class OnnxRuntimeCudaSession(Closing):
         device: index of the GPU.
 
     Raises:
-        HostError: ONNX Runtime with CUDA, or CuPy, is missing or does not start here.
+        HostError: ONNX Runtime with CUDA, or CuPy, is missing or does not start.
         BundleError: the model cannot be loaded.
     """
 
@@ -38,7 +40,7 @@ class OnnxRuntimeCudaSession(Closing):
     def __init__(self, model: bytes, *, device: int = 0) -> None:
         self.device = device
         self._lock = threading.Lock()
-        runtime = import_runtime()
+        runtime = import_onnxruntime_cuda()
         self._cupy = import_cupy()
         with self._cupy.cuda.Device(device):
             self._stream = self._cupy.cuda.Stream(non_blocking=True)
@@ -47,17 +49,13 @@ class OnnxRuntimeCudaSession(Closing):
         # Events order the streams, so the host need not wait.
         self._quiet.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
-        try:
-            metadata = self._session.get_modelmeta().custom_metadata_map
-            self._bytes_per_pixel = float(metadata[BYTES_PER_PIXEL])
-        except (KeyError, ValueError) as error:
-            raise BundleError(f"the ONNX model does not state its {BYTES_PER_PIXEL}; export it again") from error
+        self._bytes_per_pixel = bytes_per_pixel(self._session)
 
     def run(self, batch: Array) -> Array:
         """Denoise (n, 1, height, width) float32 on this GPU; same shape back, ready on the current stream.
 
         Raises:
-            HostError: the session is closed, or the GPU has not enough memory.
+            HostError: the session is closed, or the GPU does not have enough memory.
         """
         if self._session is None:
             raise HostError("the session is closed; open another")
@@ -77,11 +75,11 @@ class OnnxRuntimeCudaSession(Closing):
                 self._session.run_with_iobinding(binding, self._quiet)
             except Exception as error:  # ONNX Runtime's exceptions share no base of their own
                 kind = OutOfMemoryError if re.search("memory|alloc", str(error), re.IGNORECASE) else HostError
-                # ONNX Runtime cannot use what CuPy keeps for later; the next try, in smaller tiles, shall find it free.
+                # ONNX Runtime cannot use what CuPy's pool keeps; free it for the next attempt, in smaller tiles.
                 cupy.get_default_memory_pool().free_all_blocks()
                 raise kind(
-                    f"{self.name} cannot run {batch.shape[2]}×{batch.shape[3]} pixels here "
-                    f"({str(error).splitlines()[0]}); allow less memory, so that they run in tiles"
+                    f"{self.name} cannot run {batch.shape[2]}×{batch.shape[3]} pixels "
+                    f"({first_line(error)}); set a lower --memory, so that they run in tiles"
                 ) from error
             current.wait_event(self._stream.record())
             return result
@@ -97,43 +95,19 @@ class OnnxRuntimeCudaSession(Closing):
             self._session = None
 
 
-def import_runtime() -> ModuleType:
-    """Import ONNX Runtime with its CUDA provider.
-
-    Raises:
-        HostError: it is not installed, or built without CUDA.
-    """
-    onnxruntime = import_onnxruntime("gpu")
-    if hasattr(onnxruntime, "preload_dlls"):
-        # CUDA and cuDNN as pip installs them are on no search path. What it lacks it prints to standard output, which
-        # is for results; it is told below.
-        with contextlib.redirect_stdout(io.StringIO()):
-            onnxruntime.preload_dlls()
-    if PROVIDER not in onnxruntime.get_available_providers():
-        raise HostError(
-            f"ONNX Runtime {onnxruntime.__version__} here is built without CUDA; pip uninstall onnxruntime, then "
-            "pip install 'n2n-deploy[gpu]'"
-        )
-    return onnxruntime
-
-
 def _open(runtime: ModuleType, model: bytes, device: int, stream: int) -> Any:
-    """Load the model onto the GPU, and make sure that it is there."""
+    """Load the model onto the GPU."""
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
     provider = {
         "device_id": str(device),
         "user_compute_stream": str(stream),
         "arena_extend_strategy": "kSameAsRequested",
-        # A search for the fastest kernels would take its time, and memory of its own, for each new shape.
+        # A search for the fastest kernels would take time, and memory of its own, for each new shape.
         "cudnn_conv_algo_search": "HEURISTIC",
         "use_tf32": "0",
     }
-    try:
-        session = runtime.InferenceSession(model, options, providers=[(PROVIDER, provider)])
-    except Exception as error:  # as above
-        raise BundleError(f"ONNX Runtime cannot load the model: {str(error).splitlines()[0]}") from error
-    # ONNX Runtime goes to the CPU without a word where CUDA or cuDNN does not load.
-    if session.get_providers()[:1] != [PROVIDER]:
-        raise HostError("ONNX Runtime cannot start CUDA here (CUDA or cuDNN does not load); see n2n-deploy doctor")
+    session = open_model(runtime, model, options, providers=[(CUDA_PROVIDER, provider)])
+    # ONNX Runtime falls back to the CPU silently if CUDA or cuDNN does not load.
+    if session.get_providers()[:1] != [CUDA_PROVIDER]:
+        raise HostError("ONNX Runtime cannot start CUDA (CUDA or cuDNN does not load); see n2n-deploy doctor")
     return session

@@ -1,16 +1,13 @@
 """`OpenVinoSession`: the network on the CPU through OpenVINO, as a plugin of ONNX Runtime."""
 
 import json
-import threading
-from functools import cache
-from types import ModuleType
 from typing import Any
 
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError
-from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession, first_line, import_onnxruntime, load
-
-PROVIDER = "OpenVINOExecutionProvider"
+from n2n_deploy.core.options import Precision
+from n2n_deploy.engines.onnxruntime.library import import_onnxruntime, open_model
+from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
+from n2n_deploy.engines.openvino.library import find_processor
 
 _HINTS: dict[Precision, str] = {"bf16": "bf16", "fp32": "f32"}
 
@@ -20,14 +17,12 @@ _FIXED = 96 * 2**20
 
 _FIRST_SHAPE = (1, 1, 64, 64)
 
-_registering = threading.Lock()
-
 
 class OpenVinoSession(OnnxRuntimeSession):
-    """A network on the CPU; see `Session`. It runs one batch at a time, whichever threads ask.
+    """A network on the CPU; see `Session`. It runs one batch at a time, whichever threads call it.
 
-    The model is compiled for one shape at a time, in half a second whenever that changes. Compiled for all shapes at
-    once it runs at half the speed and takes twice the memory.
+    The model is compiled for one shape at a time, which takes half a second for each change of shape. Compiled for all
+    shapes at once it runs at half the speed and takes twice the memory.
 
     Args:
         model: bytes of a float32 ONNX model as `n2n-deploy export` makes it.
@@ -35,8 +30,8 @@ class OpenVinoSession(OnnxRuntimeSession):
         precision: to compute in; bf16 is much faster on processors that multiply it in hardware.
 
     Raises:
-        HostError: ONNX Runtime or its plugin for OpenVINO is not installed, or the plugin does not know the processor
-            or the precision.
+        HostError: ONNX Runtime or its OpenVINO plugin is not installed, or the plugin does not support the processor or
+            the precision.
         BundleError: the model cannot be loaded.
     """
 
@@ -56,7 +51,7 @@ class OpenVinoSession(OnnxRuntimeSession):
 
     def _loaded(self, shape: tuple[int, ...]) -> Any:
         if self._session is None or shape != self._shape:
-            self._session = None  # its memory goes back before more is taken
+            self._session = None  # frees its memory before more is allocated
             self._shape = shape
             self._session = self._open()
         return self._session
@@ -67,50 +62,12 @@ class OpenVinoSession(OnnxRuntimeSession):
         batch, _, height, width = self._shape
         for name, length in {"batch": batch, "height": height, "width": width}.items():
             options.add_free_dimension_override_by_name(name, length)
-        # ONNX Runtime would run what the plugin does not take on its own kernels, slowly and without a word.
+        # ONNX Runtime would run what the plugin does not support on its own kernels, slowly and silently.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
             "INFERENCE_NUM_THREADS": self.threads,
             "ENABLE_CPU_PINNING": False,  # processes side by side would pin their threads to the same cores
         }
-        options.add_provider_for_devices([_processor(runtime)], {"load_config": json.dumps({"CPU": settings})})
-        return load(runtime, self._model, options)
-
-
-def find_plugin() -> str:
-    """Return the version of OpenVINO's plugin, loaded into this process.
-
-    Raises:
-        HostError: it is not installed, does not load, or does not know this processor.
-    """
-    return str(_processor(import_onnxruntime()).ep_metadata["version"])
-
-
-def _processor(runtime: ModuleType) -> Any:
-    """The processor as ONNX Runtime's plugin for OpenVINO knows it."""
-    with _registering:
-        _register(runtime)
-    for device in runtime.get_ep_devices():
-        if device.ep_name == PROVIDER and device.device.type == runtime.OrtHardwareDeviceType.CPU:
-            return device
-    raise HostError("OpenVINO, as a plugin of ONNX Runtime, does not know this processor: it knows Intel's alone")
-
-
-@cache
-def _register(runtime: ModuleType) -> None:
-    """Load the plugin into this process, which ONNX Runtime does once only."""
-    try:
-        import onnxruntime_ep_openvino as plugin
-
-        runtime.register_execution_provider_library("n2n-deploy openvino", plugin.get_library_path())
-    except (ImportError, OSError) as error:
-        raise HostError(
-            f"ONNX Runtime's plugin for OpenVINO cannot be imported ({first_line(error)}); "
-            "pip install 'n2n-deploy[openvino]' brings it"
-        ) from error
-    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        raise HostError(
-            f"ONNX Runtime {runtime.__version__} cannot load its OpenVINO plugin, which needs 1.23 or later: "
-            f"{first_line(error)}"
-        ) from error
+        options.add_provider_for_devices([find_processor(runtime)], {"load_config": json.dumps({"CPU": settings})})
+        return open_model(runtime, self._model, options)

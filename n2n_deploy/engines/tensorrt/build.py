@@ -1,34 +1,33 @@
 """Build a TensorRT engine from an ONNX graph: one builder over the module `tensorrt` or `tensorrt_rtx`.
 
-It needs no library but that module, so that a node can build what its bundle does not carry. Precision is
-that of the graph: networks are strongly typed, as TensorRT 11 knows no other.
+It needs no library but that module, so that a node can build an engine that its bundle does not have. The precision is
+that of the graph: networks are strongly typed, the only kind that TensorRT 11 supports.
 """
 
-import importlib
 import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 from n2n_deploy.bundle.engine_facts import (
     RTX_CAPABILITIES,
     EngineFacts,
-    Flavour,
     Hardware,
     Profile,
+    TensorRTLibrary,
     header_capabilities,
     header_version,
 )
 from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.device.gpus import gpus
+from n2n_deploy.engines.tensorrt.library import import_tensorrt, last_error, make_logger
 from n2n_deploy.files.atomic import atomic_write
 
-MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
-OLDEST: dict[Flavour, tuple[int, int]] = {"tensorrt": (10, 12), "rtx": (1, 0)}
-_NO_DRIVER = "needs the NVIDIA driver, which is not here"
+_NO_DRIVER = "needs the NVIDIA driver, which is not installed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,57 +35,22 @@ class BuildOptions:
     """What to build.
 
     Attributes:
-        flavour: TensorRT builds for the GPU it runs on; TensorRT for RTX for any, without one.
+        library: TensorRT builds for the GPU of this machine; TensorRT for RTX for any, without one.
         precision: of the graph, for the record.
-        profiles: shapes that the engine takes.
-        compute_capabilities: of the GPUs to build for, TensorRT for RTX only.
+        profiles: shapes that the engine accepts.
+        compute_capabilities: of the GPUs to build for; TensorRT for RTX only.
         portable: TensorRT only: run on every GPU from Ampere on, and with later versions of TensorRT.
         timing_cache: file that keeps the timings of kernels from one build to the next; TensorRT only.
         optimization_level: 0 to 5, how long TensorRT may search; None for its default.
     """
 
-    flavour: Flavour
-    precision: Literal["fp32", "fp16", "bf16"]
+    library: TensorRTLibrary
+    precision: Precision
     profiles: tuple[Profile, ...]
     compute_capabilities: tuple[str, ...] = ()
     portable: bool = False
     timing_cache: Path | None = None
     optimization_level: int | None = None
-
-
-def tensorrt_module(flavour: Flavour) -> ModuleType:
-    """Import the library of a flavour.
-
-    Raises:
-        HostError: it is not installed, cannot be loaded, or is too old.
-    """
-    name = MODULES[flavour]
-    try:
-        module = importlib.import_module(name)
-    except (ImportError, OSError) as error:
-        raise HostError(
-            f"the library {name} is not usable here ({error}); pip install 'n2n-deploy[{flavour}]' brings it"
-        ) from error
-    version = tuple(int(part) for part in module.__version__.split(".")[:2])
-    if version < OLDEST[flavour]:
-        oldest = ".".join(map(str, OLDEST[flavour]))
-        raise HostError(f"{name} {module.__version__} is too old: {oldest} or later is needed; update it")
-    return module
-
-
-def make_logger(trt: ModuleType) -> Any:
-    """Return a logger for a TensorRT library: it prints nothing and keeps errors in its list `errors`."""
-
-    class Logger(trt.ILogger):  # type: ignore[name-defined, misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity == trt.ILogger.Severity.ERROR or severity == trt.ILogger.Severity.INTERNAL_ERROR:
-                self.errors.append(message)
-
-    return Logger()
 
 
 def build_engine(graph: bytes, options: BuildOptions) -> tuple[bytes, EngineFacts]:
@@ -97,20 +61,20 @@ def build_engine(graph: bytes, options: BuildOptions) -> tuple[bytes, EngineFact
         options: what to build.
 
     Returns:
-        The serialised engine, and what it was found to be.
+        The serialised engine, and its facts, read back where possible.
 
     Raises:
-        HostError: the library is missing, or finds no GPU where it needs one.
+        HostError: the library is missing, or needs a GPU and finds none.
         UsageError: the library refuses the graph, a profile or a compute capability.
     """
-    trt = tensorrt_module(options.flavour)
+    trt = import_tensorrt(options.library)
     logger = make_logger(trt)
     try:
         builder = trt.Builder(logger)
     except TypeError as error:
         raise HostError(
             f"{trt.__name__} {trt.__version__} builds for the GPU of this machine and finds none: compile on "
-            f"the node that will use the engine, or with --target rtx ({_last(logger)})"
+            f"the node that will use the engine, or with --target rtx ({last_error(logger)})"
         ) from error
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
@@ -119,15 +83,15 @@ def build_engine(graph: bytes, options: BuildOptions) -> tuple[bytes, EngineFact
         raise UsageError(f"{trt.__name__} {trt.__version__} refuses the graph: {errors}; export it again")
     config = _configure(trt, builder, network, options)
     cache = _timing_cache(config, options)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
         raise UsageError(
-            f"{trt.__name__} {trt.__version__} cannot build the {options.precision} engine: {_last(logger)}"
+            f"{trt.__name__} {trt.__version__} cannot build the {options.precision} engine: {last_error(logger)}"
         )
     if cache is not None and options.timing_cache is not None:
         with atomic_write(options.timing_cache) as file:
             file.write(bytes(cache.serialize()))
-    engine = bytes(plan)
+    engine = bytes(serialized)
     return engine, _facts(trt, logger, engine, network, options)
 
 
@@ -143,9 +107,9 @@ def _configure(trt: ModuleType, builder: Any, network: Any, options: BuildOption
     if options.optimization_level is not None:
         config.builder_optimization_level = options.optimization_level
     if options.precision == "fp32":
-        # TF32 would round every product to 10 bits: fp32 is chosen for what it says.
+        # TF32 would round every product to 10 bits, which is not what fp32 means.
         config.clear_flag(trt.BuilderFlag.TF32)
-    if options.flavour == "rtx":
+    if options.library == "rtx":
         _target_capabilities(trt, config, options.compute_capabilities)
     elif options.portable:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
@@ -154,7 +118,7 @@ def _configure(trt: ModuleType, builder: Any, network: Any, options: BuildOption
 
 
 def _target_capabilities(trt: ModuleType, config: Any, capabilities: Iterable[str]) -> None:
-    """Name the GPUs that an engine of TensorRT for RTX is to run on."""
+    """Set the GPUs that an engine of TensorRT for RTX will run on."""
     members = trt.ComputeCapability.__members__
     wanted = list(capabilities) or ["8.0", "8.6", "8.9", "12.0"]
     for capability in wanted:
@@ -171,7 +135,7 @@ def _target_capabilities(trt: ModuleType, config: Any, capabilities: Iterable[st
 
 def _timing_cache(config: Any, options: BuildOptions) -> Any:
     """Attach the timing cache, if any; TensorRT for RTX chooses kernels at run time and has none."""
-    if options.timing_cache is None or options.flavour == "rtx":
+    if options.timing_cache is None or options.library == "rtx":
         return None
     old = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
     cache = config.create_timing_cache(old)
@@ -182,37 +146,37 @@ def _timing_cache(config: Any, options: BuildOptions) -> Any:
 
 
 def _facts(trt: ModuleType, logger: Any, engine: bytes, network: Any, options: BuildOptions) -> EngineFacts:
-    """Read back what was built: from the engine's header, and with a driver from the engine itself."""
+    """Read back what was built: from the engine's header and, with a driver, from the engine itself."""
     read: dict[str, Any] = {}
     if (version := header_version(engine)) is not None:
         read["tensorrt_version"] = version
     if (capabilities := header_capabilities(engine)) is not None:
         read["compute_capabilities"] = capabilities
-    # Without a driver the library prints to standard error and gives nothing: it is asked only with one.
+    # Without a driver the library cannot load an engine and prints to standard error.
     devices = gpus()
     loaded = None
     if devices:
         runtime = trt.Runtime(logger)
-        if options.flavour == "tensorrt" and options.portable:
+        if options.library == "tensorrt" and options.portable:
             runtime.engine_host_code_allowed = True  # it carries its own lean runtime, just built here
         loaded = runtime.deserialize_cuda_engine(engine)
     if loaded is not None:
-        read |= _read_engine(trt, loaded, options.flavour)
+        read |= _read_engine(trt, loaded, options.library)
     given: dict[str, Any] = {
         "tensorrt_version": trt.__version__,
         "compute_capabilities": options.compute_capabilities or tuple(gpu.capability for gpu in devices[:1]),
         "hardware": _hardware(options),
-        "version_compatible": options.portable and options.flavour == "tensorrt",
+        "version_compatible": options.portable and options.library == "tensorrt",
         "profiles": options.profiles,
         "layers": _layer_types(network),
         "activation_bytes": None,
     }
     if loaded is not None:
-        reason = "the library has no call that tells"
+        reason = "the library has no call for it"
     else:
-        reason = f"the engine does not load on this GPU ({_last(logger)})" if devices else _NO_DRIVER
+        reason = f"the engine does not load on this GPU ({last_error(logger)})" if devices else _NO_DRIVER
     return EngineFacts(
-        flavour=options.flavour,
+        library=options.library,
         precision=options.precision,
         **(given | read),
         read_back=tuple(sorted(read)),
@@ -221,13 +185,13 @@ def _facts(trt: ModuleType, logger: Any, engine: bytes, network: Any, options: B
 
 
 def _hardware(options: BuildOptions) -> Hardware:
-    if options.flavour == "rtx":
+    if options.library == "rtx":
         return "listed"
     return "ampere_plus" if options.portable else "none"
 
 
-def _read_engine(trt: ModuleType, engine: Any, flavour: Flavour) -> dict[str, Any]:
-    """Ask a deserialised engine what it is."""
+def _read_engine(trt: ModuleType, engine: Any, library: TensorRTLibrary) -> dict[str, Any]:
+    """Read the facts of a deserialised engine."""
     name = engine.get_tensor_name(0)
     found: dict[str, Any] = {
         "profiles": tuple(
@@ -237,7 +201,7 @@ def _read_engine(trt: ModuleType, engine: Any, flavour: Flavour) -> dict[str, An
         ),
         "activation_bytes": int(engine.device_memory_size_v2),
     }
-    if flavour == "tensorrt":
+    if library == "tensorrt":
         found["hardware"] = engine.hardware_compatibility_level.name.lower()
     if types := _output_types(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)):
         found["layers"] = types
@@ -245,9 +209,9 @@ def _read_engine(trt: ModuleType, engine: Any, flavour: Flavour) -> dict[str, An
 
 
 def _output_types(information: str) -> dict[str, int]:
-    """Layers of an engine per type of their outputs, from what the inspector says; none where it says nothing of use.
+    """Count an engine's layers per type of their outputs, from its inspector's text; empty if that states no types.
 
-    Some releases write text that is no JSON, or only the layers' names.
+    Some releases write text that is not JSON, or only the layers' names.
     """
     try:
         layers = json.loads(information)["Layers"]
@@ -258,14 +222,10 @@ def _output_types(information: str) -> dict[str, int]:
 
 
 def _layer_types(network: Any) -> dict[str, int]:
-    """Layers of the typed network per type of their first output, as TensorRT is bound to compute them."""
+    """Count the layers of the strongly typed network per type of their first output."""
     types = Counter(
         network.get_layer(index).get_output(0).dtype.name.lower()
         for index in range(network.num_layers)
         if network.get_layer(index).num_outputs and network.get_layer(index).get_output(0) is not None
     )
     return {name: count for name, count in types.items() if not name.startswith("int")}
-
-
-def _last(logger: Any) -> str:
-    return " ".join(logger.errors[-1].split()) if logger.errors else "it gives no reason"

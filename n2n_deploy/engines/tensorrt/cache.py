@@ -1,44 +1,50 @@
 """`EngineCache`: engines that this node built itself, kept for the next start.
 
 An engine takes seconds to minutes to build and fits one library version and GPU only, so each node keeps its own.
-Processes that start together build an engine once: the others wait for the lock and read the result.
+Of processes that start together one builds the engine; the others wait for its lock and read the result.
 """
 
-import fcntl
 import hashlib
-import json
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from n2n_deploy.bundle.engine_facts import Flavour, Profile
+import platformdirs
+from pydantic import BaseModel, ConfigDict
+
+from n2n_deploy.bundle.engine_facts import Profile, TensorRTLibrary
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.files.atomic import atomic_write
+from n2n_deploy.files.locks import locked
 
 LIMIT = 2 << 30
-"""Bytes of engines that are kept by default; the least recently used go first."""
+"""Bytes of engines that are kept by default; the least recently used are deleted first."""
+
+BUILD_TIMEOUT = 3600.0
+"""Seconds to wait for another process that builds the same engine."""
 
 _DIGEST_BYTES = 32
+_REMEDY = "set N2N_DEPLOY_CACHE to a folder of your own"
 
 
-@dataclass(frozen=True, slots=True)
-class EngineKey:
-    """All that an engine depends on: with any of it different, it is another engine.
+class EngineKey(BaseModel):
+    """Everything that an engine depends on.
 
     Attributes:
         model: SHA-256 of the ONNX graph.
-        flavour: which library.
+        library: that builds and runs it.
         version: of the library.
         gpu: name and compute capability.
         precision: of the graph.
         profiles: the shapes it takes.
     """
 
+    model_config = ConfigDict(frozen=True)
+
     model: str
-    flavour: Flavour
+    library: TensorRTLibrary
     version: str
     gpu: str
     precision: str
@@ -46,24 +52,24 @@ class EngineKey:
 
     @property
     def name(self) -> str:
-        """A file name for it."""
-        fields = asdict(self) | {"profiles": [profile.model_dump() for profile in self.profiles]}
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:40]
+        """The engine's file name in the cache, without the extension."""
+        return _digest(self.model_dump_json().encode())
 
 
 def cache_folder() -> Path:
-    """Return the folder of this user's caches: `$N2N_DEPLOY_CACHE`, or n2n-deploy in the XDG cache folder."""
-    if named := os.environ.get("N2N_DEPLOY_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "n2n-deploy"
+    """Return the folder of this user's caches: `$N2N_DEPLOY_CACHE`, or `n2n-deploy` in the system's cache folder.
+
+    On Linux the latter is `$XDG_CACHE_HOME`, by default `~/.cache`.
+    """
+    return Path(os.environ.get("N2N_DEPLOY_CACHE") or platformdirs.user_cache_path("n2n-deploy", appauthor=False))
 
 
 class EngineCache:
     """Engines on disk, for one user.
 
     Args:
-        folder: where; by default `cache_folder()`. Made where it is missing, readable by its owner alone.
-        limit: bytes that are kept at most; the engine just built stays whatever its size.
+        folder: of the cache, by default `cache_folder()`; created if missing, accessible to its owner only.
+        limit: bytes that are kept at most; the engine just built is kept whatever its size.
     """
 
     def __init__(self, folder: Path | None = None, limit: int = LIMIT) -> None:
@@ -74,17 +80,20 @@ class EngineCache:
         """Return the engine of a key: from the cache, or built now and kept.
 
         Args:
-            key: what is wanted.
-            build: makes it; called by one process at a time for a key. Its exceptions pass through.
+            key: of the engine.
+            build: builds it; called by one process at a time for a key. Its exceptions pass through.
 
         Raises:
-            HostError: the folder cannot be made or written to, or others could have put an engine into it.
+            HostError: the folder cannot be created or written to, others can write to it, or another process has been
+                building this engine for longer than `BUILD_TIMEOUT`.
         """
         self._check_folder()
         path = self.folder / f"{key.name}.engine"
         if (engine := _read(path)) is not None:
             return engine
-        with _locked(self.folder / f"{key.name}.lock"):
+        if not os.access(self.folder, os.W_OK | os.X_OK):
+            raise HostError(f"{self.folder}: the engine cache is not writable; {_REMEDY}")
+        with locked(self.folder / f"{key.name}.lock", timeout=BUILD_TIMEOUT):
             if (engine := _read(path)) is not None:
                 return engine
             engine = build()
@@ -101,28 +110,24 @@ class EngineCache:
             place: what the kernels fit: version of the library, name and compute capability of the GPU.
 
         Raises:
-            HostError: as for `get`.
+            HostError: the folder cannot be created, or others can write to it.
         """
         self._check_folder()
-        path = self.folder / f"{hashlib.sha256(place.encode() + engine).hexdigest()[:40]}.kernels"
+        path = self.folder / f"{_digest(place.encode() + engine)}.kernels"
         self._evict(path)
         return path
 
     def _check_folder(self) -> None:
-        """Deserialising an engine runs its code: none may come from a folder that others can write to."""
+        """Create the folder if missing; refuse one that others can write to: loading an engine runs its code."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             status = self.folder.stat()
         except OSError as error:
             raise HostError(
-                f"{self.folder}: the engine cache cannot be made ({error.strerror}); "
-                "set N2N_DEPLOY_CACHE to a folder of yours"
+                f"{self.folder}: the engine cache cannot be created ({error.strerror}); {_REMEDY}"
             ) from error
         if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise HostError(
-                f"{self.folder}: others can write to the engine cache; chmod go-w it, or set N2N_DEPLOY_CACHE to a "
-                "folder of yours"
-            )
+            raise HostError(f"{self.folder}: others can write to the engine cache; run chmod go-w on it, or {_REMEDY}")
 
     def _evict(self, keep: Path) -> None:
         """Delete the least recently used engines beyond the limit."""
@@ -138,8 +143,12 @@ class EngineCache:
                 path.unlink(missing_ok=True)
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:40]
+
+
 def _read(path: Path) -> bytes | None:
-    """Return an intact engine, marked as used just now; None where there is none."""
+    """Return an intact engine and mark it as used just now; None if there is none."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -150,20 +159,3 @@ def _read(path: Path) -> bytes | None:
     with suppress(OSError):
         os.utime(path)
     return engine
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock, which the kernel takes back when the process ends, however it ends."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise HostError(
-            f"{path.parent}: the engine cache cannot be written to ({error.strerror}); "
-            "set N2N_DEPLOY_CACHE to a folder of yours"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""From the shapes that an engine is to run to TensorRT's optimisation profiles."""
+"""TensorRT's optimisation profiles: making them for the shapes of micrographs, and choosing one for a batch."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,23 +8,23 @@ from n2n_deploy.core.errors import UsageError
 from n2n_deploy.imaging.fourier import SMALLEST
 
 MOST_PROFILES = 8
-"""Each is tuned, and keeps its own kernels in the engine."""
+"""Each is tuned, and has its own kernels in the engine."""
 
 
-def plan_profiles(
+def make_profiles(
     shapes: Iterable[tuple[int, int]], *, must_take: tuple[int, int] | None = None, batch: int = 1
 ) -> tuple[Profile, ...]:
     """Return one profile for each distinct shape, the most frequent first.
 
-    Each is fastest for its own shape and takes everything smaller: tiles, and the golden vectors, run too.
+    Each is fastest for its own shape and accepts all smaller ones, such as tiles and the golden vectors.
 
     Args:
         shapes: (height, width) of the network's input, as often as they occur.
-        must_take: a shape that some profile has to take; it gets one of its own if none does.
-        batch: images that may go through at once.
+        must_take: a shape that must be accepted; it gets a profile of its own if no other accepts it.
+        batch: largest number of images in a batch.
 
     Raises:
-        UsageError: no shape, one below the smallest input, or more distinct ones than are sensible.
+        UsageError: there is no shape, one is below the smallest input, or there are more than `MOST_PROFILES`.
     """
     counted = [shape for shape, _ in Counter(shapes).most_common()]
     if not counted:
@@ -35,7 +35,7 @@ def plan_profiles(
         raise UsageError(f"the network's input must have at least {SMALLEST} pixels a side, not {min(counted)}")
     if len(counted) > MOST_PROFILES:
         raise UsageError(
-            f"{len(counted)} different sizes are more than an engine is built for ({MOST_PROFILES}); "
+            f"too many different sizes for one engine: {len(counted)}, at most {MOST_PROFILES}; "
             "compile for tiles of one size with --tile"
         )
     return tuple(
@@ -49,7 +49,7 @@ def plan_profiles(
 
 
 def choose_profile(profiles: tuple[Profile, ...], shape: Shape) -> int | None:
-    """Index of the profile to run a batch of `shape` with: the smallest that takes it; None if none does."""
+    """Return the index of the smallest profile that accepts a batch of `shape`; None if none does."""
     fitting = [index for index, profile in enumerate(profiles) if profile.takes(shape)]
     return min(fitting, key=lambda index: _pixels(profiles[index].maximum), default=None)
 

@@ -1,9 +1,9 @@
 """`TensorRTSession`: an engine on a GPU, through TensorRT, its lean runtime or TensorRT for RTX.
 
 Work is enqueued on CuPy's current stream and nothing waits for it: a lane's copies, kernels and network run in order
-because they are on the lane's stream. Each stream and shape has a *plan*: an execution context with its buffers, whose
-work is captured as a CUDA graph the first time and replayed from then on. Activation memory comes from CuPy's pool; the
-plans of a stream share it, for they run one after the other.
+because they are on the lane's stream. Each stream and shape has an executor: an execution context with its buffers,
+whose work is captured as a CUDA graph the first time and replayed from then on. Activation memory comes from CuPy's
+pool; the executors of a stream share it, because they run one after the other.
 """
 
 import threading
@@ -13,33 +13,34 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from n2n_deploy.bundle.engine_facts import EngineFacts, Flavour, Profile, Shape
+from n2n_deploy.bundle.engine_facts import EngineFacts, Profile, Shape, TensorRTLibrary
 from n2n_deploy.core.errors import HostError, OutOfMemoryError, UsageError
 from n2n_deploy.device.arrays import device_lock
+from n2n_deploy.device.cupy_library import import_cupy
 from n2n_deploy.engines.session import Array, Closing
-from n2n_deploy.engines.tensorrt.build import make_logger
+from n2n_deploy.engines.tensorrt.library import last_error, make_logger
 from n2n_deploy.engines.tensorrt.profiles import choose_profile
 from n2n_deploy.files.atomic import atomic_write
 
 BEYOND = 1 << 62
-"""What `memory` says of a shape that no profile takes: more than there is, so that tiles are planned instead."""
+"""What `memory` returns for a shape outside all profiles: more than any GPU has, so that tiles are used instead."""
 
-PLANS_PER_STREAM = 2
+EXECUTORS_PER_STREAM = 2
 """The whole image and one kind of tile; each keeps a context, a graph and buffers for an image and its result."""
 
 
 class TensorRTSession(Closing):
-    """A network on one GPU; see `Session`. Threads may run it at once, each on a CuPy stream of its own.
+    """A network on one GPU; see `Session`. Threads may run it concurrently, each on a CuPy stream of its own.
 
     Args:
         module: `tensorrt`, `tensorrt_lean` or `tensorrt_rtx`.
-        engine: serialised; its bytes must be trusted, for loading it runs code.
+        engine: serialised; its bytes must be trusted, because loading it runs code.
         facts: what it was built for.
         device: index of the GPU.
-        kernels: TensorRT for RTX: file that keeps the kernels it compiles for this GPU from one start to the next.
+        kernels: for TensorRT for RTX: file that keeps the kernels it compiles for this GPU between starts.
 
     Raises:
-        HostError: CuPy is missing, or the library does not load the engine here.
+        HostError: CuPy is missing, or the library cannot load the engine.
     """
 
     array_module = "cupy"
@@ -56,11 +57,11 @@ class TensorRTSession(Closing):
         self.name = module.__name__.replace("_", "-")
         self.device = device
         self._trt = module
-        self._flavour: Flavour = facts.flavour
+        self._library: TensorRTLibrary = facts.library
         self._cupy = import_cupy()
         self._kernels = kernels
         self._lock = threading.Lock()
-        self._plans: OrderedDict[tuple[int, Shape], _Plan] = OrderedDict()
+        self._executors: OrderedDict[tuple[int, Shape], _Executor] = OrderedDict()
         self._activations: dict[int, Array] = {}  # by stream
         self._memory: dict[Shape, int] = {}
         self._probes: dict[int, Any] = {}  # profile → a context without memory, to be asked for sizes
@@ -72,8 +73,8 @@ class TensorRTSession(Closing):
                 self._runtime.engine_host_code_allowed = True
             self._engine = self._runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
-                errors = " ".join(self._logger.errors[-1:]) or "no reason given"
-                raise HostError(f"{self.name} {module.__version__} does not load the engine here: {errors}")
+                errors = last_error(self._logger)
+                raise HostError(f"{self.name} {module.__version__} cannot load the engine: {errors}")
             self._config = self._runtime_config()
             self._own = self._cupy.cuda.Stream()
         names = [self._engine.get_tensor_name(index) for index in range(2)]
@@ -88,7 +89,7 @@ class TensorRTSession(Closing):
         """Denoise (n, 1, height, width) float32 on this GPU; same shape back, a new array, on the current stream.
 
         Raises:
-            UsageError: no profile of the engine takes this height and width.
+            UsageError: this height and width are outside all profiles of the engine.
             HostError: the library cannot run it.
         """
         if self._engine is None:
@@ -106,11 +107,11 @@ class TensorRTSession(Closing):
         result = self._cupy.empty(batch.shape, dtype=self._cupy.float32)
         for start in range(0, batch.shape[0], most):
             images = batch[start : start + most]
-            result[start : start + most] = self._plan((len(images), *one[1:])).run(images)
+            result[start : start + most] = self._executor((len(images), *one[1:])).run(images)
         return result
 
     def memory(self, shape: tuple[int, int]) -> int:
-        """GPU bytes that a stream needs for one image (height, width), as the engine states them; and its buffers."""
+        """GPU bytes that a stream needs for one image (height, width): what the engine states, and the buffers."""
         one = (1, 1, *shape)
         index = choose_profile(self.profiles, one)
         if index is None:
@@ -125,12 +126,12 @@ class TensorRTSession(Closing):
             return self._memory[one] + 3 * 4 * shape[0] * shape[1]
 
     def close(self) -> None:
-        """Wait for the GPU, keep what was compiled, and free the engine and its memory."""
+        """Wait for the GPU, save the compiled kernels, and free the engine and its memory."""
         if self._engine is None:
             return
         with self._lock, device_lock, self._cupy.cuda.Device(self.device):
             self._cupy.cuda.Device(self.device).synchronize()
-            self._plans.clear()
+            self._executors.clear()
             self._activations.clear()
             self._probes.clear()
             self._keep_kernels()
@@ -145,29 +146,29 @@ class TensorRTSession(Closing):
             )
         return index
 
-    def _plan(self, shape: Shape) -> "_Plan":
-        """The plan of the current stream for a shape; the least recently used goes when there are too many."""
+    def _executor(self, shape: Shape) -> "_Executor":
+        """The executor of the current stream for a shape; the least recently used is dropped if there are too many."""
         stream = self._cupy.cuda.get_current_stream()
         key = (int(stream.ptr), shape)
         with self._lock:
-            if key in self._plans:
-                self._plans.move_to_end(key)
-                return self._plans[key]
-            mine = [other for other in self._plans if other[0] == key[0]]
-            if len(mine) >= PLANS_PER_STREAM:
+            if key in self._executors:
+                self._executors.move_to_end(key)
+                return self._executors[key]
+            mine = [other for other in self._executors if other[0] == key[0]]
+            if len(mine) >= EXECUTORS_PER_STREAM:
                 stream.synchronize()
-                del self._plans[mine[0]]
+                del self._executors[mine[0]]
             try:
-                plan = self._make_plan(shape, stream)
+                executor = self._make_executor(shape, stream)
             except MemoryError:
-                # What this stream keeps for other shapes goes first.
+                # Free what this stream keeps for other shapes, and try again.
                 self._forget(stream)
                 self._cupy.get_default_memory_pool().free_all_blocks()
-                plan = self._make_plan(shape, stream)
-            self._plans[key] = plan
-            return plan
+                executor = self._make_executor(shape, stream)
+            self._executors[key] = executor
+            return executor
 
-    def _make_plan(self, shape: Shape, stream: Any) -> "_Plan":
+    def _make_executor(self, shape: Shape, stream: Any) -> "_Executor":
         context = self._context(shape, stream)
         needed = self._activation_bytes(context)
         if int(stream.ptr) not in self._activations or self._activations[int(stream.ptr)].nbytes < needed:
@@ -176,22 +177,22 @@ class TensorRTSession(Closing):
         activations = self._activations[int(stream.ptr)]
         context.set_device_memory(activations.data.ptr, activations.nbytes)
         # TensorRT for RTX captures by itself.
-        capture = self._flavour == "tensorrt"
-        return _Plan(self._cupy, context, self._input, self._output, shape, stream, capture)
+        capture = self._library == "tensorrt"
+        return _Executor(self._cupy, context, self._input, self._output, shape, stream, capture)
 
     def _activation_bytes(self, context: Any) -> int:
         """GPU bytes that a context needs for its shapes."""
         needed = int(context.update_device_memory_size_for_shapes())
         if needed <= 0:
-            errors = " ".join(self._logger.errors[-1:]) or "no reason given"
-            raise HostError(f"{self.name} cannot tell the memory it needs: {errors}")
+            errors = last_error(self._logger)
+            raise HostError(f"{self.name} does not state the memory it needs: {errors}")
         return needed
 
     def _forget(self, stream: Any) -> None:
-        """Free the plans of a stream, and their memory, once the GPU is done with them."""
+        """Free the executors of a stream, and their memory, once the GPU has finished with them."""
         stream.synchronize()
-        for key in [key for key in self._plans if key[0] == int(stream.ptr)]:
-            del self._plans[key]
+        for key in [key for key in self._executors if key[0] == int(stream.ptr)]:
+            del self._executors[key]
         self._activations.pop(int(stream.ptr), None)
 
     def _context(self, shape: Shape, stream: Any) -> Any:
@@ -202,19 +203,19 @@ class TensorRTSession(Closing):
             context.set_optimization_profile_async(self._profile((1, *shape[1:])), stream.ptr)
             and context.set_input_shape(self._input, shape)
         ):
-            errors = " ".join(self._logger.errors[-1:]) or "no reason given"
+            errors = last_error(self._logger)
             kind = OutOfMemoryError if "memory" in errors.lower() else HostError
             raise kind(f"{self.name} cannot prepare for {shape[2]}×{shape[3]} pixels: {errors}")
         return context
 
     def _runtime_config(self) -> Any:
-        """TensorRT for RTX: CUDA graphs, memory from outside, and the kernels of earlier starts; None for TensorRT."""
-        if self._flavour != "rtx":
+        """For TensorRT for RTX: CUDA graphs, memory given by us, and the kernels of earlier starts; else None."""
+        if self._library != "rtx":
             return None
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         config.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        # By default the first runs of a shape take slower kernels, which round otherwise, until better ones are made.
+        # By default the first runs of a shape use slower kernels, which round differently, until others are compiled.
         config.dynamic_shapes_kernel_specialization_strategy = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
         cache = config.create_runtime_cache()
         if self._kernels is not None and self._kernels.is_file():
@@ -229,12 +230,12 @@ class TensorRTSession(Closing):
         if compiled is None:
             return
         content = bytes(compiled)
-        # A full or read-only disk costs the next start some seconds, and must not cost this one its results.
+        # With a full or read-only disk the next start compiles again; this run must not fail because of it.
         with suppress(HostError), atomic_write(self._kernels) as file:
             file.write(content)
 
 
-class _Plan:
+class _Executor:
     """A context for one shape on one stream, with its memory: fixed buffers, and a CUDA graph of its work."""
 
     def __init__(
@@ -262,7 +263,7 @@ class _Plan:
 
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(self._stream.ptr):
-            raise HostError("TensorRT could not start the network on the GPU; run with --debug and see its log")
+            raise HostError("TensorRT could not start the network on the GPU; run with --debug to see its log")
 
     def _captured(self, cupy: ModuleType) -> Any:
         """The work as a CUDA graph; None where this engine cannot be captured."""
@@ -276,18 +277,3 @@ class _Plan:
                 except cupy.cuda.runtime.CUDARuntimeError:
                     graph = None
         return graph if done else None
-
-
-def import_cupy() -> ModuleType:
-    """Import CuPy.
-
-    Raises:
-        HostError: it is not installed, or cannot use a GPU here.
-    """
-    try:
-        import cupy
-    except ImportError as error:
-        raise HostError(f"CuPy is not usable here ({error}); pip install 'n2n-deploy[gpu]' brings it") from error
-    if not cupy.cuda.is_available():
-        raise HostError("CuPy finds no usable GPU here; see n2n-deploy doctor")
-    return cupy  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The TensorRT session's bookkeeping: shapes, batches, plans, memory and graphs, on stand-ins for GPU and library."""
+"""The TensorRT session: shapes, batches, executors, memory and graphs, on stand-ins for GPU and library."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,20 +13,20 @@ from standin_streams import Stream
 from standin_tensorrt import BYTES_PER_PIXEL, RuntimeCache, tensorrt_library
 
 from n2n_deploy.bundle.engine_facts import EngineFacts
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.tensorrt import run as tensorrt
-from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+from n2n_deploy.engines.tensorrt.profiles import make_profiles
 from n2n_deploy.engines.tensorrt.run import BEYOND, TensorRTSession
 from n2n_deploy.engines.tiling import plan_tiles
 
 Graphs = Callable[[str, Precision], onnx.ModelProto]
 
-PROFILES = plan_profiles([(96, 128), (64, 64)], batch=2)
+PROFILES = make_profiles([(96, 128), (64, 64)], batch=2)
 MODULE = tensorrt_library(PROFILES)
 FACTS = EngineFacts(
-    flavour="tensorrt",
+    library="tensorrt",
     precision="fp32",
     tensorrt_version="10.13.3.9",
     compute_capabilities=("8.9",),
@@ -55,7 +55,7 @@ def images(*shape: int) -> Any:
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 96, 128), (2, 1, 64, 64), (5, 1, 40, 56)])
-def test_the_outputs_are_the_networks_however_often_it_runs(
+def test_outputs_equal_the_networks_in_every_run(
     graph: Graphs, session: TensorRTSession, shape: tuple[int, ...]
 ) -> None:
     with OnnxRuntimeSession(graph("small", "fp32").SerializeToString(), threads=1) as cpu:
@@ -65,7 +65,7 @@ def test_the_outputs_are_the_networks_however_often_it_runs(
             assert np.array_equal(found.get(), cpu.run(batch.get()))
 
 
-def test_a_result_is_not_overwritten_by_the_next(session: TensorRTSession) -> None:
+def test_result_is_not_overwritten_by_the_next(session: TensorRTSession) -> None:
     first = session.run(images(1, 1, 64, 64))
     before = first.copy()
     session.run(-images(1, 1, 64, 64))
@@ -83,14 +83,14 @@ def test_each_stream_and_shape_is_captured_once_and_replayed(session: TensorRTSe
     assert session._engine.contexts == 4
 
 
-def test_plans_are_bounded_for_each_stream(session: TensorRTSession) -> None:
+def test_executors_of_a_stream_are_bounded(session: TensorRTSession) -> None:
     with Stream():
         for height in (64, 56, 48, 40, 32):
             session.run(images(1, 1, height, 64))
-    assert len(session._plans) == tensorrt.PLANS_PER_STREAM
+    assert len(session._executors) == tensorrt.EXECUTORS_PER_STREAM
 
 
-def test_the_shapes_of_a_stream_share_the_activation_memory_of_the_largest(session: TensorRTSession) -> None:
+def test_shapes_of_a_stream_share_the_activation_memory_of_the_largest(session: TensorRTSession) -> None:
     lanes = [Stream(), Stream()]
     for height in (32, 64, 32, 48):
         for lane in lanes:
@@ -100,28 +100,28 @@ def test_the_shapes_of_a_stream_share_the_activation_memory_of_the_largest(sessi
     assert kept == [BYTES_PER_PIXEL * 64 * 64] * len(lanes)
 
 
-def test_where_memory_is_short_what_is_kept_for_other_shapes_goes_first(
+def test_executors_of_other_shapes_are_freed_if_memory_is_short(
     session: TensorRTSession, cupy: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room, real = {"plans": 1}, cupy.empty
+    room, real = {"executors": 1}, cupy.empty
 
     def empty(shape: Any, dtype: Any) -> Any:
-        if len(session._plans) >= room["plans"] and session._lock.locked():
-            raise MemoryError  # of a plan's buffers, for those are made under the lock
+        if len(session._executors) >= room["executors"] and session._lock.locked():
+            raise MemoryError  # of an executor's buffers, which are allocated under the lock
         return real(shape, dtype)
 
     monkeypatch.setattr(cupy, "empty", empty)
     with Stream():
         for height in (64, 32):
             session.run(images(1, 1, height, 64))
-        assert [shape for _, shape in session._plans] == [(1, 1, 32, 64)]
-        room["plans"] = 0
-        session._plans.clear()
+        assert [shape for _, shape in session._executors] == [(1, 1, 32, 64)]
+        room["executors"] = 0
+        session._executors.clear()
         with pytest.raises(MemoryError):
             session.run(images(1, 1, 32, 64))
 
 
-def test_memory_is_the_engines_and_tiles_stay_within_its_profiles(session: TensorRTSession) -> None:
+def test_memory_is_the_engines_and_tiles_fit_its_profiles(session: TensorRTSession) -> None:
     assert session.memory((64, 64)) == (BYTES_PER_PIXEL + 12) * 64 * 64
     assert session.memory((104, 128)) == BEYOND
     tile = plan_tiles((256, 512), 24, 1 << 30, session)
@@ -129,17 +129,17 @@ def test_memory_is_the_engines_and_tiles_stay_within_its_profiles(session: Tenso
     assert any(profile.takes((1, 1, *tile)) for profile in PROFILES)
 
 
-def test_a_shape_no_profile_takes_is_refused(session: TensorRTSession) -> None:
+def test_shape_outside_all_profiles_is_refused(session: TensorRTSession) -> None:
     with pytest.raises(UsageError, match="compile it for these micrographs"):
         session.run(images(1, 1, 128, 96))
 
 
-def test_an_engine_that_does_not_load_says_why() -> None:
+def test_engine_that_does_not_load_gives_the_reason() -> None:
     with pytest.raises(HostError, match="the plan is of another version"):
         TensorRTSession(MODULE, b"broken", FACTS)
 
 
-def test_a_closed_session_does_not_run(session: TensorRTSession) -> None:
+def test_closed_session_does_not_run(session: TensorRTSession) -> None:
     session.close()
     session.close()
     with pytest.raises(HostError, match="closed"):
@@ -149,7 +149,7 @@ def test_a_closed_session_does_not_run(session: TensorRTSession) -> None:
 def test_compiled_kernels_are_kept_and_found_again(graph: Graphs, tmp_path: Path) -> None:
     RuntimeCache.loaded.clear()
     module = tensorrt_library(PROFILES, "tensorrt_rtx")
-    facts = FACTS.model_copy(update={"flavour": "rtx", "hardware": "listed"})
+    facts = FACTS.model_copy(update={"library": "rtx", "hardware": "listed"})
     engine = graph("small", "fp32").SerializeToString()
     for _ in range(2):
         TensorRTSession(module, engine, facts, kernels=tmp_path / "own.kernels").close()

@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import BundleError, HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 
 Graph = Callable[[str, Precision], onnx.ModelProto]
@@ -44,7 +44,7 @@ def model(graph: Graph, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("shapes", [["424x440"], ["608x552"], ["128x128", "256x264", "312x320", "480x488"]])
-def test_memory_is_an_upper_bound_and_comes_back(model: Path, shapes: list[str]) -> None:
+def test_memory_is_an_upper_bound_and_is_freed(model: Path, shapes: list[str]) -> None:
     # These shapes split the arena's regions worst; the last ones come one after another, each larger.
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, model, *shapes], capture_output=True, text=True, check=True, timeout=120
@@ -55,7 +55,7 @@ def test_memory_is_an_upper_bound_and_comes_back(model: Path, shapes: list[str])
     assert kept < 0.5 * used
 
 
-def test_threads_may_share_it(graph: Graph) -> None:
+def test_threads_share_a_session(graph: Graph) -> None:
     rng = np.random.default_rng(0)
     batches = [rng.standard_normal((1, 1, side, 64)).astype(np.float32) for side in range(32, 128, 8)]
     model = graph("small", "fp32").SerializeToString()
@@ -67,7 +67,7 @@ def test_threads_may_share_it(graph: Graph) -> None:
         np.testing.assert_allclose(output, expected, atol=1e-5 * expected.std())
 
 
-def test_a_batch_is_its_images_one_by_one(graph: Graph) -> None:
+def test_batch_equals_its_images_one_by_one(graph: Graph) -> None:
     batch = np.random.default_rng(0).standard_normal((3, 1, 40, 56)).astype(np.float32)
     with OnnxRuntimeSession(graph("small", "fp32").SerializeToString(), threads=1) as session:
         together = session.run(batch)
@@ -77,7 +77,7 @@ def test_a_batch_is_its_images_one_by_one(graph: Graph) -> None:
     np.testing.assert_allclose(together, single, atol=1e-5 * single.std())
 
 
-def test_a_larger_image_after_a_smaller_one_gives_the_same_as_before(graph: Graph) -> None:
+def test_larger_image_in_between_does_not_change_the_result(graph: Graph) -> None:
     image = np.random.default_rng(0).standard_normal((1, 1, 64, 72)).astype(np.float32)
     with OnnxRuntimeSession(graph("small", "fp32").SerializeToString(), threads=1) as session:
         before = session.run(image)
@@ -85,21 +85,21 @@ def test_a_larger_image_after_a_smaller_one_gives_the_same_as_before(graph: Grap
         np.testing.assert_array_equal(session.run(image), before)
 
 
-def test_a_closed_session_says_so(graph: Graph) -> None:
+def test_closed_session_does_not_run(graph: Graph) -> None:
     session = OnnxRuntimeSession(graph("small", "fp32").SerializeToString())
     session.close()
     with pytest.raises(HostError, match="closed"):
         session.run(np.zeros((1, 1, 8, 8), np.float32))
 
 
-def test_sides_that_are_no_multiple_of_8_are_refused_in_one_line(graph: Graph) -> None:
+def test_sides_must_be_multiples_of_8(graph: Graph) -> None:
     with OnnxRuntimeSession(graph("small", "fp32").SerializeToString()) as session:
         with pytest.raises(BundleError) as caught:
             session.run(np.zeros((1, 1, 20, 24), np.float32))
         assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_model_is_refused(graph: Graph) -> None:
+def test_invalid_model_is_refused(graph: Graph) -> None:
     with pytest.raises(BundleError, match="cannot load"):
         OnnxRuntimeSession(b"no model")
     bare = onnx.load_from_string(graph("small", "fp32").SerializeToString())
@@ -108,12 +108,12 @@ def test_what_is_no_model_is_refused(graph: Graph) -> None:
         OnnxRuntimeSession(bare.SerializeToString())
 
 
-def test_no_threads_make_no_sense(graph: Graph) -> None:
+def test_0_threads_are_refused(graph: Graph) -> None:
     with pytest.raises(UsageError, match="threads"):
         OnnxRuntimeSession(graph("small", "fp32").SerializeToString(), threads=0)
 
 
-def test_without_onnx_runtime_it_says_what_to_install(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_onnx_runtime_names_the_extra_that_installs_it(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(HostError, match=r"n2n-deploy\[cpu\]"):
         OnnxRuntimeSession(graph("small", "fp32").SerializeToString())

@@ -1,4 +1,4 @@
-"""TensorRT for RTX really builds engines here, GPU or not, and what is written of them is what they are."""
+"""Building engines with TensorRT for RTX, which needs no GPU, and reading back what they are."""
 
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -10,23 +10,22 @@ import onnx
 import pytest
 
 from n2n_deploy.bundle.engine_facts import EngineFacts, header_capabilities, header_version
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.device.gpus import driver
 from n2n_deploy.engines.tensorrt.build import (
     BuildOptions,
     _configure,
     _read_engine,
     build_engine,
-    make_logger,
-    tensorrt_module,
 )
-from n2n_deploy.engines.tensorrt.profiles import plan_profiles
+from n2n_deploy.engines.tensorrt.library import import_tensorrt, make_logger
+from n2n_deploy.engines.tensorrt.profiles import make_profiles
 from n2n_deploy.train.model import PRESETS
 
 Graphs = Callable[[str, Precision], onnx.ModelProto]
 
-PROFILES = plan_profiles([(512, 640)])
+PROFILES = make_profiles([(512, 640)])
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "bf16")
 
 
@@ -42,7 +41,7 @@ def test_every_preset_builds_in_every_precision(graph: Graphs, library: str, pre
     options = BuildOptions("rtx", precision, PROFILES, ("8.6", "8.9", "12.0"))
     model = graph(preset, precision)
     engine, facts = build_engine(model.SerializeToString(), options)
-    assert (facts.flavour, facts.precision, facts.tensorrt_version) == ("rtx", precision, library)
+    assert (facts.library, facts.precision, facts.tensorrt_version) == ("rtx", precision, library)
     assert facts.compute_capabilities == ("8.6", "8.9", "12.0")
     assert {"tensorrt_version", "compute_capabilities"} <= set(facts.read_back)
     assert facts.profiles == PROFILES
@@ -56,16 +55,16 @@ def test_every_preset_builds_in_every_precision(graph: Graphs, library: str, pre
 
 
 @pytest.mark.parametrize("capabilities", [("7.5",), ("8.0", "12.1"), ("8.9",)])
-def test_header_tells_the_capabilities_built_for(graph: Graphs, capabilities: tuple[str, ...]) -> None:
+def test_header_holds_the_compute_capabilities(graph: Graphs, capabilities: tuple[str, ...]) -> None:
     options = BuildOptions("rtx", "fp16", PROFILES, capabilities)
     engine, _ = build_engine(graph("small", "fp16").SerializeToString(), options)
     assert header_capabilities(engine) == capabilities
-    assert header_version(engine) == tensorrt_module("rtx").__version__
+    assert header_version(engine) == import_tensorrt("rtx").__version__
     assert header_version(engine[1:]) is None
     assert header_capabilities(b"ftrt" + engine[4:]) is None
 
 
-def test_what_could_not_be_read_is_named_with_its_reason(graph: Graphs) -> None:
+def test_facts_not_read_back_are_listed_with_the_reason(graph: Graphs) -> None:
     if driver().gpus:
         pytest.skip("this machine has a GPU: the engine itself can be asked")
     options = BuildOptions("rtx", "fp32", PROFILES, ("8.6",))
@@ -89,7 +88,7 @@ def test_what_could_not_be_read_is_named_with_its_reason(graph: Graphs) -> None:
         ("bf16", ("7.5",), "sm75.*b16"),
     ],
 )
-def test_targets_it_cannot_build_for_are_refused(
+def test_unsupported_targets_are_refused(
     graph: Graphs, precision: Precision, capabilities: tuple[str, ...], says: str
 ) -> None:
     options = BuildOptions("rtx", precision, PROFILES, capabilities)
@@ -97,13 +96,13 @@ def test_targets_it_cannot_build_for_are_refused(
         build_engine(graph("small", precision).SerializeToString(), options)
 
 
-def test_junk_is_refused_in_one_line() -> None:
+def test_invalid_graph_is_refused_in_one_line() -> None:
     with pytest.raises(UsageError, match="refuses the graph") as caught:
         build_engine(b"no graph at all", BuildOptions("rtx", "fp32", PROFILES, ("8.6",)))
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_library_says_what_brings_it(graph: Graphs, tmp_path: Path) -> None:
+def test_missing_library_names_the_extra_that_installs_it(graph: Graphs, tmp_path: Path) -> None:
     try:
         version("tensorrt")
         pytest.skip("TensorRT is installed here")
@@ -115,14 +114,14 @@ def test_a_missing_library_says_what_brings_it(graph: Graphs, tmp_path: Path) ->
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("portable", [False, True])
-def test_tensorrts_flags_are_those_that_were_asked_for(precision: Precision, portable: bool) -> None:
+def test_builder_flags_follow_the_options(precision: Precision, portable: bool) -> None:
     """On the library's own configuration: TensorRT for RTX has the classes of TensorRT, which needs a GPU."""
-    trt = tensorrt_module("rtx")
+    trt = import_tensorrt("rtx")
     logger = make_logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     network.add_input("image", trt.float32, (-1, 1, -1, -1))
-    profiles = plan_profiles([(512, 640), (64, 1024)])
+    profiles = make_profiles([(512, 640), (64, 1024)])
     options = BuildOptions("tensorrt", precision, profiles, portable=portable, optimization_level=2)
     config = _configure(trt, builder, network, options)
     assert config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE) == portable
@@ -154,11 +153,11 @@ def inspected(information: str) -> Any:
         ("", None),
     ],
 )
-def test_what_an_engine_on_a_gpu_says_is_read_as_far_as_it_goes(
+def test_facts_are_read_from_an_engine_as_far_as_it_states_them(
     information: str, layers: dict[str, int] | None
 ) -> None:
     """The second is what TensorRT writes for engines built without details, the third what some releases write."""
-    found = _read_engine(tensorrt_module("rtx"), inspected(information), "tensorrt")
+    found = _read_engine(import_tensorrt("rtx"), inspected(information), "tensorrt")
     assert found.get("layers") == layers
     assert found["profiles"] == PROFILES
     assert (found["hardware"], found["activation_bytes"]) == ("ampere_plus", 12345)

@@ -1,67 +1,35 @@
-"""Which shapes an engine takes, and where an engine runs."""
+"""What a bundle states of its engines: where each runs, and how the manifest writes it."""
+
+import json
 
 import pytest
 from pydantic import ValidationError
 
 from n2n_deploy.bundle.engine_facts import EngineFacts, Profile
-from n2n_deploy.core.errors import UsageError
-from n2n_deploy.engines.tensorrt.profiles import MOST_PROFILES, choose_profile, plan_profiles
+from n2n_deploy.bundle.manifest import Deviation, Manifest, parse_manifest
+
+PROFILE = Profile(minimum=(1, 1, 32, 32), optimum=(1, 1, 512, 512), maximum=(1, 1, 512, 512))
 
 
-def test_a_profile_for_each_shape_the_most_frequent_first() -> None:
-    profiles = plan_profiles([(800, 800), (1512, 2128), (1512, 2128)], batch=2)
-    assert [profile.optimum for profile in profiles] == [(2, 1, 1512, 2128), (2, 1, 800, 800)]
-    assert all(profile.maximum == profile.optimum for profile in profiles)
-
-
-def test_golden_vectors_always_fit() -> None:
-    (only,) = plan_profiles([(512, 512)], must_take=(192, 192))
-    assert only.takes((1, 1, 192, 192))
-    _, extra = plan_profiles([(2048, 128)], must_take=(192, 192))
-    assert extra.maximum == (1, 1, 192, 192)
-
-
-def test_each_shape_runs_in_the_smallest_profile_that_takes_it() -> None:
-    profiles = plan_profiles([(2128, 1512), (1512, 2128), (1024, 1024)])
-    assert choose_profile(profiles, (1, 1, 1000, 1024)) == 2
-    assert choose_profile(profiles, (1, 1, 1400, 2000)) == 1
-    assert choose_profile(profiles, (1, 1, 2000, 1400)) == 0
-    assert choose_profile(profiles, (1, 1, 2000, 2000)) is None
-    assert choose_profile(profiles, (2, 1, 512, 512)) is None
-
-
-@pytest.mark.parametrize(
-    ("shapes", "says"),
-    [
-        ([], "--sizes"),
-        ([(512, 24)], "at least 32"),
-        ([(512, 256 + 8 * n) for n in range(MOST_PROFILES + 1)], "--tile"),
-    ],
-)
-def test_shapes_that_make_no_engine_are_refused(shapes: list[tuple[int, int]], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        plan_profiles(shapes)
-
-
-def test_a_profile_is_ordered() -> None:
+def test_profile_is_ordered() -> None:
     with pytest.raises(ValidationError, match="minimum ≤ optimum ≤ maximum"):
         Profile(minimum=(1, 1, 64, 64), optimum=(1, 1, 32, 32), maximum=(1, 1, 128, 128))
 
 
 def facts(**changes: object) -> EngineFacts:
     given: dict[str, object] = {
-        "flavour": "tensorrt",
+        "library": "tensorrt",
         "precision": "fp16",
         "tensorrt_version": "10.13.3.9",
         "compute_capabilities": ("8.6",),
         "hardware": "none",
-        "profiles": plan_profiles([(512, 512)]),
+        "profiles": (PROFILE,),
     }
     return EngineFacts.model_validate(given | changes)
 
 
 PORTABLE = {"hardware": "ampere_plus", "version_compatible": True}
-RTX = {"flavour": "rtx", "tensorrt_version": "1.7.1.116", "hardware": "listed"}
+RTX = {"library": "rtx", "tensorrt_version": "1.7.1.116", "hardware": "listed"}
 
 
 @pytest.mark.parametrize(
@@ -85,6 +53,19 @@ def test_where_an_engine_runs(engine: EngineFacts, here: tuple[str, str, str], o
     assert found is None if obstacle is None else found is not None and obstacle in found
 
 
-def test_keys_tell_engines_apart() -> None:
+def test_keys_distinguish_engines() -> None:
     engines = [facts(), facts(precision="fp32"), facts(**PORTABLE), facts(**RTX), facts(tensorrt_version="11.0.0.1")]
     assert len({engine.key for engine in engines}) == len(engines)
+
+
+def test_library_is_called_flavour_in_the_manifest() -> None:
+    engine = facts(**RTX)
+    manifest = Manifest(
+        preset="small", halo=64, tolerance={"fp32": Deviation(max=1e-3, rms=1e-4)}, engines={engine.key: engine}
+    )
+    written = json.loads(manifest.to_json())["engines"][engine.key]
+    assert written["flavour"] == "rtx"
+    assert "library" not in written
+    assert parse_manifest(manifest.to_json(), "model.n2n") == manifest
+    assert EngineFacts.model_validate(written) == engine
+    assert Manifest.model_validate(manifest.model_dump()) == manifest

@@ -1,4 +1,4 @@
-"""ONNX Runtime's session on a GPU: its stream and its caller's, on a stand-in."""
+"""ONNX Runtime's session on a GPU: the order of its stream and its caller's, on a stand-in."""
 
 from collections.abc import Callable
 from types import ModuleType

@@ -7,8 +7,6 @@ are kept.
 """
 
 import functools
-import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,9 +14,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
 
-from n2n_deploy.core.errors import BundleError, HostError, OutOfMemoryError, UsageError
-from n2n_deploy.engines.onnxruntime.run import first_line, import_onnxruntime, is_memory_error
+from n2n_deploy.core.errors import BundleError, HostError, OutOfMemoryError
+from n2n_deploy.engines.onnxruntime.library import (
+    first_line,
+    import_onnxruntime,
+    is_memory_error,
+    open_model,
+    thread_count,
+)
 from n2n_deploy.engines.session import Closing
 
 METADATA = "n2n_segment"
@@ -28,15 +33,31 @@ TILE_BYTES = 16 * 2**20
 """Inputs and output of a tile's most demanding node. Larger tiles leave the caches, smaller ones are mostly halo."""
 
 _SMALLEST_TILE = 8
-_ARENA = 3.0  # what ONNX Runtime holds for a tile, in units of TILE_BYTES a thread; up to 2 was seen
+_ARENA = 3.0  # memory that ONNX Runtime holds, in units of TILE_BYTES a thread; at most 2 was measured
 _FIXED = 64 * 2**20
 
 Array = NDArray[np.float32]
 
 
+class SegmentFacts(BaseModel):
+    """How a segment runs in tiles. Its cells are the pixels of its coarsest tensor.
+
+    Attributes:
+        level: how often the image has been halved where the segment's cells lie.
+        levels: the same for each input and output; a tensor has 2^(level − levels[name]) pixels a cell on each axis.
+        halo: cells that a tile must see beyond itself on each side to be exact.
+        bytes_per_cell: of the inputs and output of the segment's most demanding node.
+    """
+
+    level: int
+    levels: dict[str, int]
+    halo: int
+    bytes_per_cell: int
+
+
 @dataclass(frozen=True)
 class _Segment:
-    """A segment's model, loaded, and its facts; see `n2n_deploy.export.segments.split`."""
+    """A segment's model, loaded; its tensors' levels and channels, and the side of its tiles in cells."""
 
     run: Any
     inputs: dict[str, int]
@@ -57,16 +78,15 @@ class SegmentedSession(Closing):
 
     Raises:
         HostError: ONNX Runtime is not installed.
-        BundleError: a model cannot be loaded, or is no segment.
+        OutOfMemoryError: there is not enough memory.
+        BundleError: a model cannot be loaded, or is not a segment.
     """
 
     name = "onnxruntime-cpu"
     array_module = "numpy"
 
     def __init__(self, models: Sequence[bytes], threads: int | None = None, tile_bytes: int = TILE_BYTES) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError(f"{threads} threads cannot run a network; give 1 or more")
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = thread_count(threads)
         self._tile_bytes = tile_bytes
         self._segments = [_load(model, tile_bytes) for model in models]
         last_reader = {name: index for index, segment in enumerate(self._segments) for name in segment.inputs}
@@ -91,7 +111,8 @@ class SegmentedSession(Closing):
             if is_memory_error(error):
                 need = self.memory((batch.shape[-2], batch.shape[-1]))
                 raise OutOfMemoryError(
-                    f"no memory for an image of {batch.shape[-2]}×{batch.shape[-1]} ({need / 1e9:.1f} GB)"
+                    f"not enough memory for {batch.shape[-2]}×{batch.shape[-1]} pixels at once ({need / 1e9:.1f} GB); "
+                    "set a lower --memory, so that they run in tiles, or free some"
                 ) from error
             raise BundleError(f"ONNX Runtime cannot run the model on {batch.shape}: {first_line(error)}") from error
 
@@ -109,12 +130,12 @@ class SegmentedSession(Closing):
         return int(peak + working) + _FIXED
 
     def close(self) -> None:
-        """Free the network; the memory that tiles were computed in stays with the process, for the next session."""
+        """Free the network; the process keeps the memory of the tiles for the next session."""
         self._segments = []
         self._pool.shutdown()
 
     def _image(self, image: Array) -> Array:
-        """One image (1, 1, height, width) through all segments."""
+        """Run one image (1, 1, height, width) through all segments."""
         tensors = {next(iter(self._segments[0].inputs)): image}
         for index, segment in enumerate(self._segments):
             tensors |= self._through(segment, tensors)
@@ -124,7 +145,7 @@ class SegmentedSession(Closing):
         return output
 
     def _through(self, segment: _Segment, tensors: dict[str, Array]) -> dict[str, Array]:
-        """All tiles of a segment."""
+        """Run all tiles of a segment."""
         name, level = next(iter(segment.inputs.items()))
         cells = tuple(length >> (segment.level - level) for length in tensors[name].shape[-2:])
         results = {
@@ -179,21 +200,21 @@ def _share_arena() -> None:
 def _load(model: bytes, tile_bytes: int) -> _Segment:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    # Tiles are what runs in parallel: threads inside an operator would only wait for each other.
+    # Tiles run in parallel: threads inside an operator would only wait for each other.
     options.intra_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.enable_mem_pattern = False
-    options.log_severity_level = 3
     _share_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
+    session = open_model(onnxruntime, model, options, providers=["CPUExecutionProvider"])
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        facts = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
-        inputs = {value.name: facts["levels"][value.name] for value in session.get_inputs()}
-        outputs = {value.name: facts["levels"][value.name] for value in session.get_outputs()}
-        channels = {value.name: value.shape[1] for value in (*session.get_inputs(), *session.get_outputs())}
-        side = int((tile_bytes / facts["bytes_per_cell"]) ** 0.5) - 2 * facts["halo"]
-        return _Segment(session, inputs, outputs, channels, facts["level"], facts["halo"], max(side, _SMALLEST_TILE))
-    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-        message = f"a segment of the network cannot be loaded: {first_line(error)}; export the model again"
-        raise BundleError(message) from error
+        facts = SegmentFacts.model_validate_json(session.get_modelmeta().custom_metadata_map[METADATA])
+        inputs = {value.name: facts.levels[value.name] for value in session.get_inputs()}
+        outputs = {value.name: facts.levels[value.name] for value in session.get_outputs()}
+    except (KeyError, ValidationError) as error:
+        raise BundleError(
+            f"a model of the network lacks its facts as a segment ({first_line(error)}); export the model again"
+        ) from error
+    channels = {value.name: value.shape[1] for value in (*session.get_inputs(), *session.get_outputs())}
+    side = int((tile_bytes / facts.bytes_per_cell) ** 0.5) - 2 * facts.halo
+    return _Segment(session, inputs, outputs, channels, facts.level, facts.halo, max(side, _SMALLEST_TILE))

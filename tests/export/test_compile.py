@@ -1,14 +1,18 @@
-"""`n2n-deploy compile`: engines for real in a bundle, facts in its manifest, and options that make no sense."""
+"""`n2n-deploy compile`: real engines in a bundle, their facts in its manifest, and invalid options."""
 
 import json
+import shutil
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 import pytest
 
-from n2n_deploy.bundle.archive import SIGNATURE, Bundle, extend_bundle
+from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.bundle.members import SIGNATURE, engine_member
+from n2n_deploy.bundle.write import extend_bundle
 from n2n_deploy.cli import main
+from n2n_deploy.export import export_bundle
 from n2n_deploy.imaging.fourier import network_shape
 
 
@@ -18,13 +22,24 @@ def run(*arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_bundle(checkpoint, tmp_path_factory.mktemp("export") / "model.n2n")
+
+
+@pytest.fixture
+def bundle(exported: Path, tmp_path: Path) -> Bundle:
+    """A copy of the exported bundle, for one test to change."""
+    return Bundle.open(shutil.copy(exported, tmp_path))
+
+
 @pytest.fixture
 def rtx() -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed (extra rtx)")
 
 
 @pytest.mark.usefixtures("rtx")
-def test_engines_join_the_bundle(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compiled_engines_are_added_to_the_bundle(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
     extend_bundle(bundle, {SIGNATURE: b"an old signature"})
     options = ("--precision", "fp16,bf16", "--compute-capability", "8.6,12.0", "--json")
     code = run("compile", bundle.path, "--target", "rtx", "--sizes", "1440x1023", "--pixel-size", 0.83, *options)
@@ -38,14 +53,14 @@ def test_engines_join_the_bundle(bundle: Bundle, capsys: pytest.CaptureFixture[s
     assert "model.bf16.onnx" in after.manifest.members
     assert after.manifest.tolerance["bf16"].max > after.manifest.tolerance["fp16"].max
     for key, facts in after.manifest.engines.items():
-        assert after.read(after.manifest.engine_member(key))[:4] == b"vtrt"
+        assert after.read(engine_member(key))[:4] == b"vtrt"
         assert facts.key == key
         assert facts.profiles[0].optimum[2:] == network_shape((1023, 1440), 0.83, 8.0)
         assert facts.compute_capabilities == ("8.6", "12.0")
 
 
 @pytest.mark.usefixtures("rtx")
-def test_compiling_again_replaces_and_others_stay(bundle: Bundle) -> None:
+def test_compiling_again_replaces_an_engine_and_keeps_the_others(bundle: Bundle) -> None:
     common = ("compile", bundle.path, "--target", "rtx", "--tile")
     assert run(*common, "256x256", "--precision", "fp16", "--compute-capability", "8.6") == 0
     assert run(*common, "256x256", "--precision", "fp32", "--compute-capability", "8.6") == 0
@@ -57,7 +72,7 @@ def test_compiling_again_replaces_and_others_stay(bundle: Bundle) -> None:
 
 
 @pytest.mark.usefixtures("rtx")
-def test_sizes_come_from_a_table(bundle: Bundle, tmp_path: Path) -> None:
+def test_sizes_are_read_from_a_table(bundle: Bundle, tmp_path: Path) -> None:
     with mrcfile.new(tmp_path / "one.mrc") as file:
         file.set_data(np.zeros((600, 901), np.float32))
     (tmp_path / "micrographs.star").write_text(
@@ -77,7 +92,7 @@ def test_sizes_come_from_a_table(bundle: Bundle, tmp_path: Path) -> None:
     ("options", "says"),
     [
         (["--target", "cuda", "--tile", "256x256"], "choose tensorrt or rtx"),
-        (["--target", "rtx"], "give one of --sizes"),
+        (["--target", "rtx"], "give exactly one of --sizes"),
         (["--target", "rtx", "--sizes", "512x512"], "--sizes needs --pixel-size"),
         (["--target", "rtx", "--tile", "256"], "write width x height"),
         (["--target", "rtx", "--tile", "250x256"], "multiples of 8"),
@@ -86,7 +101,7 @@ def test_sizes_come_from_a_table(bundle: Bundle, tmp_path: Path) -> None:
         (["--target", "rtx", "--tile", "16384x16384"], "--tile"),
     ],
 )
-def test_options_that_make_no_sense(
+def test_invalid_options_leave_the_bundle_unchanged(
     bundle: Bundle, capsys: pytest.CaptureFixture[str], options: list[str], says: str
 ) -> None:
     before = bundle.path.read_bytes()

@@ -1,4 +1,4 @@
-"""`SegmentedSession` as a session: memory within its estimate, clear errors, closed when closed."""
+"""`SegmentedSession`: its memory against its estimate, and its errors."""
 
 import pickle
 import subprocess
@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import BundleError, HostError, UsageError
-from n2n_deploy.engines.onnxruntime.segments import SegmentedSession
+from n2n_deploy.core.options import Precision
+from n2n_deploy.engines.onnxruntime.run_segments import SegmentedSession
 from n2n_deploy.export.segments import split
 
 Graph = Callable[[str, Precision], onnx.ModelProto]
@@ -20,7 +20,7 @@ Graph = Callable[[str, Precision], onnx.ModelProto]
 MEASURE = """
 import pickle, re, sys
 import numpy as np
-from n2n_deploy.engines.onnxruntime.segments import SegmentedSession
+from n2n_deploy.engines.onnxruntime.run_segments import SegmentedSession
 
 def kilobytes(name):
     return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
@@ -48,23 +48,23 @@ def test_memory_stays_within_the_estimate(segments: list[bytes], tmp_path: Path)
     assert 0 < used <= estimate
 
 
-def test_a_closed_session_does_not_run(segments: list[bytes]) -> None:
+def test_closed_session_does_not_run(segments: list[bytes]) -> None:
     with SegmentedSession(segments, threads=1) as session:
         assert session.run(np.ones((1, 1, 16, 24), np.float32)).shape == (1, 1, 16, 24)
     with pytest.raises(HostError, match="closed"):
         session.run(np.ones((1, 1, 16, 24), np.float32))
 
 
-def test_a_wrong_shape_costs_one_clear_error_and_the_session_goes_on(segments: list[bytes]) -> None:
+def test_wrong_shape_is_refused_and_the_session_goes_on(segments: list[bytes]) -> None:
     with SegmentedSession(segments, threads=2) as session:
         with pytest.raises(BundleError, match="cannot run the model"):
             session.run(np.ones((1, 2, 16, 24), np.float32))
         assert np.isfinite(session.run(np.ones((1, 1, 16, 24), np.float32))).all()
 
 
-def test_what_is_no_segment_is_refused(graph: Graph) -> None:
+def test_model_that_is_not_a_segment_is_refused(graph: Graph) -> None:
     for model in (b"no model", graph("small", "fp32").SerializeToString()):
-        with pytest.raises(BundleError, match="segment of the network cannot be loaded"):
+        with pytest.raises(BundleError, match="export.* again"):
             SegmentedSession([model])
     with pytest.raises(UsageError, match="0 threads"):
         SegmentedSession([], threads=0)

@@ -1,0 +1,47 @@
+"""The text of STAR files in RELION's dialect: the values of one line, and loops written from rows."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+# A quote ends only before white space: 5'-end is one unquoted value.
+_TOKEN = re.compile(r""""((?:[^"]|"(?=\S))*)"(?=\s|$)|'((?:[^']|'(?=\S))*)'(?=\s|$)|(\S+)""")
+
+
+def matches(line: str) -> Iterator[re.Match[str]]:
+    """Find the values of a line up to a comment; the last group of each match is the value without quotes."""
+    for match in _TOKEN.finditer(line):
+        if match[0][0] == "#":
+            return
+        yield match
+
+
+def is_plain(line: str) -> bool:
+    """Whether a line has neither quotes nor a comment, so that `str.split` finds its values."""
+    return '"' not in line and "'" not in line and "#" not in line
+
+
+def values_in(line: str) -> list[str]:
+    """Read the values of a line, without their quotes."""
+    if is_plain(line):
+        return line.split()
+    return [match[match.lastindex or 0] for match in matches(line)]
+
+
+def quoted(value: str) -> str:
+    """Write a value, in quotes where white space or its first character would be misread."""
+    if value and not re.search(r"\s", value) and value[0] not in "\"'#_;":
+        return value
+    return f"'{value}'" if '"' in value else f'"{value}"'
+
+
+def loop(block: str, labels: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """Write a block with one loop as RELION 3.1 and later do.
+
+    Args:
+        block: name of the block, without "data_".
+        labels: names of the columns, without the underscore.
+        rows: values in the order of the labels; they are quoted where they must be.
+    """
+    header = "".join(f"_{label} #{number}\n" for number, label in enumerate(labels, start=1))
+    body = "".join(" ".join(map(quoted, row)) + "\n" for row in rows)
+    return f"\n# version 30001\n\ndata_{block}\n\nloop_\n{header}{body}\n"

@@ -1,0 +1,216 @@
+"""RELION 5 tomography tables: a global table that names one STAR file per tilt series, read and written together.
+
+The global table (`data_global`) has a row for each series: its name, its STAR file, voltage, spherical aberration,
+amplitude contrast and pixel size. Each series' file lists its tilt images with dose, tilt angle, CTF and the even and
+odd halves. Layout as RELION 5 writes it: https://relion.readthedocs.io (subtomogram tutorial, `tilt_series_ctf.star`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from n2n_deploy.core.errors import DataError
+from n2n_deploy.io.micrograph_names import Folders
+from n2n_deploy.io.micrograph_rows import RowReader
+from n2n_deploy.io.micrograph_table import HalfColumns, MicrographTable, set_flag, set_halves
+from n2n_deploy.io.optics_groups import ROW_LABELS
+from n2n_deploy.io.read_options import ReadOptions
+from n2n_deploy.io.records import Micrograph
+from n2n_deploy.io.star_document import NAME, StarDocument, StarTable, micrograph_table
+
+SERIES_FILE = "rlnTomoTiltSeriesStarFile"
+_SERIES_NAME = "rlnTomoName"
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """One tilt series: its name, its table, and the range of its rows among those of all series."""
+
+    name: str
+    document: StarDocument
+    rows: range
+
+
+class TiltSeriesTable(MicrographTable):
+    """All tilt images of a two-level table, with the interface of a table of micrographs.
+
+    The name of an image is `series/rlnMicrographName`, so that images of two series never share a name.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        micrographs: list[Micrograph],
+        problems: Mapping[int, str],
+        project: Path,
+        document: StarDocument,
+        series: list[_Series],
+        notes: list[str],
+    ) -> None:
+        super().__init__(path, micrographs, problems, project, document, notes)
+        self._global = document
+        self._series = series
+
+    def select(
+        self,
+        names: Mapping[int, str],
+        *,
+        phase_flipped: bool | None = None,
+        halves: HalfColumns | None = None,
+        folder: Path | None = None,
+    ) -> StarDocument:
+        """Return both levels with some of the images under other names; everything else stays byte for byte.
+
+        The arguments are those of `MicrographTable.select`. Series without a named image are left out. The flag of
+        flipped phases goes into the global table.
+        """
+        kept = self._kept_series(names)
+        for index, document in kept.items():
+            table, _ = micrograph_table(document)
+            order = [row for row in self._series[index].rows if row in names]
+            document.set_column(table, NAME, {place: names[row] for place, row in enumerate(order)})
+            set_halves(document, table, order, halves, self._lost_base(folder))
+        chosen = self._two_levels(kept)
+        if phase_flipped is not None:
+            set_flag(chosen, _global_table(chosen), phase_flipped=phase_flipped)
+        return chosen
+
+    def select_rows(self, rows: Iterable[int], *, folder: Path | None = None) -> StarDocument:
+        """Return both levels with these images only, under the names that they have."""
+        wanted = frozenset(rows)
+        kept = self._kept_series(wanted)
+        for document in kept.values():
+            set_halves(document, micrograph_table(document)[0], (), None, self._lost_base(folder))
+        return self._two_levels(kept)
+
+    def _kept_series(self, wanted: Iterable[int]) -> dict[int, StarDocument]:
+        """Copies of the series' tables with the wanted rows only, by number of the series."""
+        wanted = frozenset(wanted)
+        kept: dict[int, StarDocument] = {}
+        for index, series in enumerate(self._series):
+            rows = [place for place, row in enumerate(series.rows) if row in wanted]
+            if rows:
+                kept[index] = series.document.copy()
+                kept[index].keep_rows(micrograph_table(kept[index])[0], rows)
+        return kept
+
+    def _two_levels(self, kept: Mapping[int, StarDocument]) -> "TiltSeriesDocument":
+        series = {self._series[index].name: of_series for index, of_series in kept.items()}
+        document = TiltSeriesDocument(self._global, series, self.project)
+        document.keep_rows(_global_table(document), kept)
+        return document
+
+
+class TiltSeriesDocument(StarDocument):
+    """A global table together with the tables of its series, which are written with it.
+
+    Args:
+        document: the global table; it is copied.
+        series: the series' tables by name.
+        project: folder that the names of their files will be relative to, where it contains them.
+    """
+
+    def __init__(self, document: StarDocument, series: Mapping[str, StarDocument], project: Path) -> None:
+        vars(self).update(vars(document.copy()))
+        self._series, self._project = series, project
+
+    def write(self, path: Path) -> None:
+        """Write the series' tables to a folder beside `path`, and the global table, which names them, to `path` last.
+
+        The folder is called after the table: `denoised.star` and `denoised_tilt_series/TS_01.star`. A series that an
+        earlier table of this name had keeps its file there, and is no longer named.
+
+        Raises:
+            HostError: a folder cannot be written to or has no room.
+        """
+        folder = path.parent / f"{path.stem}_tilt_series"
+        names = {}
+        for row, (name, document) in enumerate(self._series.items()):
+            target = (folder / f"{name.replace('/', '_')}.star").absolute()
+            document.write(target)
+            inside = target.is_relative_to(self._project)
+            names[row] = str(target.relative_to(self._project) if inside else target)
+        self.set_column(_global_table(self), SERIES_FILE, names)
+        super().write(path)
+
+
+def is_tilt_series(document: StarDocument) -> bool:
+    """Whether a document is the global table of tilt series."""
+    return any(SERIES_FILE in table.labels for table in document.tables)
+
+
+def series_files(document: StarDocument, folders: Folders) -> dict[str, Path]:
+    """Find the STAR file of each series, by name and in order.
+
+    Raises:
+        DataError: there is no series, or two have one name.
+    """
+    table = _global_table(document)
+    files = document.columns(table, (SERIES_FILE,))[SERIES_FILE]
+    names = document.columns(table, (_SERIES_NAME,)).get(_SERIES_NAME) or [Path(file).stem for file in files]
+    if not files:
+        raise DataError(f"{document.path}: data_{table.block} lists no tilt series; give a table with at least one")
+    found: dict[str, Path] = {}
+    for row, (name, file) in enumerate(zip(names, files, strict=True)):
+        if name in found:
+            raise DataError(
+                f"{document.path}: {document.where(table, row)}: a second tilt series is called {name}; "
+                f"give each its own {_SERIES_NAME}"
+            )
+        found[name] = folders.locate(file)
+    return found
+
+
+def read_tilt_series(path: Path, document: StarDocument, project: Path | None, options: ReadOptions) -> TiltSeriesTable:
+    """Read a global table and the tables of all its series.
+
+    Args:
+        path: of the global table.
+        document: the global table.
+        project: folder that relative names start at; None to try the current folder, the table's and those above it,
+            for the names in a series' table also that table's own folder.
+        options: what every image must have, and fallback values.
+
+    Returns:
+        One record for each tilt image, series after series. What is wrong with one image is in `problems`.
+
+    Raises:
+        DataError: a series' file is missing or damaged, a needed label is missing, or optics make no sense.
+    """
+    folders = Folders(path.parent, project)
+    table = _global_table(document)
+    shared = document.columns(table, ROW_LABELS)
+    micrographs: list[Micrograph] = []
+    problems: dict[int, str] = {}
+    notes: list[str] = []
+    series: list[_Series] = []
+    base: Path | None = None
+    for row, (name, file) in enumerate(series_files(document, folders).items()):
+        try:
+            images = StarDocument.read(file)
+            image_table, groups = micrograph_table(images)
+        except DataError as error:
+            place = document.where(table, row)
+            raise DataError(f"{path}: {place}: tilt series {name} cannot be read: {error}") from error
+        image_folders = Folders(file.parent, project, known=folders.project)
+        first = len(micrographs)
+        rows = RowReader(
+            images,
+            image_table,
+            groups,
+            image_folders,
+            options,
+            shared={label: column[row] for label, column in shared.items()},
+            series=name,
+            first_row=first,
+        )
+        micrographs += rows.micrographs
+        problems |= rows.problems
+        notes += rows.notes
+        series.append(_Series(name, images, range(first, len(micrographs))))
+        base = base or image_folders.project
+    return TiltSeriesTable(path, micrographs, problems, base or folders.project, document, series, notes)
+
+
+def _global_table(document: StarDocument) -> StarTable:
+    return next(table for table in document.tables if SERIES_FILE in table.labels)
