@@ -1,15 +1,15 @@
-"""Ours beside its peers on micrographs whose truth is known: error per ring, recovered signal, and picking.
+"""This package compared with others on micrographs with known ground truth: error per ring, recovered signal, picking.
 
     python -m benchmarks.quality -o OUT [--train small=7,fast=30,paper=30] [--real small=4] [--max-resolution 12]
         [--training 48 --test 4 --size 768 --pixel-size 2] [--topaz TOPAZ_ENVIRONMENT/bin/python]
 
-Trains presets on simulated proteasome micrographs close to focus, each for its minutes, then denoises others: raw, the
-best low-pass, Wiener's filter with the true spectra, Topaz' pretrained models (with the grey scale fitted), Wiener's
-filter from the halves, ours, ours averaged over eight views; and ours on the sum of all frames against its average over
-the two halves. Writes OUT/quality.json, rings.csv, quality.png and quality.md. `--real` adds the real micrograph in the
-package: trained on its upper four fifths, measured on the rest, without truth; the Wiener filter from the halves is
-fitted to that rest itself. A second run with the same OUT uses what is there: micrographs, models, Topaz' images. Topaz
-needs an environment of its own; `python -m benchmarks.topaz` says how to make it.
+Trains presets on simulated proteasome micrographs close to focus, each for the given minutes, then compares on other
+micrographs: no denoising, the best low-pass, the Wiener filter from true spectra and from the halves, Topaz' pretrained
+models (with fitted grey scale), our networks with and without averaging over eight views; and our networks on the sum
+of all frames against the average of denoised halves. Writes OUT/quality.json, rings.csv, quality.png and quality.md.
+`--real` adds the real micrograph in the package, without ground truth: training on its upper four fifths, measuring on
+the rest; the Wiener filter from the halves is fitted to that rest itself. A second run with the same OUT reuses
+micrographs, models and Topaz' images. Topaz needs an environment of its own; see `python -m benchmarks.topaz`.
 """
 
 import argparse
@@ -145,7 +145,7 @@ def _train(
     options: argparse.Namespace,
     project: Path,
 ) -> dict[str, Path]:
-    """Bundles by preset, trained for their minutes where they are not there yet."""
+    """Bundles by preset, trained for the given minutes unless they exist."""
     from n2n_deploy.export import export_bundle
     from n2n_deploy.train import TrainConfig, train
 
@@ -172,7 +172,7 @@ def _train(
 
 
 def _progress() -> Callable[[Any], None]:
-    """Say where a training stands, once a minute."""
+    """Print the progress of a training once a minute."""
     last = time.monotonic()
 
     def progress(stand: Any) -> None:
@@ -212,7 +212,7 @@ def _methods(
 
 
 def _sums(method: Method, cases: Sequence[Case]) -> dict[str, float]:
-    """True error, as a share of the signal, of denoising the sum and of averaging the denoised halves."""
+    """True error, as a fraction of the signal, of denoising the sum and of averaging the denoised halves."""
     signal = whole = halves = 0.0
     for case in cases:
         assert case.truth is not None
@@ -232,7 +232,7 @@ def _truth(case: Case, name: str) -> NDArray[np.float32]:
 def _pick(
     methods: Mapping[str, Method], table: MicrographTable, cases: Sequence[Case], project: Path, pixel_size: float
 ) -> dict[str, Any]:
-    """What RELION picks on each method's denoised sums, at the method's best threshold and at all."""
+    """RELION's picks on each method's denoised sums, at the method's best threshold and at all thresholds."""
     truth, found = true_positions(project / "truth" / "particles.star"), {}
     for name, method in methods.items():
         say(f"picking: {name}")

@@ -1,4 +1,4 @@
-"""The figure of `benchmarks.quality`: one micrograph by several methods, error per ring, and what came of the picks."""
+"""The figure of `benchmarks.quality`: one micrograph by several methods, error per ring, and picking scores."""
 
 import io
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from benchmarks.quality_tables import Result, true_errors
 from n2n_deploy.report.figures import resolution_axis
 
 SIDE = 160
-"""Network pixels of the part of the micrograph that is shown."""
+"""Side of the part of the micrograph that is shown, in network pixels."""
 
 COLOURS = {
     "Topaz": ("#b2182b", "#d6604d", "#f4a582", "#fddbc7"),
@@ -31,7 +31,7 @@ def draw(
     case: Case,
     rows: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Draw the pictures above, the curves and bars below, in few enough colours for a small file."""
+    """Draw pictures above curves and bars, with few enough colours for a small file."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -84,7 +84,7 @@ def draw(
 
 
 def _colours(names: list[str]) -> dict[str, str]:
-    """A colour for each method; averaging over views keeps the network's."""
+    """A colour for each method; a network averaged over views has the network's colour."""
     found: dict[str, str] = {}
     for family, colours in COLOURS.items():
         others = [each for each in COLOURS if each and each != family]

@@ -1,7 +1,7 @@
-"""The denoisers that `benchmarks.quality` compares, all in one space: the network's input and output.
+"""The denoisers that `benchmarks.quality` compares, all in the space of the network's input and output.
 
-A case holds the three images of one micrograph, "even", "odd" and "whole", each preprocessed by the recipe (cropped,
-band-passed, phase-flipped, standard deviation 1). A method makes of one of them a denoised image of the same shape.
+A case holds three images of one micrograph, "even", "odd" and "whole", each preprocessed by the recipe (cropped,
+band-passed, phase-flipped, standard deviation 1). A method maps one of them to a denoised image of the same shape.
 """
 
 import json
@@ -37,7 +37,7 @@ class Case:
         micrograph: its record.
         raw: each image as read.
         prepared: each image as network input.
-        truth: the signal in each, where it is known.
+        truth: the signal in each, if the ground truth is known.
     """
 
     micrograph: Micrograph
@@ -50,7 +50,7 @@ Method = Callable[[Case, str], Image]
 
 
 def make_case(micrograph: Micrograph, raw: Mapping[str, Image], recipe: Recipe, truth: Image | None = None) -> Case:
-    """Preprocess the images of a micrograph, and the expected electrons of its sum where they are known."""
+    """Preprocess the images of a micrograph, and its ground truth (expected electrons in the sum) if known."""
     prepared = {name: preprocess(raw[name], micrograph.optics, micrograph.ctf, recipe) for name in IMAGES}
     if truth is None:
         return Case(micrograph, raw, prepared)
@@ -63,12 +63,12 @@ def make_case(micrograph: Micrograph, raw: Mapping[str, Image], recipe: Recipe, 
 
 
 def raw(case: Case, name: str) -> Image:
-    """Nothing but the recipe's band."""
+    """No denoising: the recipe's band-pass only."""
     return case.prepared[name].image
 
 
 def lowpass(resolution: float) -> Method:
-    """What one does by hand to see particles: a low-pass."""
+    """A low-pass filter, the usual way to make particles visible."""
 
     def method(case: Case, name: str) -> Image:
         image = case.prepared[name].image
@@ -80,7 +80,7 @@ def lowpass(resolution: float) -> Method:
 
 
 def wiener_true(case: Case, name: str) -> Image:
-    """Wiener's filter with the true spectra of signal and noise of this very micrograph: the best linear one."""
+    """The Wiener filter from the true spectra of signal and noise of each micrograph: the best radial linear filter."""
     assert case.truth is not None
     image, signal, spacing = case.prepared[name].image, case.truth[name], case.prepared[name].spacing
     powers = [ring_sums(np.abs(rfft2(part)) ** 2, image.shape, spacing) for part in (signal, image - signal)]
@@ -93,7 +93,7 @@ def wiener_true(case: Case, name: str) -> Image:
 
 
 def wiener_halves(case: Case, name: str) -> Image:
-    """Wiener's filter from the correlation of this micrograph's halves; the sum has twice their SNR."""
+    """The Wiener filter from the correlation of each micrograph's halves; the sum has twice the SNR of a half."""
     fitted = fit_wiener(case.prepared["even"].image, case.prepared["odd"].image)
     if name == "whole":
         fitted = WienerFilter(fitted.frequency, 2 * fitted.gain / (1 + fitted.gain))
@@ -101,7 +101,7 @@ def wiener_halves(case: Case, name: str) -> Image:
 
 
 def network(denoiser: Denoiser) -> Method:
-    """One of ours; each image is denoised once and kept."""
+    """One of our networks; each image is denoised once and kept."""
     found: dict[tuple[str, str], Image] = {}
 
     def method(case: Case, name: str) -> Image:
@@ -116,10 +116,10 @@ def network(denoiser: Denoiser) -> Method:
 def topaz(
     python: Path, model: str, cases: Sequence[Case], names: Sequence[str], recipe: Recipe, folder: Path
 ) -> Method:
-    """Denoise images with a pretrained model of Topaz, then bring them to the network's space as the rest.
+    """Denoise images with a pretrained model of Topaz and preprocess them like the others.
 
-    Topaz keeps no grey scale, so one factor for all micrographs is fitted, to the halves: that of least error. Its
-    images are kept in `folder`, and those that are there are not made again.
+    Topaz does not keep the grey scale, so one factor for all micrographs is fitted to the halves by least squares.
+    Its images are kept in `folder` and reused.
     """
     wanted = [(case, name, folder / f"{case.micrograph.path.stem}-{name}.npy") for case in cases for name in names]
     missing = [(case.raw[name], path) for case, name, path in wanted if not path.exists()]
@@ -130,7 +130,7 @@ def topaz(
             for index, (image, path) in enumerate(missing):
                 np.save(f"{scratch}/{index}.npy", image)
                 lines += f"{scratch}/{index}.npy {path.resolve()}\n"
-            # Isolated: this folder has a topaz.py of its own, and Topaz' environment nothing of ours.
+            # Isolated (-I), because this folder has a topaz.py, and Topaz' environment lacks this package.
             command = [str(python), "-I", str(Path(__file__).with_name("topaz_images.py")), model]
             done = subprocess.run(command, input=lines, stdout=subprocess.PIPE, text=True, check=True)
         assert len(done.stdout.splitlines()) == len(missing), "Topaz denoised fewer images than it was given"
@@ -143,7 +143,7 @@ def topaz(
 
 
 def _fitted(pairs: Sequence[tuple[Image, Image]]) -> float:
-    """The factor that brings denoised images nearest to what the other halves show of the signal."""
+    """The factor that minimises the squared difference between denoised images and the other halves."""
     covariance = sum(float((denoised * other).mean(dtype=np.float64)) for denoised, other in pairs)
     power = sum(float((denoised * denoised).mean(dtype=np.float64)) for denoised, _ in pairs)
     return covariance / power

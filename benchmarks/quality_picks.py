@@ -1,4 +1,4 @@
-"""What a user does next: `relion_autopick --LoG` on denoised micrographs, against the true positions."""
+"""Particle picking by `relion_autopick --LoG` on denoised micrographs, against the true positions."""
 
 import shutil
 import subprocess
@@ -20,15 +20,15 @@ DIAMETERS = (110, 150)
 """Å; the proteasome's short and long axes."""
 
 NEAR = 50.0
-"""Å between a pick and a particle's centre at which it counts as found."""
+"""Å; largest distance between a pick and a particle's centre."""
 
 THRESHOLDS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
-"""Of `--LoG_adjust_threshold`: users turn it until the picks look right, so each method gets its best."""
+"""Values of `--LoG_adjust_threshold`: users adjust it by eye, so each method is scored at its best value."""
 
 
 @dataclass(frozen=True)
 class Picks:
-    """How the picks compare with the truth, at one threshold."""
+    """Picks compared with the true positions, at one threshold."""
 
     threshold: float
     picked: int
@@ -37,12 +37,12 @@ class Picks:
 
     @property
     def precision(self) -> float:
-        """Share of the picks that are particles."""
+        """Fraction of the picks that are particles."""
         return self.found / self.picked if self.picked else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of the particles that were picked."""
+        """Fraction of the particles that were picked."""
         return self.found / self.particles
 
     @property
@@ -77,8 +77,8 @@ def pick(star: Path, project: Path, pixel_size: float, truth: Mapping[str, np.nd
     """Pick at every threshold.
 
     Args:
-        star: table of micrographs, in the folder that its names start at or below.
-        project: the folder that its names start at.
+        star: table of micrographs, in the project folder or below.
+        project: folder that the names in the table are relative to.
         pixel_size: Å.
         truth: (n, 2) x, y in pixels by the stem of the micrograph.
         scratch: folder for the picks, below the project.
@@ -95,7 +95,7 @@ def pick(star: Path, project: Path, pixel_size: float, truth: Mapping[str, np.nd
 
 
 def best(results: Sequence[Picks]) -> Picks:
-    """The threshold of the highest F1."""
+    """The picks with the highest F1."""
     return max(results, key=lambda picks: picks.f1)
 
 

@@ -1,4 +1,4 @@
-"""What `benchmarks.quality` says of a method: numbers from the halves and from the truth, as table and figure."""
+"""The numbers of `benchmarks.quality` for each method, from the halves and from the ground truth, and their tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,33 +10,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality_methods import Case, Method
-from n2n_deploy.evaluation.evaluate import MicrographEvaluation, SetEvaluation, summarise
-from n2n_deploy.evaluation.halves import Halves
-from n2n_deploy.evaluation.truth import true_moments, true_ring_moments
-from n2n_deploy.report.figures import write_csv
+from n2n_deploy.evaluation.denoised_halves import DenoisedHalves
+from n2n_deploy.evaluation.ground_truth import true_moments, true_ring_moments
+from n2n_deploy.evaluation.micrograph_evaluation import MicrographEvaluation
+from n2n_deploy.evaluation.set_evaluation import SetEvaluation, evaluate_set
+from n2n_deploy.files.data_files import write_csv
 from n2n_deploy.statistics.estimates import Covariances, covariances, mean_covariances, ring_covariances
 
 BINS = 40
-"""Fourier rings of the figure and of `rings.csv`."""
+"""Frequency bins of the figure and of `rings.csv`."""
 
 BANDS = ((200.0, 40.0), (40.0, 20.0), (20.0, 12.0), (12.0, 8.0))
-"""Å; of the errors by resolution in the table."""
+"""Å; resolution bands of the errors in the table."""
 
 LEAST_SSNR = 0.01
-"""Of a ring of the noisy half that counts for the gain: below, the gain is a ratio of noise."""
+"""Smallest SSNR of the noisy half at which a ring counts for the gain; below, the gain is a ratio of noise."""
 
 LEAST_POWER = 1e-6
-"""Of a denoised ring's power, as a share of the noisy one's, that counts: below, it is float32's rounding."""
+"""Smallest power of a denoised ring, as a fraction of the noisy ring's; below, it is float32 rounding."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one method.
+    """Measurements of one method.
 
     Attributes:
         whole: estimates and true values of the set.
         rings: mean covariances over the micrographs' Fourier rings.
-        errors: true error over signal of each micrograph, where the truth is known.
+        errors: true error over signal of each micrograph, if the ground truth is known.
     """
 
     whole: SetEvaluation
@@ -50,13 +51,13 @@ class Result:
 
 
 def measure(method: Method, cases: Sequence[Case]) -> Result:
-    """Estimate from the halves, and from the truth where there is one."""
+    """Estimate from the halves, and measure against the ground truth if there is one."""
     done, errors = [], []
     for case in cases:
         even, odd = case.prepared["even"], case.prepared["odd"]
         levels = (even.mean, even.std), (odd.mean, odd.std)
         images = even.image, odd.image, method(case, "even"), method(case, "odd")
-        halves = Halves(*images, even.spacing, (case.raw["even"], case.raw["odd"]), levels)
+        halves = DenoisedHalves(*images, even.spacing, (case.raw["even"], case.raw["odd"]), levels)
         signal = (case.truth["even"], case.truth["odd"]) if case.truth else None
         if signal:
             pairs = list(zip(images[2:], signal, strict=True))
@@ -76,11 +77,11 @@ def measure(method: Method, cases: Sequence[Case]) -> Result:
                 0.0,
             )
         )
-    return Result(summarise(done, BINS), mean_covariances([each.rings for each in done]), tuple(errors))
+    return Result(evaluate_set(done, BINS), mean_covariances([each.rings for each in done]), tuple(errors))
 
 
 def error(denoised: NDArray[np.float32], true: NDArray[np.float32]) -> float:
-    """Mean squared error; the mean grey level counts for nothing."""
+    """Mean squared error, ignoring the mean grey level."""
     return float((denoised - true).var(dtype=np.float64))
 
 
@@ -104,11 +105,11 @@ def numbers(result: Result) -> dict[str, Any]:
 
 
 def ssnr_gain(rings: Covariances) -> float | None:
-    """SSNR after over SSNR before, the median over the rings with signal.
+    """Ratio of SSNR after and before denoising, the median over the rings with signal.
 
-    After: ρ²/(1 − ρ²), where ρ is the correlation of the denoised half with the signal, which the other half knows:
-    ρ² = cov(D1,M2)² / (var(D1) cov(M1,M2)). So what is biased counts as noise, and grey scales count for nothing: one
-    linear filter for all micrographs has a gain of 1.
+    The SSNR after denoising is ρ²/(1 − ρ²), where ρ is the correlation of the denoised half with the signal, estimated
+    from the other half: ρ² = cov(D1,M2)² / (var(D1) cov(M1,M2)). Bias therefore counts as noise, and the grey scale has
+    no effect: a linear filter has a gain of 1.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         noisy = rings.m1m2 / (np.sqrt(rings.m1m1 * rings.m2m2) - rings.m1m2)
@@ -121,7 +122,7 @@ def ssnr_gain(rings: Covariances) -> float | None:
 
 
 def write_rings(path: Path, results: Mapping[str, Result]) -> None:
-    """Write the true error per ring as a share of the signal, a column for each method."""
+    """Write the true error per ring as a fraction of the signal, one column per method."""
     errors = {name: true_errors(result) for name, result in results.items()}
     frequency = next(iter(results.values())).whole.frequency
     rows = zip(frequency.tolist(), *(each.tolist() for each in errors.values()), strict=True)
@@ -129,7 +130,7 @@ def write_rings(path: Path, results: Mapping[str, Result]) -> None:
 
 
 def true_errors(result: Result) -> NDArray[np.float64]:
-    """Per ring, as shares of the signal."""
+    """True error per ring as a fraction of the signal."""
     assert result.whole.true_rings is not None
     errors: NDArray[np.float64] = 1 - result.whole.true_rings.recovered_signal_fraction
     return errors

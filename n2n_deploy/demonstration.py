@@ -20,6 +20,7 @@ from n2n_deploy.batch.run import denoise
 from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
+from n2n_deploy.device.arrays import to_host
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.mrc import read_mrc, write_mrc
@@ -163,7 +164,7 @@ def _measure(
     """Estimates of the network and of a Wiener filter on the rows below `border`."""
 
     def prepared(rows: slice) -> tuple[NDArray[Any], NDArray[Any]]:
-        first, second = (preprocess(half[rows], optics, ctf, denoiser.recipe).image for half in (even, odd))
+        first, second = (to_host(preprocess(half[rows], optics, ctf, denoiser.recipe).image) for half in (even, odd))
         return first, second
 
     wiener = fit_wiener(*prepared(slice(0, border)))

@@ -1,13 +1,10 @@
 """The training loop (S2.3): Adam on the mean squared error between f(one half) and the other half (eq. 7)."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -15,6 +12,7 @@ import torch
 from torch import nn
 
 from n2n_deploy.core.errors import DataError, HostError
+from n2n_deploy.core.signals import stop_on_signal
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.loader import Batches, augment, split
 from n2n_deploy.train.model import channels_last
@@ -94,14 +92,14 @@ def fit(
     seconds_before = run.seconds
     began = time.monotonic()
     with (
-        stop_on_signals() as stopped,
+        stop_on_signal() as stopping,
         Batches(store, training, config, run.step, pin=device.type == "cuda") as batches,
         explained_memory_errors(),
     ):
         run.network.train()
         for pairs, ways in batches:
             done = run.done
-            if done >= 1 or stopped.is_set():
+            if done >= 1 or stopping.event.is_set():
                 break
             rate = run.set_rate()
             noisy, target = augment(pairs.to(device, non_blocking=True), ways.to(device, non_blocking=True))
@@ -153,31 +151,6 @@ def find_device(name: str) -> torch.device:
             "use --device cpu, or install a torch with CUDA"
         )
     return device
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[threading.Event]:
-    """Let SIGINT and SIGTERM set an event, so that no step is cut in two; a second signal acts as usual.
-
-    Outside the main thread, where Python takes no signals, the event stays unset.
-    """
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def stop(number: int, _: FrameType | None) -> None:
-        stopped.set()
-        signal.signal(number, usual[signal.Signals(number)])
-
-    for number in usual:
-        signal.signal(number, stop)
-    try:
-        yield stopped
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from n2n_deploy.batch.task import Task
 from n2n_deploy.batch.work import open_denoiser
 from n2n_deploy.core.errors import N2NError
 from n2n_deploy.denoiser.denoiser import Denoiser
-from n2n_deploy.denoiser.memory_plan import MemoryPlan
+from n2n_deploy.denoiser.memory_fit import MemoryFit
 from n2n_deploy.device.memory import available_memory
 from n2n_deploy.engines.tiling import count_tiles
 from n2n_deploy.imaging.fourier import network_shape
@@ -65,7 +65,7 @@ class Forecast:
     exit_code: int
     session: str = "none"
     lanes: int = 1
-    memory: MemoryPlan | None = None
+    memory: MemoryFit | None = None
     memory_free: int = 0
     kinds: Sequence[Kind] = field(default_factory=tuple)
     seconds: float | None = None
@@ -79,7 +79,7 @@ class Forecast:
             "obstacle": self.obstacle,
             "disk_needed": self.plan.bytes_needed,
             "disk_free": self.plan.bytes_free,
-            "memory_needed": self.memory.host - self.memory.supply.process if self.memory else 0,
+            "memory_needed": self.memory.host - self.memory.budget.process if self.memory else 0,
             "memory_plan": self.memory.lines() if self.memory else [],
             "memory_free": self.memory_free,
             "session": self.session,
@@ -123,7 +123,7 @@ def forecast(task: Task) -> Forecast:
     with open_denoiser(task.bundle, task.options) as denoiser:
         gpus = len(task.options.devices)
         sizes = Counter((job.shape, job.micrograph.optics.pixel_size) for job in todo)
-        memory = denoiser.plan(sizes, halves=task.options.average_halves, gpus=gpus)
+        memory = denoiser.fit_to_memory(sizes, halves=task.options.average_halves, gpus=gpus)
         kinds = _kinds(todo, denoiser, task)
         seconds = None
         if all(kind.seconds is not None for kind in kinds):

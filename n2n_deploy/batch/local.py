@@ -14,7 +14,6 @@ from n2n_deploy.batch.report import EntryKeeper
 from n2n_deploy.batch.work import Outcome, attempt, done_alone, failed, open_denoiser
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.denoiser.denoiser import Denoiser
-from n2n_deploy.device.arrays import fft_workers, set_fft_workers
 from n2n_deploy.device.gpus import gpus
 from n2n_deploy.device.processor import multiplies_bfloat16
 from n2n_deploy.engines.openvino.run import OpenVinoSession
@@ -67,7 +66,6 @@ class LocalWorkers(Closing):
         self._denoisers: list[Denoiser] = []
         self._said: list[str] = []
         self._most_lanes = sys.maxsize
-        self._fft_workers = fft_workers()
 
     def __enter__(self) -> Self:
         try:
@@ -78,11 +76,8 @@ class LocalWorkers(Closing):
             raise
         first = self._denoisers[0]
         self.session = first.session.name
-        if first.session.array_module == "cupy":
-            # What is left for the host's cores, such as pictures for the report, all lanes do at once.
-            set_fft_workers(1)  # until this is closed
         for engine, reason in first.rejected_engines.items():
-            if self._could_run(engine) and first.session.array_module == "numpy":
+            if self._could_run(engine) and not first.session.device.is_gpu:
                 self._say(f"{self.session} is used, and not {engine}: {reason}")
         return self
 
@@ -96,7 +91,6 @@ class LocalWorkers(Closing):
         """Close the engines."""
         for denoiser in self._denoisers:
             denoiser.close()
-        set_fft_workers(self._fft_workers)
 
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
         """Do the jobs in this process; see `Workers`.
@@ -142,7 +136,7 @@ class LocalWorkers(Closing):
         """
         sizes = Counter((job.shape, job.micrograph.optics.pixel_size) for job in jobs)
         halves, count = self._options.average_halves, len(self._denoisers)
-        plans = [denoiser.plan(sizes, halves=halves, gpus=count) for denoiser in self._denoisers]
+        plans = [denoiser.fit_to_memory(sizes, halves=halves, gpus=count) for denoiser in self._denoisers]
         # GPUs of one kind have about the same memory free: one of them speaks for all with as many lanes.
         lines = [line for plan in {plan.lanes: plan for plan in plans}.values() for line in plan.lines()]
         if lines != self._said:

@@ -15,11 +15,12 @@ from pathlib import Path
 from n2n_deploy.batch.lanes import Waiting, in_lane, run_lanes
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
 from n2n_deploy.batch.outputs import OutputLayout
-from n2n_deploy.core.errors import DataError, HostError, N2NError, UsageError
+from n2n_deploy.core.errors import DataError, HostError, N2NError, UsageError, names_file
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.core.sizes import size_text
 from n2n_deploy.core.version import __version__
 from n2n_deploy.imaging.fourier import network_shape
+from n2n_deploy.io.halves import half_files
 from n2n_deploy.io.mrc import read_header
 from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader
 from n2n_deploy.io.records import Micrograph
@@ -167,7 +168,7 @@ def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe,
     try:
         header = read_header(micrograph.path)
         _check_size(micrograph, header.shape, recipe)
-        files = [micrograph.path, *(_halves(micrograph, header.shape) if options.average_halves else ())]
+        files = [micrograph.path, *(half_files(micrograph, header.shape) if options.average_halves else ())]
         stamps = [(stat.st_size, stat.st_mtime_ns) for stat in (file.stat() for file in files)]
     except (DataError, OSError) as error:
         return Job(micrograph, path, "", Status.REFUSED, str(error))
@@ -269,28 +270,8 @@ def _shared_work(model_hash: str, options: DenoiseOptions, recipe: Recipe) -> tu
 
 def _check_size(micrograph: Micrograph, shape: tuple[int, int], recipe: Recipe) -> None:
     """Raise DataError where a micrograph's shape or pixel size leaves the network nothing to see."""
-    try:
+    with names_file(micrograph.path):
         network_shape(shape, micrograph.optics.pixel_size, recipe.max_resolution)
-    except DataError as error:
-        raise DataError(f"{micrograph.path}: {error}") from error
-
-
-def _halves(micrograph: Micrograph, shape: tuple[int, int]) -> tuple[Path, Path]:
-    """The micrograph's halves, once their headers show that they can be used.
-
-    Raises:
-        DataError: a half is not named, not there, or of another shape.
-    """
-    if micrograph.even is None or micrograph.odd is None:
-        raise DataError(f"{micrograph.name}: the table names no even and odd half, which --average-halves needs")
-    for half in (micrograph.even, micrograph.odd):
-        found = read_header(half).shape
-        if found != shape:
-            raise DataError(
-                f"{half}: has {found[0]}×{found[1]} pixels, the whole sum {micrograph.path.name} "
-                f"{shape[0]}×{shape[1]}; halves of one micrograph have its shape"
-            )
-    return micrograph.even, micrograph.odd
 
 
 def _existing(folder: Path) -> Path:

@@ -1,19 +1,15 @@
 """The report of a batch: what it shows of a micrograph is kept when that is done, and made one page at the end."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from n2n_deploy.batch.lanes import Waiting
 from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Job, Plan, Status
-from n2n_deploy.core.errors import DataError
 from n2n_deploy.denoiser.denoised import Denoised
-from n2n_deploy.device.arrays import to_numpy
-from n2n_deploy.io.records import Micrograph
-from n2n_deploy.report.entries import Flag, MicrographEntry, RunInfo
+from n2n_deploy.device.arrays import to_host
+from n2n_deploy.report.entries import MicrographEntry, RunInfo
 from n2n_deploy.report.entry_store import EntryStore
 from n2n_deploy.report.page import read_report, write_report
 
@@ -43,29 +39,22 @@ class EntryKeeper:
         Raises:
             HostError: the folder cannot be written to or has no room.
         """
+        from n2n_deploy.report.estimates import with_halves
         from n2n_deploy.report.views import view
 
         micrograph = job.micrograph
         views = view(
-            to_numpy(result.network_input),
-            to_numpy(result.network_output),
+            to_host(result.network_input),
+            to_host(result.network_output),
             result.spacing,
             micrograph.optics,
             micrograph.ctf,
             self.limit,
         )
-        entry = MicrographEntry(
-            micrograph.name,
-            "denoised",
-            seconds=seconds,
-            pixel_size=micrograph.optics.pixel_size,
-            defocus=_defocus(job),
-            flags=views.flags,
-            notes=tuple(notes),
-            views=views,
-        )
+        entry = MicrographEntry.of(micrograph, "denoised", seconds=seconds, notes=tuple(notes), views=views)
         if result.halves:
-            entry = _measured(entry, result, micrograph)
+            m1, m2, d1, d2 = map(to_host, result.halves)
+            entry = with_halves(entry, (m1, m2, d1, d2), result.spacing, micrograph)
         EntryStore(self.output / FOLDER).put(str(job.output.relative_to(self.output)), _work(job), entry)
 
 
@@ -110,35 +99,6 @@ def _now(entry: MicrographEntry, output: Path) -> MicrographEntry | None:
     return replace(entry, status="kept" if entry.status == "kept" else "done before")
 
 
-def _measured(entry: MicrographEntry, result: Denoised, micrograph: Micrograph) -> MicrographEntry:
-    """Add what the halves say, as `evaluate` measures it, where they are two."""
-    from n2n_deploy.evaluation.halves import IDENTICAL
-    from n2n_deploy.evaluation.views import with_estimates
-    from n2n_deploy.report.flags import IDENTICAL_HALVES, no_signal
-    from n2n_deploy.statistics.estimates import covariances, ring_covariances
-    from n2n_deploy.statistics.shared_noise import at_ctf_zeros
-
-    m1, m2, d1, d2 = map(to_numpy, result.halves)
-    image = covariances(m1, m2, d1, d2)
-    correlation = image.m1m2 / math.sqrt(image.m1m1 * image.m2m2)
-    if correlation > IDENTICAL:
-        text = f"the halves are one image (correlation {correlation:.3f}): no noise can be told from signal"
-        return replace(entry, flags=(*entry.flags, Flag(IDENTICAL_HALVES, text)))
-    if flag := no_signal(image, m1.size):
-        entry = replace(entry, flags=(*entry.flags, flag))
-    with suppress(DataError):  # the optics lack what a CTF needs, so there are no zeros to look at
-        look = micrograph.ctf and at_ctf_zeros(m1, m2, result.spacing, micrograph.optics, micrograph.ctf)
-        if look and look.flag:
-            entry = replace(entry, flags=(*entry.flags, look.flag))
-    return with_estimates(entry, image, ring_covariances(m1, m2, d1, d2, result.spacing))
-
-
-def _defocus(job: Job) -> float | None:
-    """Mean defocus of a micrograph in µm; None where there is no CTF."""
-    ctf = job.micrograph.ctf
-    return None if ctf is None else (ctf.defocus_u + ctf.defocus_v) / 2e4
-
-
 @dataclass(frozen=True)
 class _Entries:
     """The rows of the report, each read from disk when it is asked for: memory does not grow with the batch."""
@@ -168,7 +128,7 @@ class _Entries:
                 kept = store.get(str(job.output.relative_to(self.mirror.output)), _work(job))
             if kept is not None:
                 return replace(kept, name=job.micrograph.name, status=status)
-        return MicrographEntry(job.micrograph.name, status, reason, defocus=_defocus(job))
+        return MicrographEntry.of(job.micrograph, status, reason)
 
     def _status(self, job: Job) -> tuple[str, str]:
         if (reason := self.failures.get(job.micrograph.name)) is not None:

@@ -16,13 +16,13 @@ from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Plan, Status
 from n2n_deploy.batch.report import EntryKeeper, write_batch_report
 from n2n_deploy.batch.results import Report, Results
-from n2n_deploy.batch.signals import Stopping, stop_on_signal
 from n2n_deploy.batch.summary import Summary
 from n2n_deploy.batch.task import Shard, Source, Task
 from n2n_deploy.batch.work import Outcome
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.options import NamingOptions
+from n2n_deploy.core.signals import Stopping, stop_on_signal
 from n2n_deploy.core.version import __version__
 from n2n_deploy.files.atomic import make_writable_folder, remove_stale_temporaries
 from n2n_deploy.report.run_info import missing_libraries, run_info

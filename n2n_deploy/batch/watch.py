@@ -14,10 +14,10 @@ from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Job, Plan, Status
 from n2n_deploy.batch.results import Results
 from n2n_deploy.batch.run import Progress, do_jobs, make_folder, open_results, open_workers, write_account
-from n2n_deploy.batch.signals import Stopping, stop_on_signal
 from n2n_deploy.batch.summary import Summary
 from n2n_deploy.batch.task import Task
 from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.core.signals import Stopping, stop_on_signal
 from n2n_deploy.io.micrograph_files import find_files, is_table
 from n2n_deploy.io.micrograph_names import HalfNames
 from n2n_deploy.io.records import Micrograph

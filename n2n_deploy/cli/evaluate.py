@@ -28,7 +28,7 @@ from n2n_deploy.cli.progress import MicrographProgress
 from n2n_deploy.core.options import ComputeOptions, NamingOptions
 
 if TYPE_CHECKING:
-    from n2n_deploy.evaluation.run import EvaluationRun
+    from n2n_deploy.evaluation.evaluation_run import EvaluationRun
 
 
 def evaluate_command(
@@ -76,7 +76,7 @@ def evaluate_command(
     Writes [bold]evaluation.json[/], [bold]evaluation.csv[/] (micrographs), [bold]rings.csv[/] (Fourier rings of the
     set), rings/ (those of each micrograph), ssnr.png, recovered_signal_fraction.png and [bold]report.html[/].
     """
-    from n2n_deploy.evaluation.run import run_evaluation
+    from n2n_deploy.evaluation.evaluation_run import run_evaluation
 
     with MicrographProgress("evaluating", "evaluated", quiet=as_json) as bar:
 
@@ -109,6 +109,8 @@ def evaluate_command(
 
 def _print(run: "EvaluationRun", output: Path) -> None:
     """Print the numbers of the set with their intervals, and where the rest is."""
+    from n2n_deploy.evaluation.set_evaluation import LABELS
+
     done, failed = len(run.result.done), len(run.result.failures)
     out.print(f"{done} micrographs evaluated" + (f", {failed} failed" if failed else ""))
     if run.whole is not None:
@@ -117,7 +119,7 @@ def _print(run: "EvaluationRun", output: Path) -> None:
         for column in columns:
             table.add_column(column, justify="left" if not column else "right")
         for name, interval in run.whole.image.items():
-            row = [name.replace("_", " "), f"{interval.value:.4g}", interval.words()]
+            row = [LABELS[name], f"{interval.value:.4g}", interval.text()]
             table.add_row(*row, *([f"{getattr(run.whole.truth, name):.4g}"] if run.whole.truth else []))
         out.print(table)
     for remark in run.result.remarks:

@@ -1,5 +1,9 @@
 """The exception tree: what a caller can catch, and the exit code each kind ends the command line with."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class N2NError(Exception):
     """Base of every error this package raises on purpose.
@@ -32,3 +36,14 @@ class HostError(N2NError):
 
 class OutOfMemoryError(HostError, MemoryError):
     """The network needs more memory at once than there is; smaller tiles may do."""
+
+
+@contextmanager
+def names_file(path: Path) -> Iterator[None]:
+    """Begin the message of a `DataError` with the file's path, unless the file is already named in it."""
+    try:
+        yield
+    except DataError as error:
+        if path.name in str(error):
+            raise
+        raise DataError(f"{path}: {error}") from error

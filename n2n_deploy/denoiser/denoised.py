@@ -1,23 +1,25 @@
-"""What comes of denoising one micrograph: the result with its account, the average of halves, notes for people."""
+"""What denoising one micrograph returns: the image, what was done to it, the average of halves, notes for users."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy
+from numpy.typing import NDArray
 
-from n2n_deploy.engines.session import Array
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.device import Statistics
 from n2n_deploy.imaging.preprocess import Prepared
-from n2n_deploy.io.mrc_output import Statistics
 
 
 @dataclass(frozen=True)
 class Denoised:
-    """What came of one micrograph.
+    """One denoised micrograph.
 
     Attributes:
         image: (ny, nx) float32, the input's size and grey scale; CTF phases stay flipped unless flipped back. From a
             GPU it comes in pinned memory, which is scarce: copy what is to be kept for long.
-        network_input: (h, w) float32, the preprocessed image, mean 0 and standard deviation 1; None if not asked for.
-        network_output: (h, w) float32, what became of it, on the same scale; None if not asked for.
+        network_input: (h, w) float32, the preprocessed image, mean 0 and standard deviation 1; empty if not asked for.
+        network_output: (h, w) float32, the network's output for it, on the same scale; empty if not asked for.
         spacing: Å per pixel of these two along (y, x).
         notes: what the user should know: pixels that were repaired, a resolution the pixels do not reach.
         tiles: how many tiles the network saw; 1 is the whole image.
@@ -28,32 +30,35 @@ class Denoised:
         statistics: of `image`, where a GPU found them.
     """
 
-    image: Array
-    network_input: Array
-    network_output: Array
+    image: NDArray[Any]
+    network_input: NDArray[Any]
+    network_output: NDArray[Any]
     spacing: tuple[float, float]
     notes: tuple[str, ...]
     tiles: int
     seconds: dict[str, float] = field(default_factory=dict)
     grey_levels: tuple[float, float] = (0.0, 1.0)
-    halves: tuple[Array, ...] = ()
+    halves: tuple[NDArray[Any], ...] = ()
     statistics: Statistics | None = None
 
 
 def averaged(outputs: list[Array], halves: list[Prepared], whole: Prepared) -> Array:
-    """The mean of the denoised halves, brought to the scale of the whole image's network input.
+    """Return the mean of the denoised halves on the scale of the whole image's network input.
 
     Sums and means of frames, and sums with other dose weights, have other grey scales than their halves; what
-    the halves have to be multiplied by to fit the whole best is known from the noisy images.
+    the halves have to be multiplied by to fit the whole image best follows from the noisy images.
     """
-    noisy = sum(half.image * numpy.float32(half.std) for half in halves)
+    even, odd = (half.image * numpy.float32(half.std) for half in halves)
+    noisy = even + odd
     fit = float((noisy * whole.image).mean(dtype=numpy.float64) / (noisy * noisy).mean(dtype=numpy.float64))
-    total = sum(output * numpy.float32(half.std) for output, half in zip(outputs, halves, strict=True))
-    return total * numpy.float32(fit)
+    even, odd = (output * numpy.float32(half.std) for output, half in zip(outputs, halves, strict=True))
+    total = even + odd
+    total *= numpy.float32(fit)
+    return total
 
 
 def notes(prepared: Prepared) -> tuple[str, ...]:
-    """What the user should know of a micrograph: what was repaired, and a resolution that the pixels do not reach."""
+    """Tell what the user should know: pixels that were repaired, and a resolution that the pixels do not reach."""
     said = []
     if prepared.pixels.bad:
         said.append(f"{prepared.pixels.bad} NaN or infinite pixels were replaced by their neighbours' mean")

@@ -1,28 +1,29 @@
 """`Denoiser`: one micrograph as an array in, the denoised micrograph out. Everything above calls it."""
 
-import math
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
-from numpy.typing import DTypeLike
+import numpy
+from numpy.typing import DTypeLike, NDArray
 
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.core.options import ComputeOptions
 from n2n_deploy.denoiser.denoised import Denoised, averaged, notes
-from n2n_deploy.denoiser.memory_plan import MemoryPlan, Need, network_memory, plan_memory
-from n2n_deploy.denoiser.place import place_of
+from n2n_deploy.denoiser.memory import MemoryRequirement, memory_budget, memory_requirement, network_memory
+from n2n_deploy.denoiser.memory_fit import MemoryFit, fit_memory, fit_tile, memory_left
+from n2n_deploy.device.array_types import Array
 from n2n_deploy.engines.averaging import VIEWS, run_averaged
 from n2n_deploy.engines.select import choose_session
-from n2n_deploy.engines.session import Array, Closing, Session
-from n2n_deploy.engines.tiling import count_tiles, plan_tiles, run_tiled, tile_memory
+from n2n_deploy.engines.session import Closing, Session
+from n2n_deploy.engines.tiling import count_tiles, run_tiled
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
-from n2n_deploy.imaging.fourier import network_shape
-from n2n_deploy.imaging.preprocess import Prepared, preprocess, working_memory
+from n2n_deploy.imaging.preprocess import Prepared, preprocess
 from n2n_deploy.imaging.restore import Merge, check_merge, restore
 
 _CLOSING_SECONDS = 2.0
@@ -96,13 +97,13 @@ class Denoiser(Closing):
             )
             session, self.rejected_engines = choice.session, choice.rejected_engines
         self.session = session
-        self._place = place_of(self.session, compute.memory)
-        self._supply = self._place.supply()
-        self._needs: tuple[Need, ...] = ()
+        self._device = self.session.device
+        self._budget = memory_budget(self._device, compute.memory)
+        self._requirements: tuple[MemoryRequirement, ...] = ()
         self._network = threading.Lock()
         self._ceiling = sys.maxsize
 
-    def __call__(self, image: Array, optics: Optics, ctf: CTFParameters | None = None) -> Array:
+    def __call__(self, image: Array, optics: Optics, ctf: CTFParameters | None = None) -> NDArray[Any]:
         """Denoise one micrograph.
 
         Args:
@@ -141,34 +142,45 @@ class Denoiser(Closing):
             DataError: as for calling the denoiser; or a half has another shape than the image.
         """
         seconds: dict[str, float] = {}
-        with self._place.lane():
-            with _timed(seconds, "preprocess"):
+        device = self._device
+        with device.lane():
+            with self._timed(seconds, "preprocess"):
                 prepared = preprocess(
-                    self._place.bring(image), optics, ctf, self.recipe, keep_spectrum=self.merge is not None
+                    device.to_device(image), optics, ctf, self.recipe, keep_spectrum=self.merge is not None
                 )
                 if self.merge is not None:
                     check_merge(self.merge, prepared)
                 parts = [prepared] if halves is None else [self._half(half, prepared) for half in halves]
-            with _timed(seconds, "network"):
+            with self._timed(seconds, "network"):
                 tile = self.tile(prepared.shape, optics.pixel_size, halves=halves is not None)
                 outputs, tile, short = self._through_network(parts, tile)
                 denoised = outputs[0] if halves is None else averaged(outputs, parts, prepared)
-                self._place.wait()
-            with _timed(seconds, "restore"):
+                device.synchronize()  # restore() has to wait next in any case; so the clock tells what each stage took
+            with self._timed(seconds, "restore"):
                 full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
                 each = [] if halves is None else [*(part.image for part in parts), *outputs]
-                shown = map(self._place.take_small, (prepared.image, denoised, *each))
-                noisy, made, *each = shown if network_images else (None, None)
-                statistics = self._place.statistics(full)
-                full = self._place.take(full)
+                seen = (prepared.image, denoised, *each) if network_images else ()
+                noisy, made, *kept = [device.to_host(image) for image in seen] or 2 * [numpy.empty((0, 0))]
+                statistics = device.statistics(full)
+                result = device.to_host(full, pinned=True)
         passes = len(parts) * (VIEWS if self.tta else 1)
         tiles = passes * count_tiles(prepared.image.shape, self.bundle.manifest.halo, tile)
-        grey, said = (prepared.mean, prepared.std), notes(prepared) + short
-        return Denoised(full, noisy, made, prepared.spacing, said, tiles, seconds, grey, tuple(each), statistics)
+        return Denoised(
+            image=result,
+            network_input=noisy,
+            network_output=made,
+            spacing=prepared.spacing,
+            notes=notes(prepared) + short,
+            tiles=tiles,
+            seconds=seconds,
+            grey_levels=(prepared.mean, prepared.std),
+            halves=tuple(kept),
+            statistics=statistics,
+        )
 
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Return a host array to read a micrograph into: for a GPU in pinned memory, which saves a copy on the way."""
-        return self._place.empty(shape, dtype)
+        return self._device.empty_host(shape, dtype)
 
     def tile(self, shape: tuple[int, int], pixel_size: float, *, halves: bool = False) -> tuple[int, int]:
         """Height and width in network pixels of the tiles that a micrograph of this shape is denoised in.
@@ -181,14 +193,14 @@ class Denoiser(Closing):
         Raises:
             HostError: not even the smallest tile fits the memory.
         """
-        need = self._need(shape, pixel_size, 1, halves=halves)
-        left = network_memory(need, (*self._needs, need), self.lanes, self._supply)
-        return plan_tiles(need.size, self.bundle.manifest.halo, min(left, self._ceiling), self.session)
+        own = self._requirement(shape, pixel_size, 1, halves=halves)
+        left = memory_left(own, (*self._requirements, own), self.lanes, self._budget)
+        return fit_tile(own.size, min(left, self._ceiling), self.bundle.manifest.halo, self.session)
 
-    def plan(
+    def fit_to_memory(
         self, sizes: Mapping[tuple[tuple[int, int], float], int], *, halves: bool = False, gpus: int = 1
-    ) -> MemoryPlan:
-        """Plan a run's memory before its first micrograph, and keep to it: where it is short, fewer lanes, or tiles.
+    ) -> MemoryFit:
+        """Choose a run's lanes and tiles before its first micrograph: where memory is short, fewer lanes, or tiles.
 
         Args:
             sizes: how many micrographs there are of each shape (ny, nx) and pixel size (Å).
@@ -196,17 +208,17 @@ class Denoiser(Closing):
             gpus: how many GPUs this process feeds with as many lanes each, with a denoiser for each.
 
         Returns:
-            The plan; `lanes` is its number from now on.
+            What fits; `lanes` is its number from now on.
 
         Raises:
             HostError: not even one lane and the smallest tile fit.
         """
-        needs = [self._need(*size, count, halves=halves) for size, count in sizes.items()]
-        if not self._needs:  # later the process holds what it took for earlier micrographs, and will use again
-            self._supply = self._place.supply(gpus)
-        plan = plan_memory(needs, self._asked, self._supply, self.bundle.manifest.halo, self.session)
-        self.lanes, self._needs = plan.lanes, plan.needs
-        return plan
+        required = [self._requirement(*size, count, halves=halves) for size, count in sizes.items()]
+        if not self._requirements:  # later the process holds what it took for earlier micrographs, and will use again
+            self._budget = self._budget.at_start(gpus)
+        fit = fit_memory(required, self._asked, self._budget, self.bundle.manifest.halo, self.session)
+        self.lanes, self._requirements = fit.lanes, fit.requirements
+        return fit
 
     def network(self, image: Array, tile: tuple[int, int] | None = None) -> Array:
         """Pass a preprocessed (h, w) image, mean 0 and std 1, through the network alone.
@@ -216,40 +228,41 @@ class Denoiser(Closing):
             tile: height and width of the tiles, as the method `tile` gives them; by default the whole image at once.
         """
         run = run_averaged if self.tta else run_tiled
-        with nullcontext() if self._place.parallel_networks else self._network:
-            return run(self.session, image, self.bundle.manifest.halo, tile or image.shape)
+        with nullcontext() if self._device.is_gpu else self._network:
+            return run(self.session, image, self.bundle.manifest.halo, tile or (image.shape[0], image.shape[1]))
 
     def _through_network(
         self, parts: list[Prepared], tile: tuple[int, int]
     ) -> tuple[list[Array], tuple[int, int], tuple[str, ...]]:
         """The network's outputs, the tiles that they were made in, and a note where memory ran short.
 
-        What is free when a run begins may be taken by others later: from then on half of it has to do.
+        What was free when a run began, other processes may take later: from then on half of it has to do.
         """
         notes: tuple[str, ...] = ()
-        shape = tuple(parts[0].image.shape)
+        size: tuple[int, int] = tuple(parts[0].image.shape)
         while True:
             try:
                 return [self.network(part.image, tile) for part in parts], tile, notes
             except MemoryError:
-                ceiling = tile_memory(shape, tile, self.session) // 2
-                smaller = plan_tiles(shape, self.bundle.manifest.halo, ceiling, self.session)
-                notes = (f"memory ran short for tiles of {tile[0]}×{tile[1]} pixels; {smaller[0]}×{smaller[1]} did",)
+                ceiling = network_memory(size, tile, self.session) // 2
+                smaller = fit_tile(size, ceiling, self.bundle.manifest.halo, self.session)
+                notes = (
+                    f"out of memory with tiles of {tile[0]}×{tile[1]} pixels; {smaller[0]}×{smaller[1]} were used",
+                )
                 tile, self._ceiling = smaller, ceiling
 
-    def _need(self, shape: tuple[int, int], pixel_size: float, count: int, *, halves: bool) -> Need:
+    def _requirement(self, shape: tuple[int, int], pixel_size: float, count: int, *, halves: bool) -> MemoryRequirement:
         """What a lane takes for micrographs of one size."""
-        size = network_shape(shape, pixel_size, self.recipe.max_resolution)
-        pixels = self._place.pixels(shape, size)
-        work = working_memory(shape, pixel_size, self.recipe, merge=self.merge is not None)
-        work += self._place.transfer(shape)
-        if halves:
-            # As read, and what is handed on for the report to measure: four images, and float64 copies for the sums.
-            pixels += 2 * self._place.image_bytes(shape) + (4 * 4 + 2 * 4 * 8) * math.prod(size)
-            work += 4 * (math.prod(shape) + 4 * math.prod(size))
-        if self.tta:
-            work += 3 * 4 * math.prod(size)
-        return Need(shape, pixel_size, count, size, pixels, work)
+        return memory_requirement(
+            self._device,
+            self.recipe,
+            shape,
+            pixel_size,
+            count,
+            merge=self.merge is not None,
+            halves=halves,
+            views=self.tta,
+        )
 
     def _half(self, half: Array, whole: Prepared) -> Prepared:
         if tuple(half.shape) != whole.shape:
@@ -257,7 +270,15 @@ class Denoiser(Closing):
                 f"a half of {half.shape[0]}×{half.shape[1]} pixels does not belong to a sum of "
                 f"{whole.shape[0]}×{whole.shape[1]}; check the names of the halves"
             )
-        return preprocess(self._place.bring(half), whole.optics, whole.ctf, self.recipe)
+        return preprocess(self._device.to_device(half), whole.optics, whole.ctf, self.recipe)
+
+    @contextmanager
+    def _timed(self, seconds: dict[str, float], stage: str) -> Iterator[None]:
+        """Note how long a stage takes, and mark it for profilers."""
+        start = time.perf_counter()
+        with self._device.stage(stage):
+            yield
+        seconds[stage] = time.perf_counter() - start
 
     def close(self) -> None:
         """Free the network, unless the session was the caller's or another thread is still using it."""
@@ -265,10 +286,3 @@ class Denoiser(Closing):
         if self._owns_session and self._network.acquire(timeout=_CLOSING_SECONDS):
             self.session.close()
             self._network.release()
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start

@@ -31,13 +31,13 @@ class GPU:
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """What the driver says.
+    """What the driver reports.
 
     Attributes:
-        version: of the driver, such as "580.65.06"; None where it does not tell.
+        version: of the driver, such as "580.65.06"; None where it is unknown.
         cuda: the newest CUDA version it runs, such as "13.0"; None without a driver.
         gpus: those this process may use.
-        problem: why there are none; None where there are.
+        problem: why there is no GPU; None where there is one.
     """
 
     version: str | None
@@ -84,11 +84,11 @@ def find_gpu(index: int) -> GPU:
 
 
 def parse_gpus(text: str) -> tuple[int, ...]:
-    """Return the indices of the GPUs that a text such as "0,1" means, or "all" of them.
+    """Return the indices of the GPUs that a text such as "0,1" names, or of all GPUs for "all".
 
     Raises:
-        UsageError: it means none.
-        HostError: "all", and there is none.
+        UsageError: the text is neither numbers nor "all".
+        HostError: all are asked for, and there is none.
     """
     if text.strip() == "all":
         if (problem := driver().problem) is not None:
@@ -97,7 +97,7 @@ def parse_gpus(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"--gpus {text!r} means no GPUs; write their numbers, such as 0,1, or all") from error
+        raise UsageError(f"invalid --gpus {text!r}; give GPU numbers such as 0,1, or all") from error
 
 
 def _gpu(cuda: ctypes.CDLL, index: int) -> GPU:

@@ -1,4 +1,4 @@
-"""How much memory this process has and may still take."""
+"""How much memory this process holds, may still take, and is allowed to take."""
 
 import ctypes
 from contextlib import suppress
@@ -7,6 +7,8 @@ from pathlib import Path
 import psutil
 
 _CGROUP = Path("/sys/fs/cgroup")
+
+_SHARE_OF_HOST = 0.8
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -24,6 +26,11 @@ def available_memory() -> int:
     if limit is not None and used is not None:
         available = min(available, max(limit - used, 0))
     return available
+
+
+def host_budget(memory: int | None) -> int:
+    """Bytes of host memory that this process may hold: `memory`, or what it holds now and a share of what is free."""
+    return memory if memory is not None else process_memory() + int(_SHARE_OF_HOST * available_memory())
 
 
 def keep_freed_memory() -> None:

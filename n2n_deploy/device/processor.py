@@ -1,9 +1,15 @@
 """What the processor of this machine can do."""
 
 import functools
+import os
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

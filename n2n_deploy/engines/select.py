@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.manifest import Deviation
@@ -17,7 +19,7 @@ from n2n_deploy.engines.onnxruntime.diagnose import diagnose_cpu, diagnose_cuda
 from n2n_deploy.engines.onnxruntime.open import open_cpu, open_cuda
 from n2n_deploy.engines.openvino.diagnose import diagnose_openvino
 from n2n_deploy.engines.openvino.open import open_openvino
-from n2n_deploy.engines.session import Array, Session
+from n2n_deploy.engines.session import Session
 from n2n_deploy.engines.tensorrt.diagnose import diagnose_lean, diagnose_tensorrt
 from n2n_deploy.engines.tensorrt.open import open_lean, open_tensorrt
 
@@ -160,13 +162,8 @@ def verify(bundle: Bundle, session: Session, precision: Precision = "fp32") -> D
     tolerance = bundle.manifest.tolerance.get(precision)
     if tolerance is None:
         raise BundleError(f"{bundle.path}: the manifest states no tolerance for {precision}; export it again")
-    if session.array_module == "cupy":
-        import cupy
-
-        with cupy.cuda.Device(getattr(session, "device", 0)):
-            outputs = cupy.asnumpy(session.run(cupy.asarray(inputs)))
-    else:
-        outputs = session.run(inputs)
+    with session.device.lane():
+        outputs = session.device.to_host(session.run(session.device.to_device(inputs)))
     found = deviation(outputs, expected)
     if not found.within(tolerance):
         raise BundleError(
@@ -177,7 +174,7 @@ def verify(bundle: Bundle, session: Session, precision: Precision = "fp32") -> D
     return found
 
 
-def deviation(outputs: Array, expected: Array) -> Deviation:
+def deviation(outputs: NDArray[Any], expected: NDArray[Any]) -> Deviation:
     """How far `outputs` lie from `expected`, in standard deviations of `expected`; infinite values count as 1e30."""
     scale = max(float(expected.std(dtype=np.float64)), np.finfo(np.float32).tiny)
     difference = np.nan_to_num((outputs - expected).astype(np.float64) / scale, nan=1e30, posinf=1e30, neginf=1e30)

@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
-Array = Any
-"""A NumPy or CuPy array, as the session's `array_module` says."""
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.device import Device
 
 
 class Session(Protocol):
@@ -13,11 +13,14 @@ class Session(Protocol):
 
     Attributes:
         name: what runs it, for people and logs ("onnxruntime-cpu", "tensorrt", …).
-        array_module: "numpy" or "cupy", the module whose arrays `run` takes and returns.
     """
 
     name: str
-    array_module: str
+
+    @property
+    def device(self) -> Device:
+        """Where the arrays live that `run` takes and returns."""
+        ...
 
     def run(self, batch: Array) -> Array:
         """Denoise a batch: (n, 1, height, width) float32, normalised, sides multiples of 8; same shape back."""
@@ -39,7 +42,7 @@ class Session(Protocol):
 
 
 class Closing(ABC):
-    """What frees what it holds when its `with` block ends."""
+    """Base of classes that free what they hold when their `with` block ends."""
 
     @abstractmethod
     def close(self) -> None:

@@ -6,17 +6,18 @@ inside the image, where the halo hides what zero padding does to them, or the im
 All windows of an image have one shape, so that memory, engines and work areas fit each of them.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
 from n2n_deploy.core.errors import HostError, UsageError
-from n2n_deploy.engines.session import Array, Session
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.arrays import device_of
+from n2n_deploy.engines.session import Session
 from n2n_deploy.imaging.fourier import MULTIPLE
 
 
 class Window(NamedTuple):
-    """Along one axis: the pixels [start, stop) that the network sees, of which it decides [first, last)."""
+    """Along one axis: the pixels [start, stop) that the network sees, of which it computes [first, last)."""
 
     start: int
     stop: int
@@ -25,7 +26,7 @@ class Window(NamedTuple):
 
 
 def windows(length: int, halo: int, tile: int) -> list[Window]:
-    """Cut one axis into windows of `tile` pixels that overlap by at least two halos and decide every pixel once.
+    """Cut one axis into windows of `tile` pixels that overlap by at least two halos and compute every pixel once.
 
     Args:
         length: pixels of the image, a multiple of 8.
@@ -33,14 +34,14 @@ def windows(length: int, halo: int, tile: int) -> list[Window]:
         tile: pixels of a window, a multiple of 8; `length` or more is the whole axis.
 
     Raises:
-        UsageError: a number is no multiple of 8, or the window is all halo.
+        UsageError: a number is no multiple of 8, or the window has nothing inside its halos.
     """
     if length % MULTIPLE or halo % MULTIPLE or tile % MULTIPLE or length <= 0:
         raise UsageError(f"length {length}, halo {halo} and tile {tile} must be multiples of {MULTIPLE} pixels")
     if tile >= length:
         return [Window(0, length, 0, length)]
     if tile <= 2 * halo:
-        raise UsageError(f"a tile of {tile} pixels has nothing left inside its halos of {halo}; take a larger one")
+        raise UsageError(f"a tile of {tile} pixels has nothing inside its halos of {halo}; use a larger one")
     starts = [min(start, length - tile) for start in range(0, length - 2 * halo, tile - 2 * halo)]
     edges = [0, *(start + halo for start in starts[1:]), length]
     return [
@@ -56,18 +57,19 @@ def run_tiled(session: Session, image: Array, halo: int, tile: tuple[int, int]) 
         session: the network; its arrays are those of `image`.
         image: (h, w) float32, normalised, sides multiples of 8.
         halo: the network's receptive field as the manifest states it, pixels.
-        tile: height and width of the windows, as `plan_tiles` gives them; the image's shape is one window.
+        tile: height and width of the windows, as `choose_tile` returns them; the image's shape is one window.
 
     Returns:
         (h, w) float32.
 
     Raises:
-        UsageError: a side is no multiple of 8, or the tile is all halo.
+        UsageError: a side is no multiple of 8, or the tile has nothing inside its halos.
     """
     rows, columns = (windows(length, halo, side) for length, side in zip(image.shape, tile, strict=True))
     if len(rows) == len(columns) == 1:
-        return session.run(image[None, None])[0, 0]
-    output = np.empty_like(image)  # of the image's own array module, by NumPy's dispatch
+        whole: Array = session.run(image[None, None])[0, 0]
+        return whole
+    output: Array = device_of(image).xp.empty_like(image)
     for y in rows:
         for x in columns:
             seen = image[None, None, y.start : y.stop, x.start : x.stop]
@@ -79,48 +81,41 @@ def run_tiled(session: Session, image: Array, halo: int, tile: tuple[int, int]) 
 
 
 def count_tiles(shape: tuple[int, int], halo: int, tile: tuple[int, int]) -> int:
-    """How many windows `run_tiled` passes through the network."""
+    """Return how many windows `run_tiled` passes through the network."""
     return len(windows(shape[0], halo, tile[0])) * len(windows(shape[1], halo, tile[1]))
 
 
-def tile_memory(shape: tuple[int, int], tile: tuple[int, int], session: Session) -> int:
-    """Bytes that an image of this shape, its result, one window and the network take together."""
-    arrays = 2 * shape[0] * shape[1] + (0 if tile == shape else 2 * tile[0] * tile[1])
-    return 4 * arrays + session.memory(tile)
-
-
-def plan_tiles(shape: tuple[int, int], halo: int, memory: int, session: Session) -> tuple[int, int]:
+def choose_tile(
+    shape: tuple[int, int], halo: int, memory: int, requirement: Callable[[tuple[int, int]], int]
+) -> tuple[int, int]:
     """Choose the windows for an image: the fewest computed pixels that stay under the memory.
 
     Args:
         shape: of the image, multiples of 8.
         halo: pixels, a multiple of 8.
-        memory: bytes that the image, the result, one window and the network may take together.
-        session: whose `memory` says what a window needs.
+        memory: bytes that may be taken.
+        requirement: bytes that windows of a height and width take.
 
     Returns:
         Height and width of the windows; the image's shape where it fits whole.
 
     Raises:
-        HostError: not even the smallest window fits; the message names the bytes it needs.
+        HostError: not even the smallest window fits; the message says how many bytes it needs.
     """
-
-    def need(tile: tuple[int, int]) -> int:
-        return tile_memory(shape, tile, session)
 
     def cost(tile: tuple[int, int]) -> tuple[int, int]:
         tiles = count_tiles(shape, halo, tile)
         return tiles * tile[0] * tile[1], tiles
 
-    if need(shape) <= memory:
+    if requirement(shape) <= memory:
         return shape
     choices = [(height, width) for height in _sides(shape[0], halo) for width in _sides(shape[1], halo)]
-    fitting = [tile for tile in choices if need(tile) <= memory]
+    required = {tile: requirement(tile) for tile in choices}
+    fitting = [tile for tile in choices if required[tile] <= memory]
     if not fitting:
-        least = min(map(need, choices))
         raise HostError(
-            f"the network needs at least {least / 1e6:.0f} MB for an image of {shape[0]}×{shape[1]} pixels, "
-            f"{max(memory, 0) / 1e6:.0f} MB are left for it; allow more memory or run fewer lanes"
+            f"the network needs at least {min(required.values()) / 1e6:.0f} MB for an image of {shape[0]}×{shape[1]} "
+            f"pixels, {max(memory, 0) / 1e6:.0f} MB are left for it; allow more memory or run fewer lanes"
         )
     return min(fitting, key=cost)
 

@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import astuple, dataclass
-from types import ModuleType
+from typing import Any, overload
 
 import numpy
+from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.device.arrays import Array, array_module, from_row_blocks, map_row_blocks
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.arrays import device_of
+from n2n_deploy.device.device import Device
+from n2n_deploy.device.host import HOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,11 @@ class CTFParameters:
     defocus_angle: float = 0.0
     phase_shift: float = 0.0
 
+    @property
+    def mean_defocus(self) -> float:
+        """Å, the mean over all directions."""
+        return 0.5 * (self.defocus_u + self.defocus_v)
+
 
 def wavelength(voltage: float) -> float:
     """Return the relativistic electron wavelength in Å for `voltage` in kV."""
@@ -50,12 +59,20 @@ def wavelength(voltage: float) -> float:
     return 12.2643247 / math.sqrt(volts * (1.0 + 0.978466e-6 * volts))
 
 
+@overload
+def ctf(
+    shape: tuple[int, int], spacing: tuple[float, float], optics: Optics, parameters: CTFParameters
+) -> NDArray[numpy.float32]: ...
+@overload
+def ctf(
+    shape: tuple[int, int], spacing: tuple[float, float], optics: Optics, parameters: CTFParameters, device: Device
+) -> Array: ...
 def ctf(
     shape: tuple[int, int],
     spacing: tuple[float, float],
     optics: Optics,
     parameters: CTFParameters,
-    xp: ModuleType = numpy,
+    device: Device = HOST,
 ) -> Array:
     """Return the contrast transfer function sin γ on the rfft grid of an image.
 
@@ -69,7 +86,7 @@ def ctf(
         spacing: Å per pixel along (y, x); the two differ a little on a Fourier-cropped grid.
         optics: voltage, spherical aberration and amplitude contrast must be known.
         parameters: the micrograph's fit.
-        xp: numpy or cupy.
+        device: where the result is wanted.
 
     Returns:
         (ny, nx//2+1) float32.
@@ -77,14 +94,14 @@ def ctf(
     Raises:
         DataError: the voltage, spherical aberration or amplitude contrast is unknown.
     """
-    aberration = _Aberration(shape, spacing, optics, parameters, xp)
+    aberration, xp = _Aberration(shape, spacing, optics, parameters, device), device.xp
 
-    def values(rows: slice) -> Array:
+    def values(rows: slice) -> Any:
         half_turns = aberration(rows)
         half_turns *= math.pi
         return xp.sin(half_turns)
 
-    return from_row_blocks(values, (shape[0], shape[1] // 2 + 1), xp.float32, xp)
+    return device.from_rows(values, (shape[0], shape[1] // 2 + 1), xp.float32)
 
 
 def ctf_sign(
@@ -92,10 +109,10 @@ def ctf_sign(
     spacing: tuple[float, float],
     optics: Optics,
     parameters: CTFParameters,
-    xp: ModuleType = numpy,
+    device: Device = HOST,
 ) -> Array:
     """Return the sign of `ctf`, ±1 with sign(0) = +1, as (ny, nx//2+1) float32; same arguments and errors."""
-    signs = xp.ones((shape[0], shape[1] // 2 + 1), dtype=xp.float32)
+    signs: Array = device.xp.ones((shape[0], shape[1] // 2 + 1), dtype=device.xp.float32)
     flip_phases(signs, shape, spacing, optics, parameters)
     return signs
 
@@ -111,8 +128,8 @@ def flip_phases(
 
     Doing it twice undoes it. Arguments and errors as for `ctf`.
     """
-    xp = array_module(spectrum)
-    aberration = _Aberration(shape, spacing, optics, parameters, xp)
+    device = device_of(spectrum)
+    aberration, xp = _Aberration(shape, spacing, optics, parameters, device), device.xp
 
     def flip(rows: slice) -> None:
         # sin γ < 0 exactly where γ/π rounds down to an odd number, which costs less than a sine.
@@ -122,7 +139,7 @@ def flip_phases(
         odd += 1
         spectrum[rows] *= odd.astype(spectrum.dtype)
 
-    map_row_blocks(flip, spectrum.shape, xp)
+    device.map_rows(flip, spectrum.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +164,7 @@ def aberration_terms(optics: Optics, parameters: CTFParameters) -> AberrationTer
     lam = wavelength(voltage)
     terms = AberrationTerms(
         fourth=-0.5 * cs_mm * 1e7 * lam**3,
-        mean=0.5 * lam * (parameters.defocus_u + parameters.defocus_v),
+        mean=lam * parameters.mean_defocus,
         difference=0.5 * lam * (parameters.defocus_u - parameters.defocus_v),
         angle=2.0 * math.radians(parameters.defocus_angle),
         constant=parameters.phase_shift / 180.0 + math.asin(contrast) / math.pi,
@@ -173,8 +190,9 @@ class _Aberration:
         spacing: tuple[float, float],
         optics: Optics,
         parameters: CTFParameters,
-        xp: ModuleType,
+        device: Device,
     ) -> None:
+        xp = device.xp
         terms = aberration_terms(optics, parameters)
         spherical, mean, difference, angle = terms.fourth, terms.mean, terms.difference, terms.angle
         y = xp.fft.fftfreq(shape[0], spacing[0]).astype(xp.float64)[:, None]
@@ -189,7 +207,7 @@ class _Aberration:
         self.astigmatic = difference != 0.0
 
     def __call__(self, rows: slice) -> Array:
-        values = self.fourth + self.second[rows]
+        values: Array = self.fourth + self.second[rows]
         values *= self.x_squared
         if self.astigmatic:
             values += self.first[rows] * self.x

@@ -1,21 +1,16 @@
 """Fourier cropping and padding: from a micrograph's grid to the network's and back."""
 
 import math
-from types import ModuleType
+from typing import Any, overload
 
 import numpy
+from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.device.arrays import (
-    Array,
-    array_module,
-    fft,
-    from_row_blocks,
-    grid_cache,
-    ifft,
-    irfft_rows,
-    rfft_rows,
-)
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.arrays import device_of
+from n2n_deploy.device.device import Device
+from n2n_deploy.device.host import HOST
 
 MULTIPLE = 8
 """The network halves three times, so its sides are multiples of this."""
@@ -68,20 +63,29 @@ def nyquist(spacing: tuple[float, float]) -> float:
     return 0.5 / max(spacing)
 
 
-def frequencies(shape: tuple[int, int], spacing: tuple[float, float], xp: ModuleType = numpy) -> Array:
+@overload
+def frequencies(shape: tuple[int, int], spacing: tuple[float, float]) -> NDArray[numpy.float32]: ...
+@overload
+def frequencies(shape: tuple[int, int], spacing: tuple[float, float], device: Device) -> Array: ...
+def frequencies(shape: tuple[int, int], spacing: tuple[float, float], device: Device = HOST) -> Array:
     """Return |s| in 1/Å on the rfft grid of an image of `shape`: (ny, nx//2+1) float32, read-only and cached.
 
-    `spacing` is Å per pixel along (y, x).
+    `spacing` is Å per pixel along (y, x); `device` is where the grid is wanted.
     """
+    xp = device.xp
 
-    def make() -> Array:
+    def make() -> Any:
         y = xp.fft.fftfreq(shape[0], spacing[0])[:, None]
         x = xp.fft.rfftfreq(shape[1], spacing[1])[None, :]
         return xp.hypot(y, x).astype(xp.float32)
 
-    return grid_cache.get(("frequencies", shape, spacing), xp, make)
+    return device.grid(("frequencies", shape, spacing), make)
 
 
+@overload
+def resize_spectrum(spectrum: NDArray[Any], shape: tuple[int, int], new_shape: tuple[int, int]) -> NDArray[Any]: ...
+@overload
+def resize_spectrum(spectrum: Array, shape: tuple[int, int], new_shape: tuple[int, int]) -> Array: ...
 def resize_spectrum(spectrum: Array, shape: tuple[int, int], new_shape: tuple[int, int]) -> Array:
     """Crop or zero-pad each axis of a spectrum: sinc resampling of the image to `new_shape`.
 
@@ -123,7 +127,7 @@ def _resize_rows(spectrum: Array, n: int, new_n: int) -> Array:
     if n == new_n:
         return spectrum.copy()
     smaller = min(n, new_n)
-    resized = array_module(spectrum).zeros((new_n, spectrum.shape[1]), dtype=spectrum.dtype)
+    resized: Array = device_of(spectrum).xp.zeros((new_n, spectrum.shape[1]), dtype=spectrum.dtype)
     for rows, new_rows in shared_rows(n, new_n):
         resized[new_rows] = spectrum[rows]
     half = smaller // 2
@@ -141,14 +145,14 @@ def _resize_columns(spectrum: Array, n: int, new_n: int) -> Array:
     common = smaller // 2 + 1
     if n == new_n:
         return spectrum[:, :common]
-    xp = array_module(spectrum)
+    xp = device_of(spectrum).xp
     if new_n < n:
         if new_n % 2 == 0:
             column = spectrum[:, common - 1]
             # The component at −Nyquist in x is the conjugate of the one at +Nyquist and −y.
             spectrum[:, common - 1] = column + xp.roll(column[::-1], 1).conj()
         return spectrum[:, :common]
-    resized = xp.zeros((spectrum.shape[0], new_n // 2 + 1), dtype=spectrum.dtype)
+    resized: Array = xp.zeros((spectrum.shape[0], new_n // 2 + 1), dtype=spectrum.dtype)
     resized[:, :common] = spectrum[:, :common]
     if n % 2 == 0:
         resized[:, common - 1] *= 0.5
@@ -161,14 +165,14 @@ def partial_rfft2(image: Array, mean: float, columns: int) -> Array:
     The transform along y, half of the work, is done for these columns only. Taking the mean away first keeps
     float32's rounding error relative to the contrast, not to the grey level.
     """
-    xp = array_module(image)
+    device = device_of(image)
     offset = numpy.float32(mean)
 
-    def transform(rows: slice) -> Array:
-        return rfft_rows(image[rows] - offset)[:, :columns]
+    def transform(rows: slice) -> Any:
+        return device.rfft_rows(image[rows] - offset)[:, :columns]
 
-    spectrum = from_row_blocks(transform, (image.shape[0], columns), xp.complex64, xp, width=image.shape[1])
-    return fft(spectrum, axis=0, overwrite=True)
+    spectrum = device.from_rows(transform, (image.shape[0], columns), device.xp.complex64, width=image.shape[1])
+    return device.fft_columns(spectrum)
 
 
 def partial_irfft2(spectrum: Array, shape: tuple[int, int], mean: float) -> Array:
@@ -179,20 +183,20 @@ def partial_irfft2(spectrum: Array, shape: tuple[int, int], mean: float) -> Arra
         shape: (ny, nx), the real-space shape.
         mean: grey level to add.
     """
-    xp = array_module(spectrum)
-    spectrum = ifft(spectrum, axis=0, overwrite=True)
+    device = device_of(spectrum)
+    spectrum = device.ifft_columns(spectrum)
     offset = numpy.float32(mean)
 
     def transform(rows: slice) -> Array:
-        image = irfft_rows(spectrum[rows], shape[1])
+        image = device.irfft_rows(spectrum[rows], shape[1])
         image += offset
         return image
 
-    return from_row_blocks(transform, shape, xp.float32, xp)
+    return device.from_rows(transform, shape, device.xp.float32)
 
 
 def resize_occupied(spectrum: Array, shape: tuple[int, int], new_shape: tuple[int, int]) -> Array:
-    """Resize as `resize_spectrum` does, but leave away columns that would be zero: for `partial_irfft2`."""
+    """Resize as `resize_spectrum` does, without the columns that would be zero: for `partial_irfft2`."""
     narrow = resize_spectrum(spectrum, shape, (new_shape[0], min(shape[1], new_shape[1])))
     if shape[1] < new_shape[1]:
         if shape[1] % 2 == 0:

@@ -2,7 +2,7 @@
 //
 // The arithmetic is in plain functions that a C++ compiler takes as well, so it can be tested without a GPU against
 // the NumPy functions whose formulas it shares: fourier.resize_spectrum, filters.bandpass and soft_lowpass,
-// ctf.flip_phases, restore. Spectra are rfft2's, row by row; frequencies in 1/Å; parameters are 8-byte fields only, so
+// ctf.flip_phases, host_ops. Spectra are rfft2's, row by row; frequencies in 1/Å; parameters are 8-byte fields only, so
 // that NumPy's structures and C's have the same layout.
 
 #ifdef __CUDACC__

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy
 
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.device.arrays import Array, array_module, map_row_blocks, moments
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.arrays import device_of, moments
 
 MAX_BAD_FRACTION = 0.01
 """Beyond this share of pixels to replace, an image is refused."""
@@ -60,7 +61,7 @@ def repair_pixels(image: Array) -> tuple[Array, PixelReport]:
         DataError: not a 2-D real image; more than 1 % of the pixels are defective; or no signal: half of the
             image or more is constant.
     """
-    xp = array_module(image)
+    xp = device_of(image).xp
     if image.ndim != 2 or image.size == 0 or image.dtype.kind not in "buif":
         raise DataError(f"expected one 2-D image of real numbers, found {image.dtype} with shape {tuple(image.shape)}")
     with numpy.errstate(all="ignore"):
@@ -101,7 +102,8 @@ class _Statistics:
 
 def _statistics(image: Array) -> _Statistics:
     """Mean and standard deviation in float64, the extremes, and how much of the image is constant."""
-    xp = array_module(image)
+    device = device_of(image)
+    xp = device.xp
     step = [max(1, n // 64) for n in image.shape]
     # Near the mean, so that the squares do not lose the contrast of an image with a large grey level.
     origin = float(image[:: step[0], :: step[1]].mean(dtype=xp.float64))
@@ -112,7 +114,7 @@ def _statistics(image: Array) -> _Statistics:
             low, high = _tile_rows(image[rows], xp.min), _tile_rows(image[rows], xp.max)
             return *moments(image[rows], origin), low, high
 
-    totals, squares, lows, highs = zip(*map_row_blocks(part, image.shape, xp, multiple=_TILE), strict=True)
+    totals, squares, lows, highs = zip(*device.map_rows(part, image.shape, multiple=_TILE), strict=True)
     low, high = (
         _tile_rows(xp.ascontiguousarray(xp.concatenate(tiles).T), reduce)
         for tiles, reduce in ((lows, xp.min), (highs, xp.max))
@@ -129,12 +131,13 @@ def _statistics(image: Array) -> _Statistics:
 
 def _tile_rows(image: Array, reduce: Callable[..., Array]) -> Array:
     """Reduce every 16 rows to one; the last 16 overlap those before where the height is no multiple."""
-    xp = array_module(image)
+    xp = device_of(image).xp
     whole = image.shape[0] // _TILE
     tiles = reduce(image[: whole * _TILE].reshape(whole, _TILE, image.shape[1]), axis=1)
     if image.shape[0] % _TILE == 0:
         return tiles
-    return xp.concatenate([tiles, reduce(image[-_TILE:], axis=0)[None]])
+    every: Array = xp.concatenate([tiles, reduce(image[-_TILE:], axis=0)[None]])
+    return every
 
 
 def _check_fraction(count: int, size: int, kind: str) -> None:
@@ -147,7 +150,7 @@ def _check_fraction(count: int, size: int, kind: str) -> None:
 
 def _isolated_outliers(image: Array) -> Array:
     """Mask of the pixels far outside the distribution with few neighbours like them."""
-    xp = array_module(image)
+    xp = device_of(image).xp
     step = max(1, int((image.size / (1 << 18)) ** 0.5))
     sample = image[::step, ::step].astype(xp.float64).ravel()
     first, centre, last = (float(value) for value in xp.percentile(sample, xp.asarray([1.0, 50.0, 99.0])))
@@ -155,7 +158,7 @@ def _isolated_outliers(image: Array) -> Array:
     if not sigma > 0:
         sigma = float(image.std(dtype=xp.float64))
     distance = xp.abs(image - numpy.float32(centre))
-    outliers = distance > OUTLIER_SIGMAS * sigma
+    outliers: Array = distance > OUTLIER_SIGMAS * sigma
     if bool(outliers.any()):
         crowd = _box_sum(distance > 0.5 * OUTLIER_SIGMAS * sigma)
         outliers &= crowd <= _MAX_CROWD + 1
@@ -164,10 +167,10 @@ def _isolated_outliers(image: Array) -> Array:
 
 def _box_sum(mask: Array) -> Array:
     """Count of the set pixels in the neighbourhood of each pixel."""
-    xp = array_module(mask)
+    xp = device_of(mask).xp
     half = _NEIGHBOURHOOD // 2
     ny, nx = mask.shape
-    padded = xp.pad(mask.astype(xp.uint8), half)
+    padded: Array = xp.pad(mask.astype(xp.uint8), half)
     rows = sum(padded[shift : shift + ny] for shift in range(1, _NEIGHBOURHOOD)) + padded[:ny]
     return sum(rows[:, shift : shift + nx] for shift in range(1, _NEIGHBOURHOOD)) + rows[:, :nx]
 
@@ -177,8 +180,8 @@ def _replace(image: Array, defects: Array) -> Array:
 
     Of aligned blocks of 4×4, 8×8, … pixels it is the first of which at least a quarter is good.
     """
-    xp = array_module(image)
-    repaired = xp.where(defects, numpy.float32(0), image)
+    xp = device_of(image).xp
+    repaired: Array = xp.where(defects, numpy.float32(0), image)
     rows, columns = xp.nonzero(defects)
     values = xp.full(rows.shape, xp.nan)
     total, count, block = repaired, (~defects).astype(xp.uint8), 1
@@ -197,7 +200,7 @@ def _replace(image: Array, defects: Array) -> Array:
 
 def _halve(array: Array) -> Array:
     """Sum over 2×2 blocks, the last row and column padded with zeros."""
-    xp = array_module(array)
+    xp = device_of(array).xp
     ny, nx = array.shape
     array = xp.pad(array, ((0, ny % 2), (0, nx % 2)))
     array = array[::2] + array[1::2]

@@ -1,26 +1,25 @@
 """From a micrograph to network input (S2.1): repair, Fourier crop, level, band-pass, phase flip, normalise."""
 
-import math
 from dataclasses import dataclass
 
 import numpy
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
-from n2n_deploy.device.arrays import BLOCK, Array, array_module, fft_workers, irfft2, standard_deviation
-from n2n_deploy.imaging import kernels
-from n2n_deploy.imaging.ctf import CTFParameters, Optics, flip_phases
-from n2n_deploy.imaging.filters import apply_filter, bandpass
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.arrays import irfft2, standard_deviation
+from n2n_deploy.imaging import operations
+from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.fourier import (
     common_columns,
     effective_resolution,
     grid_spacing,
     network_shape,
     partial_rfft2,
-    resize_spectrum,
 )
 from n2n_deploy.imaging.gradient import subtract_ramp
 from n2n_deploy.imaging.pixels import PixelReport, repair_pixels
+from n2n_deploy.imaging.steps import CropStep
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,15 +90,9 @@ def preprocess(
     raw = partial_rfft2(image, pixels.mean, columns)
     flip = (optics, ctf) if recipe.phase_flip and ctf is not None else None
     with subtract_ramp(raw, shape, pixel_size, recipe.highpass):
-        if array_module(image) is numpy:
-            cropped = resize_spectrum(raw, shape, size)
-            apply_filter(cropped, bandpass(size, spacing, recipe))
-            if flip is not None:
-                flip_phases(cropped, size, spacing, *flip)
-        else:
-            cropped = kernels.crop(raw, shape, pixel_size, size, recipe, flip)
-    if not keep_spectrum:
-        raw = None
+        cropped = operations.crop(raw, CropStep(shape, pixel_size, size, recipe, flip))
+    spectrum = raw if keep_spectrum else None
+    del raw  # its memory is wanted for the inverse transform
     small = irfft2(cropped, size)
     std = standard_deviation(small)
     if not std > 1e-6 * pixels.std:
@@ -120,24 +113,5 @@ def preprocess(
         optics=optics,
         ctf=ctf,
         pixels=pixels,
-        spectrum=raw,
+        spectrum=spectrum,
     )
-
-
-def working_memory(shape: tuple[int, int], pixel_size: float, recipe: Recipe, merge: bool = False) -> int:
-    """Return the peak bytes that `preprocess` and then `restore` need for one micrograph beyond its pixels.
-
-    Counts the float32 copy of an image of another type, the spectra, the network's input and output, the
-    filters that the cache keeps, and the result; not what the network needs inside.
-    """
-    height, width = network_shape(shape, pixel_size, recipe.max_resolution)
-    raw, small = 4 * math.prod(shape), 4 * height * width
-    columns = shape[1] // 2 + 1 if merge else common_columns(shape, (height, width))
-    spectrum = 8 * shape[0] * columns
-    # Filters stay in the cache; the blocks of rows at work exist in several forms.
-    fixed = 3 * small + 16 * BLOCK * fft_workers()
-    if merge:
-        # In `restore`, beside the kept spectrum: its merged copy, and that copy's result.
-        return 2 * spectrum + raw + 4 * small + fixed
-    # In `preprocess` a copy of the pixels and the spectrum; in `restore` the spectrum and the result.
-    return raw + spectrum + 4 * small + fixed

@@ -43,7 +43,7 @@ def read_micrographs(
         source: a STAR file or cryoSPARC's .cs file of exposures; or MRC files, globs or text files of names,
             where no CTF is needed.
         naming: the project folder, and how halves are named where the table does not say it.
-        need_ctf: every micrograph must have a CTF, and must not be phase-flipped yet.
+        need_ctf: every micrograph must have a CTF, and not be phase-flipped yet.
         need_halves: every micrograph must have even and odd halves.
         pixel_size: Å, for tables without one, and for files given without a table. A table's value wins over it;
             it wins over the files' headers.

@@ -1,47 +1,50 @@
 """Angular distance between two sets of particle orientations (section S2.5 of the paper's supplement)."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from n2n_deploy.files.atomic import atomic_write, make_writable_folder
+from n2n_deploy.files.atomic import make_writable_folder
+from n2n_deploy.files.data_files import write_csv, write_json
 from n2n_deploy.refinement.orientations import euler_to_rotation, match, read_orientations
 from n2n_deploy.refinement.symmetry import point_group
-from n2n_deploy.report.figures import BLUE, RED, figure, write_csv
+from n2n_deploy.report.figures import BLUE, RED, figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Floats = NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True)
 class AngularDistances:
-    """How far apart two refinements put the same particles.
+    """Angular distances between two refinements of the same particles.
 
     Attributes:
-        particles: n names.
+        particles: (n,) names.
         rotation_angle: (n,) degrees, angle of the rotation between the two orientations, 2·arccos|⟨q1, q2⟩|.
-        symmetry: the point group whose mates count as the same orientation.
-        matched_by: what told the particles apart.
-        unmatched: how many particles only the first, and only the second table has.
+        symmetry: point group; orientations related by it are equivalent.
+        matched_by: what the particles were matched by.
+        unmatched: number of particles that are only in the first table, and only in the second.
     """
 
     particles: list[str]
-    rotation_angle: np.ndarray
+    rotation_angle: Floats
     symmetry: str
     matched_by: str
     unmatched: tuple[int, int]
 
     @property
-    def quaternion_angle(self) -> np.ndarray:
+    def quaternion_angle(self) -> Floats:
         """(n,) degrees, arccos|⟨q1, q2⟩| as section S2.5 prints it: half the rotation angle."""
         return self.rotation_angle / 2
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures a program may read; all angles are rotation angles unless named otherwise."""
+        """Return the content of angles.json; angles are rotation angles unless named otherwise."""
         angle = self.rotation_angle
         levels = (5, 25, 50, 75, 95)
         return {
@@ -63,12 +66,11 @@ class AngularDistances:
         }
 
     def write(self, folder: Path) -> None:
-        """Write angles.csv (one particle a row), angles.json (the summary) and angles.png (a histogram)."""
+        """Write angles.csv (one row per particle), angles.json (the summary) and angles.png (a histogram)."""
         make_writable_folder(folder)
         rows = zip(self.particles, self.rotation_angle, self.quaternion_angle, strict=True)
         write_csv(folder / "angles.csv", ["particle", "rotation_angle_deg", "quaternion_angle_deg"], rows)
-        with atomic_write(folder / "angles.json") as stream:
-            stream.write(json.dumps(self.summary(), indent=2).encode() + b"\n")
+        write_json(folder / "angles.json", self.summary())
         with figure(folder / "angles.png") as (axes,):
             self._draw(axes)
 
@@ -83,7 +85,7 @@ class AngularDistances:
         axes.legend()
 
 
-def rotation_distance(a: np.ndarray, b: np.ndarray, symmetry: str) -> np.ndarray:
+def rotation_distance(a: Floats, b: Floats, symmetry: str) -> Floats:
     """Return the smallest rotation angle between orientations and their symmetry mates, (n,) in degrees.
 
     The angle is 2·arccos|⟨q1, q2⟩|, the smallest over q1 and all mates of q2. It is computed from the vector
@@ -95,7 +97,7 @@ def rotation_distance(a: np.ndarray, b: np.ndarray, symmetry: str) -> np.ndarray
         symmetry: point group of the map; see `point_group`.
 
     Raises:
-        UsageError: the point group is not known.
+        UsageError: the point group is unknown.
     """
     group = point_group(symmetry)
     first, second = euler_to_rotation(a), euler_to_rotation(b)
@@ -107,16 +109,16 @@ def rotation_distance(a: np.ndarray, b: np.ndarray, symmetry: str) -> np.ndarray
         inner = np.abs((first.as_quat() * mates).sum(axis=1))
         nearest_mate[inner > closest] = index
         closest = np.maximum(closest, inner)
-    degrees: np.ndarray = np.degrees((first.inv() * (group[nearest_mate] * second)).magnitude())
+    degrees: Floats = np.degrees((first.inv() * (group[nearest_mate] * second)).magnitude())
     return degrees
 
 
 def compare(a: Path, b: Path, symmetry: str) -> AngularDistances:
-    """Compare the orientations that two RELION particle tables give the particles they share.
+    """Compare the orientations of the particles that two RELION particle tables share.
 
     Raises:
-        DataError: a table cannot be used, or the two share no particle.
-        UsageError: the point group is not known.
+        DataError: a table cannot be used, or the tables share no particle.
+        UsageError: the point group is unknown.
     """
     point_group(symmetry)
     first, second = read_orientations(a), read_orientations(b)

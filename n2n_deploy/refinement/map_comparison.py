@@ -1,39 +1,40 @@
-"""Two map files compared by Fourier shell correlation: reading them, and the table, figure and summary."""
+"""Two map files compared by Fourier shell correlation: reading, and the table, figure and summary."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError, UsageError
-from n2n_deploy.files.atomic import atomic_write, make_writable_folder
+from n2n_deploy.files.atomic import make_writable_folder
+from n2n_deploy.files.data_files import write_csv, write_json
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.refinement.fsc import HALF_MAPS, MODEL, ShellCorrelation, shell_correlation
-from n2n_deploy.report.figures import BLUE, GREY, RED, figure, resolution_axis, write_csv
+from n2n_deploy.report.figures import BLUE, GREY, RED, figure, resolution_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SAME_PIXEL = 1e-3
-"""Relative difference up to which two pixel sizes are one: headers hold them as rounded cell lengths."""
+"""Relative difference up to which two pixel sizes are equal: headers store them as rounded cell lengths."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapComparison:
-    """Two maps and the curve between them.
+    """Two maps and the correlation between them.
 
     Attributes:
         first: the first map's file.
-        second: the second map's file, a half map or a model's map.
-        mask: the mask's file, if there was one.
+        second: the second map's file, a half map or a map computed from a model.
+        mask: the mask's file, if there is one.
         pixel_size: Å per pixel.
         shape: the box.
-        model: the second map was computed from a model, so 0.5 is the threshold to report.
-        shells: the curve.
-        warnings: what is odd in the files, a line each.
+        model: the second map was computed from a model, so the threshold is 0.5.
+        shells: the correlation.
+        warnings: about the files, one line each.
     """
 
     first: Path
@@ -47,16 +48,16 @@ class MapComparison:
 
     @property
     def threshold(self) -> float:
-        """The threshold that the reported resolution is read at."""
+        """The threshold of the reported resolution."""
         return MODEL if self.model else HALF_MAPS
 
     @property
     def curve_name(self) -> str:
-        """What the curve is called: FRC of images, FSC of maps."""
+        """FRC for images, FSC for maps."""
         return "FRC" if len(self.shape) == 2 else "FSC"
 
     def summary(self) -> dict[str, Any]:
-        """Return what a program may read. A crossing that never happens is null: better than Nyquist."""
+        """Return the content of fsc.json. A resolution is None if the curve stays above the threshold up to Nyquist."""
         shells = self.shells
         return {
             "curve": self.curve_name,
@@ -72,7 +73,7 @@ class MapComparison:
         }
 
     def write(self, folder: Path) -> None:
-        """Write fsc.csv (one shell a row), fsc.json (the summary) and fsc.png (curves and amplitudes)."""
+        """Write fsc.csv (one row per shell), fsc.json (the summary) and fsc.png (curves and amplitudes)."""
         make_writable_folder(folder)
         shells = self.shells
         columns = {
@@ -86,8 +87,7 @@ class MapComparison:
         }
         kept = {name: values.tolist() for name, values in columns.items() if values is not None}
         write_csv(folder / "fsc.csv", list(kept), zip(*kept.values(), strict=True))
-        with atomic_write(folder / "fsc.json") as stream:
-            stream.write(json.dumps(self.summary(), indent=2).encode() + b"\n")
+        write_json(folder / "fsc.json", self.summary())
         with figure(folder / "fsc.png", panels=2) as (correlation, amplitudes):
             self._draw_correlation(correlation)
             self._draw_amplitudes(amplitudes)
@@ -96,7 +96,7 @@ class MapComparison:
         shells = self.shells
         if shells.unmasked is not None and shells.randomised is not None:
             axes.plot(shells.frequency, shells.unmasked, color=GREY, linewidth=1, label="unmasked")
-            axes.plot(shells.frequency, shells.randomised, color=RED, linewidth=1, label="mask, phases random")
+            axes.plot(shells.frequency, shells.randomised, color=RED, linewidth=1, label="masked, random phases")
         label = "corrected for the mask" if shells.corrected is not None else self.curve_name
         axes.plot(shells.frequency, shells.best, color=BLUE, label=label)
         resolution = shells.resolution(self.threshold)
@@ -112,7 +112,7 @@ class MapComparison:
         axes.set_ylabel(f"{self.curve_name} against the {'model' if self.model else 'other half'}")
         resolution_axis(axes, float(shells.frequency[-1]))
         if shells.unmasked is not None:
-            # Above the curves: within, no corner is free of all of them in every comparison.
+            # Above the axes: inside, the curves may cross any corner.
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, columnspacing=1.2, handlelength=1.4)
 
     def _draw_amplitudes(self, axes: "Axes") -> None:
@@ -142,16 +142,16 @@ def compare_maps(
     Args:
         first: an MRC file, a volume or an image.
         second: another of the same box and pixel size.
-        mask: a third, with values 0 to 1.
-        model: the second is a model's map, so the 0.5 threshold is the one to report.
-        pixel_size: Å per pixel, in place of what the headers say.
+        mask: a mask file, values 0 to 1.
+        model: the second map was computed from a model, so the threshold is 0.5.
+        pixel_size: Å per pixel, overriding the headers.
 
     Raises:
-        DataError: a file cannot be read, or boxes or pixel sizes differ, or a map or mask has no content.
-        UsageError: no header holds a pixel size and none was given.
+        DataError: a file cannot be read, boxes or pixel sizes differ, or a map or mask is constant.
+        UsageError: no header has a pixel size and none was given.
     """
     if pixel_size is not None and not 0 < pixel_size < np.inf:
-        raise UsageError(f"--pixel-size {pixel_size:g}: expected Å per pixel, above 0")
+        raise UsageError(f"invalid --pixel-size {pixel_size:g}; expected Å per pixel, above 0")
     maps = [_read(path) for path in (first, second, *([mask] if mask else []))]
     if pixel_size is None:
         pixel_size = _pixel_size(maps)
@@ -160,27 +160,27 @@ def compare_maps(
     shells = shell_correlation(maps[0].data, maps[1].data, pixel_size, weights, names=names)
     warnings = [f"{each.path}: {warning}" for each in maps for warning in each.warnings]
     if np.array_equal(maps[0].data, maps[1].data):
-        warnings.append(f"{first} and {second} are identical: their correlation says nothing")
+        warnings.append(f"{first} and {second} are identical, so their correlation is meaningless")
     comparison = MapComparison(first, second, mask, pixel_size, maps[0].data.shape, model, shells, tuple(warnings))
     if shells.best[1] < comparison.threshold:
-        said = f"the first shell is below {comparison.threshold:g} already: the two have nothing in common"
-        return replace(comparison, warnings=(*warnings, said))
+        warning = f"even the first shell correlates below {comparison.threshold:g}: the maps have nothing in common"
+        return replace(comparison, warnings=(*warnings, warning))
     return comparison
 
 
 @dataclass(frozen=True, slots=True)
 class _Map:
-    """A volume (nz, ny, nx), or an image (ny, nx) where there is one section, and what its header says."""
+    """A volume (nz, ny, nx), or an image (ny, nx) if there is one section, with facts from its header."""
 
     path: Path
-    data: np.ndarray
+    data: NDArray[np.float32]
     pixel_size: float | None
     warnings: tuple[str, ...]
 
 
 def _read(path: Path) -> _Map:
     if path.suffix == ".mrcs":
-        raise DataError(f"{path}: a stack of images; expected a map or one image, so take one out of it first")
+        raise DataError(f"{path}: a stack of images; expected a map or a single image, so extract one image first")
     image = read_mrc(path, ndim=3)
     data = image.data[0] if len(image.data) == 1 else image.data
     warnings = (*image.warnings, *_unequal_sections(image.header))
@@ -188,7 +188,7 @@ def _read(path: Path) -> _Map:
 
 
 def _unequal_sections(header: MRCHeader) -> list[str]:
-    """Tell of a volume with sections further apart than its pixels; `warnings` of a header tell of x and y alone."""
+    """Warn of a volume whose voxels differ along z; a header's own warnings cover only x and y."""
     if header.pixel_size is None or header.sections == 1:
         return []
     z = float(header.fields["cella"]["z"]) / (int(header.fields["mz"]) or np.nan)
@@ -198,17 +198,15 @@ def _unequal_sections(header: MRCHeader) -> list[str]:
 
 
 def _pixel_size(maps: list[_Map]) -> float:
-    """The pixel size that all headers share which have one."""
+    """The pixel size, which must agree between all headers that have one."""
     known = [(each.path, each.pixel_size) for each in maps if each.pixel_size]
     if not known:
-        raise UsageError(
-            f"{maps[0].path}: neither its header nor that of {maps[1].path} has a pixel size; give --pixel-size"
-        )
+        raise UsageError(f"{maps[0].path}: no pixel size in its header or in that of {maps[1].path}; use --pixel-size")
     first, size = known[0]
     for path, other in known[1:]:
         if abs(other - size) > _SAME_PIXEL * size:
             raise DataError(
-                f"{path}: its pixel size is {other:g} Å and that of {first} is {size:g} Å; expected the same, so"
-                " rescale one or, if the header is wrong, give --pixel-size"
+                f"{path}: its pixel size is {other:g} Å and that of {first} is {size:g} Å; expected equal"
+                " pixel sizes; rescale one map or, if a header is wrong, use --pixel-size"
             )
     return size

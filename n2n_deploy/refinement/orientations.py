@@ -1,4 +1,4 @@
-"""Particle orientations as RELION's tables hold them, and which rows of two tables are the same particle."""
+"""Particle orientations from RELION's tables, and the rows of two tables that are the same particle."""
 
 import re
 from collections import Counter
@@ -8,10 +8,13 @@ from pathlib import Path, PurePosixPath
 
 import gemmi
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from n2n_deploy.core.errors import DataError
+
+Rows = NDArray[np.intp]
 
 _ANGLES = ("_rlnAngleRot", "_rlnAngleTilt", "_rlnAnglePsi")
 _COORDINATES = ("_rlnMicrographName", "_rlnCoordinateX", "_rlnCoordinateY")
@@ -22,11 +25,11 @@ _SHORTENED: tuple[Callable[[str], str], ...] = (
     lambda name: PurePosixPath(name).stem,
     lambda name: re.sub(r"([_.-][A-Za-z]+)+$", "", PurePosixPath(name).stem),
 )
-"""Micrographs' names: whole, without the ending (.tiff, .mrc), and without words of processing (_DW, _denoised). Words
-with digits stay: they tell micrographs apart."""
+"""Micrographs' names: in full, without extension (.tiff, .mrc), and without processing suffixes (_DW, _denoised).
+Suffixes with digits are kept, because they distinguish micrographs."""
 
 NEAR = 10.0
-"""Pixels of the micrograph that one particle may lie apart in two tables: extracting anew may centre it anew."""
+"""Pixels of the micrograph by which one particle's coordinates may differ: re-extraction may recentre particles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +39,24 @@ class Orientations:
     Attributes:
         path: the table.
         euler: (n, 3) degrees: rlnAngleRot, rlnAngleTilt, rlnAnglePsi.
-        names: by each way of telling particles apart that this table's columns allow, n names.
-        micrographs: n file names without folders; empty where the table has none, or no coordinates.
-        coordinates: (n, 2) x, y in pixels of the micrograph; (0, 2) where there are none.
+        names: (n,) names of the particles, by each kind of name that the table's columns allow.
+        micrographs: (n,) file names without folders; empty if the table lacks them or the coordinates.
+        coordinates: (n, 2) x, y in pixels of the micrograph; (0, 2) if there are none.
     """
 
     path: Path
-    euler: np.ndarray
+    euler: NDArray[np.float64]
     names: dict[str, list[str]]
     micrographs: list[str]
-    coordinates: np.ndarray
+    coordinates: NDArray[np.float64]
 
 
-def euler_to_rotation(euler: np.ndarray) -> Rotation:
-    """Turn RELION's angles into the rotations that take the view (the camera's frame) to the reference map.
+def euler_to_rotation(euler: NDArray[np.float64]) -> Rotation:
+    """Convert RELION's angles to the rotations from the view (the camera's frame) to the reference map.
 
-    RELION's matrix A(rot, tilt, psi) takes the reference to the view: a passive rotation by rot about z, tilt
-    about the new y and psi about the new z. Its inverse is the intrinsic active "ZYZ" rotation by the same
-    angles, which is what is returned. A symmetry operation of the map therefore multiplies from the left.
+    RELION's matrix A(rot, tilt, psi) maps the reference to the view: a passive rotation by rot about z, tilt about
+    the new y and psi about the new z. This function returns its inverse, the intrinsic active "ZYZ" rotation by the
+    same angles, so a symmetry operation of the map multiplies from the left.
 
     Args:
         euler: (n, 3) or (3,) degrees: rot, tilt, psi.
@@ -65,8 +68,8 @@ def read_orientations(path: Path) -> Orientations:
     """Read the orientations of a RELION particle table, of version 1 to 5.
 
     Raises:
-        DataError: the file cannot be read as STAR, no table in it has the three angles and something that
-            tells particles apart, an angle is no finite number, or the table is empty.
+        DataError: the file is not a readable STAR file, no table in it has the three angles and names or
+            coordinates of particles, an angle is not a finite number, or the table is empty.
     """
     try:
         document = gemmi.cif.read(str(path))
@@ -76,36 +79,36 @@ def read_orientations(path: Path) -> Orientations:
     blocks = [block for block in document if any(block.find_values(label) for label in _ANGLES)]
     if not blocks:
         labels = ", ".join(label.removeprefix("_") for label in _ANGLES)
-        raise DataError(f"{path}: no table in it has particles with {labels}; give the *_data.star of a refinement")
+        raise DataError(f"{path}: has no table of particles with {labels}; expected the *_data.star of a refinement")
     block = next((block for block in blocks if block.name == "particles"), blocks[0])
     euler = np.column_stack([_numbers(path, block, label) for label in _ANGLES])
     micrographs, coordinates = _positions(path, block)
     names = _names(block, micrographs, coordinates)
     if not names:
         raise DataError(
-            f"{path}: nothing tells its particles apart; expected rlnImageName, rlnTomoParticleName, or"
+            f"{path}: its particles cannot be identified; expected rlnImageName, rlnTomoParticleName, or"
             " rlnMicrographName with rlnCoordinateX and rlnCoordinateY"
         )
     return Orientations(Path(path), euler, names, micrographs, coordinates)
 
 
-def match(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray, str]:
+def match(a: Orientations, b: Orientations) -> tuple[Rows, Rows, str]:
     """Find the particles that both tables have.
 
-    Particles are told apart by image name (rlnImageName), by rlnTomoParticleName, by the file name of the micrograph
-    and the coordinates (those that are nearest to each other, up to `NEAR`), or by the image's file name without
-    folders, which serve particles that were extracted twice. That counts which finds the most; of equals, the first.
-    Two projects may give one name to different particles: where both tables have coordinates, these must agree, and
-    the micrographs too. Micrographs may differ in ending and words of processing (mic_1.tiff, mic_1_DW.mrc).
+    Particles are matched by image name (rlnImageName), by rlnTomoParticleName, by the file name of the micrograph and
+    the coordinates (mutual nearest neighbours within `NEAR`), or by the image's file name without folders; the last
+    two match particles that were extracted twice. The kind that matches most particles is used; of equals, the first.
+    Two projects may give one name to different particles: if both tables have coordinates, these must agree, and so
+    must the micrographs, apart from extension and processing suffixes (mic_1.tiff, mic_1_DW.mrc).
 
     Returns:
-        The rows of `a`, the same particles' rows of `b`, and what matched them.
+        The rows of `a`, the rows of the same particles in `b`, and the kind that matched them.
 
     Raises:
-        DataError: a particle occurs twice in a table, or the tables share none.
+        DataError: a particle occurs twice in a table, or the tables share no particle.
     """
     looked: list[str] = []
-    found: list[tuple[np.ndarray, np.ndarray, str]] = []
+    found: list[tuple[Rows, Rows, str]] = []
     micrographs = _micrograph_numbers(a.micrographs, b.micrographs)
     for kind in a.names:
         if kind not in b.names:
@@ -116,7 +119,7 @@ def match(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray, str
         if kind == _BY_COORDINATES:
             rows, others = _nearest(a, b, micrographs)
         elif any(len(set(table.names[kind])) < len(table.names[kind]) for table in (a, b)):
-            # Without their folders, the images of two particles may have one name.
+            # Without folders, images of two particles may have the same name.
             looked.append(f"{kind}, but two particles have the same")
             continue
         else:
@@ -124,10 +127,10 @@ def match(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray, str
         if len(rows) and len(a.coordinates) and len(b.coordinates):
             apart = np.linalg.norm(a.coordinates[rows] - b.coordinates[others], axis=1) > NEAR
             here, there = micrographs[0][rows], micrographs[1][others]
-            # Micrographs that the other table does not have may be the same under a name we cannot read.
+            # A micrograph missing from the other table may be there under a name that cannot be recognised.
             apart |= (here != there) & (np.isin(here, micrographs[1]) | np.isin(there, micrographs[0]))
             if apart.mean() > 0.5:
-                looked.append(f"{kind}, but {apart.sum()} of {len(rows)} have another micrograph or other coordinates")
+                looked.append(f"{kind}, but {apart.sum()} of {len(rows)} have other micrographs or coordinates")
                 continue
             rows, others = rows[~apart], others[~apart]
         if len(rows):
@@ -136,33 +139,35 @@ def match(a: Orientations, b: Orientations) -> tuple[np.ndarray, np.ndarray, str
     if found:
         return max(found, key=lambda each: len(each[0]))
     tried = "; ".join(looked) or f"{' or '.join(a.names)} in one, {' or '.join(b.names)} in the other"
-    raise DataError(f"{a.path} and {b.path} share no particle (looked at: {tried}); give two tables of the same ones")
+    raise DataError(
+        f"{a.path} and {b.path} share no particle (compared by {tried}); expected two tables of the same particles"
+    )
 
 
 def _refuse_duplicates(table: Orientations, kind: str) -> None:
     name, count = Counter(table.names[kind]).most_common(1)[0]
     if count > 1:
         raise DataError(
-            f"{table.path}: {name} occurs {count} times; each particle may occur once, so give the"
-            " table before symmetry expansion, and without duplicates"
+            f"{table.path}: {name} occurs {count} times; expected each particle once, so use the"
+            " table before symmetry expansion and without duplicates"
         )
 
 
-def _same_names(a: list[str], b: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `a` and `b` with names that both have."""
+def _same_names(a: list[str], b: list[str]) -> tuple[Rows, Rows]:
+    """Rows of `a` and `b` with the same names."""
     places = {name: row for row, name in enumerate(b)}
     pairs = [(row, places[name]) for row, name in enumerate(a) if name in places]
     rows, others = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
     return rows, others
 
 
-def _micrograph_numbers(a: list[str], b: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Number the micrographs so that one number is one micrograph in both tables, by the longest names they share."""
+def _micrograph_numbers(a: list[str], b: list[str]) -> tuple[Rows, Rows]:
+    """Number the micrographs alike in both tables, by the longest form of the names that the tables share."""
     whole = set(a), set(b)
     for shorten in _SHORTENED:
         short = [{name: shorten(name) for name in names} for names in whole]
-        told_apart = all(len(set(names.values())) == len(names) for names in short)
-        if told_apart and not set(short[0].values()).isdisjoint(short[1].values()):
+        distinct = all(len(set(names.values())) == len(names) for names in short)
+        if distinct and not set(short[0].values()).isdisjoint(short[1].values()):
             break
     else:
         short = [{name: name for name in names} for names in whole]
@@ -174,10 +179,8 @@ def _micrograph_numbers(a: list[str], b: list[str]) -> tuple[np.ndarray, np.ndar
     return first, second
 
 
-def _nearest(
-    a: Orientations, b: Orientations, micrographs: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of particles that are nearest to each other on one micrograph, up to `NEAR`."""
+def _nearest(a: Orientations, b: Orientations, micrographs: tuple[Rows, Rows]) -> tuple[Rows, Rows]:
+    """Rows of mutual nearest neighbours on each micrograph, within `NEAR`."""
     by_micrograph = [_rows_of_each(numbers) for numbers in micrographs]
     rows, others = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
     for number, here in by_micrograph[0].items():
@@ -193,23 +196,23 @@ def _nearest(
     return np.concatenate(rows)[order], np.concatenate(others)[order]
 
 
-def _rows_of_each(numbers: np.ndarray) -> dict[int, np.ndarray]:
-    """Rows by number, all in one sort: a table may have a million particles on ten thousand micrographs."""
+def _rows_of_each(numbers: Rows) -> dict[int, Rows]:
+    """Rows by number, in one sort: a table may have a million particles on ten thousand micrographs."""
     order = np.argsort(numbers, kind="stable")
     values, starts = np.unique(numbers[order], return_index=True)
     return dict(zip(values.tolist(), np.split(order, starts[1:]), strict=True))
 
 
-def _positions(path: Path, block: gemmi.cif.Block) -> tuple[list[str], np.ndarray]:
-    """Micrographs' file names without folders, and coordinates (n, 2); none where a column is missing."""
+def _positions(path: Path, block: gemmi.cif.Block) -> tuple[list[str], NDArray[np.float64]]:
+    """Micrographs' file names without folders, and coordinates (n, 2); both empty if a column is missing."""
     if not all(block.find_values(label) for label in _COORDINATES):
         return [], np.empty((0, 2))
     micrographs = [PurePosixPath(name).name for name in _strings(block, _COORDINATES[0])]
     return micrographs, np.column_stack([_numbers(path, block, label) for label in _COORDINATES[1:]])
 
 
-def _names(block: gemmi.cif.Block, micrographs: list[str], coordinates: np.ndarray) -> dict[str, list[str]]:
-    """Name the particles in every way the columns allow, the most trustworthy first."""
+def _names(block: gemmi.cif.Block, micrographs: list[str], coordinates: NDArray[np.float64]) -> dict[str, list[str]]:
+    """Name the particles by every kind that the columns allow, the most reliable first."""
     images = [_image(text) for text in _strings(block, "_rlnImageName")]
     names = {
         "image name": [f"{index}@{stack}" if index else stack for index, stack in images],
@@ -225,7 +228,7 @@ def _names(block: gemmi.cif.Block, micrographs: list[str], coordinates: np.ndarr
 
 
 def _image(text: str) -> tuple[int | None, str]:
-    """Split `000012@stack.mrcs` into 12 and the stack, so that the width of the number does not matter."""
+    """Split `000012@stack.mrcs` into 12 and the stack, so that leading zeros do not matter."""
     index, at, stack = text.partition("@")
     return (int(index), stack) if at and index.isdigit() else (None, text)
 
@@ -234,12 +237,12 @@ def _strings(block: gemmi.cif.Block, label: str) -> list[str]:
     return [gemmi.cif.as_string(value) for value in block.find_values(label)]
 
 
-def _numbers(path: Path, block: gemmi.cif.Block, label: str) -> np.ndarray:
+def _numbers(path: Path, block: gemmi.cif.Block, label: str) -> NDArray[np.float64]:
     values = _strings(block, label)
     name = label.removeprefix("_")
     if not values:
         lacks = "no rows" if block.find_loop(label) else f"no column {name}"
-        raise DataError(f"{path}: the table data_{block.name} has {lacks}; give the *_data.star of a refinement")
+        raise DataError(f"{path}: the table data_{block.name} has {lacks}; expected the *_data.star of a refinement")
     for row, value in enumerate(values):
         try:
             finite = np.isfinite(float(value))

@@ -1,8 +1,8 @@
-"""Point groups by name, with their axes where RELION puts them.
+"""Point groups by name, with the axes in RELION's orientation.
 
-RELION's `--sym I` is I2. SciPy's groups agree with RELION's except for two: SciPy's T has its two-fold axes
-on x, y and z where RELION has a three-fold on z, and SciPy's I is RELION's I1. The tests compare every group
-with what `relion_particle_symmetry_expand` does.
+RELION's `--sym I` is I2. SciPy's groups agree with RELION's except for two: SciPy's T has two-fold axes on x, y and
+z, RELION's T a three-fold axis on z; and SciPy's I is RELION's I1. The tests compare every group with the output of
+`relion_particle_symmetry_expand`.
 """
 
 import re
@@ -15,34 +15,34 @@ from n2n_deploy.core.errors import UsageError
 _FIVE_FOLD = float(np.degrees(np.arctan(2.0 / (1.0 + np.sqrt(5.0)))))
 """Angle in degrees between a two-fold axis of the icosahedron and the nearest five-fold axis."""
 
-_TURNS: dict[str, Rotation] = {
+_TO_RELION: dict[str, Rotation] = {
     "T": Rotation.from_euler("zx", [-135.0, -np.degrees(np.arctan(np.sqrt(2.0)))], degrees=True),
     "I2": Rotation.from_euler("z", 90.0, degrees=True),
     "I3": Rotation.from_euler("zy", [90.0, -_FIVE_FOLD], degrees=True),
     "I4": Rotation.from_euler("zy", [90.0, _FIVE_FOLD], degrees=True),
 }
-"""What turns SciPy's group of the same letter into RELION's setting of it."""
+"""Rotation from SciPy's setting of a group to RELION's."""
 
 
 def point_group(name: str) -> Rotation:
-    """Return the rotations of a point group, the identity among them, in RELION's setting.
+    """Return the rotations of a point group, including the identity, in RELION's setting.
 
     Args:
         name: C1, C2, …, D1, D2, …, T, O, I (RELION's: I2), I1, I2, I3 or I4; upper or lower case.
 
     Raises:
-        UsageError: the name is none of these. Groups with mirrors (Cnv, Dnh, Td, Oh, Ih, …) are among the
-            refused: a mirror image is no rotation, and proteins have none.
+        UsageError: the name is unknown. Groups with mirrors (Cnv, Dnh, Td, Oh, Ih, …) are refused, because a mirror
+            image is not a rotation, and proteins have no mirror symmetry.
     """
     key = name.strip().upper()
     if not re.fullmatch(r"[CD][1-9][0-9]{0,2}|T|O|I[1-4]?", key):
         raise UsageError(
-            f"symmetry {name!r} is not known; give C1, C2, …, D1, D2, …, T, O, I1, I2, I3, I4 or I"
+            f"unknown symmetry {name!r}; use C1, C2, …, D1, D2, …, T, O, I1, I2, I3, I4 or I"
             " (which is I2, as in RELION)"
         )
     if key == "I":
         key = "I2"
-    # SciPy's stubs know no more of the names than their first letters.
+    # SciPy's stubs list only the first letters of the names.
     group: Rotation = Rotation.create_group("I" if key.startswith("I") else key)  # type: ignore[arg-type]
-    turn = _TURNS.get(key)
-    return group if turn is None else turn * group * turn.inv()
+    rotation = _TO_RELION.get(key)
+    return group if rotation is None else rotation * group * rotation.inv()

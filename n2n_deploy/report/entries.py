@@ -2,27 +2,31 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, TypeAdapter
+
+from n2n_deploy.io.records import Micrograph
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What ran. The mappings hold plain values; `facts` in `run_info` puts them in words for the page.
+    """What ran. The mappings hold plain values; `run_info.facts` converts them to text for the page.
 
     Attributes:
         title: heading of the page.
-        command: the command line that wrote the page, where there was one.
+        command: the command line that wrote the page, if there was one.
         model: the bundle: name, hash, preset.
         recipe: how pixels became network input.
         options: the effective options.
-        versions: of this package and what it ran on.
+        versions: of this package and its dependencies.
         hardware: host, processor, GPU.
         throughput: counts, wall time, micrographs per hour.
-        results: what was found for the whole set: by quantity, texts by column, the same columns in each row.
-        figures: PNG files by caption, shown below the facts.
+        results: results for the whole set: texts by quantity and column, the same columns in each row.
+        figures: PNG files by caption, shown below the results.
     """
 
     title: str
@@ -37,12 +41,34 @@ class RunInfo:
     figures: Mapping[str, bytes] = field(default_factory=dict)
 
 
+def _array(values: Any) -> NDArray[np.float64]:
+    """Null means not finite; see `_four_digits`."""
+    return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _four_digits(values: NDArray[np.float64] | tuple[float, ...]) -> list[float | None]:
+    """Round to four digits, more than a screen shows. JSON has no NaN and no infinity, so they become null."""
+    array = np.asarray(values, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        scale = 10.0 ** np.clip(3 - np.floor(np.log10(np.abs(array))), -300, 300)
+        rounded = np.where(array == 0, 0.0, np.round(array * scale) / scale)
+    return [value if finite else None for value, finite in zip(rounded.tolist(), np.isfinite(array), strict=True)]
+
+
+_Curve = Annotated[NDArray[np.float64], PlainValidator(_array), PlainSerializer(_four_digits)]
+_Picture = Annotated[
+    bytes,
+    BeforeValidator(lambda text: base64.b64decode(text) if isinstance(text, str) else text),
+    PlainSerializer(lambda data: base64.b64encode(data).decode()),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """Something about a micrograph that a person should look at.
 
     Attributes:
-        kind: a few words that the report can filter by, the same for all micrographs with this trouble.
+        kind: a few words to filter by, the same for all micrographs with this problem.
         text: one sentence with the numbers.
     """
 
@@ -52,37 +78,37 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """Several curves over one axis of spatial frequency.
+    """Two curves over one axis of spatial frequency.
 
     Attributes:
         frequency: (n,) 1/Å.
         noisy: (n,) before denoising.
-        denoised: (n,) after.
-        zeros: 1/Å, where the CTF is zero.
+        denoised: (n,) after denoising.
+        zeros: 1/Å, the zeros of the CTF.
     """
 
-    frequency: np.ndarray
-    noisy: np.ndarray
-    denoised: np.ndarray
-    zeros: tuple[float, ...] = ()
+    frequency: _Curve
+    noisy: _Curve
+    denoised: _Curve
+    zeros: Annotated[tuple[float, ...], PlainSerializer(_four_digits)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What there is to see of one micrograph: small pictures (JPEG) and its power spectra.
+    """Pictures (JPEG) and power spectra of one micrograph.
 
     Attributes:
         pictures: by name: "noisy", "denoised" and "residual" of the whole field, and "noisy detail" and
             "denoised detail" of its middle in network pixels.
-        spectra: rotationally averaged power before and after.
-        power_kept: variance of the denoised over that of the noisy image, within the recipe's band.
-        flags: what looks wrong.
+        spectra: rotationally averaged power before and after denoising.
+        power_kept: variance of the denoised image over that of the noisy one, within the recipe's band.
+        flags: what looks wrong; an entry has them among its own flags, so they are not stored twice.
     """
 
-    pictures: Mapping[str, bytes]
+    pictures: Mapping[str, _Picture]
     spectra: Curves
     power_kept: float
-    flags: tuple[Flag, ...] = ()
+    flags: Annotated[tuple[Flag, ...], Field(exclude=True)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +122,13 @@ class MicrographEntry:
         seconds: wall time.
         pixel_size: Å.
         defocus: µm, the mean of both axes.
-        snr: of one half before and after denoising, where the halves gave it.
-        sbr: signal-to-bias ratio (eq. 23), where the halves gave it.
-        recovered: recovered signal fraction, at most 1, where the halves gave it.
-        flags: what looks wrong, those of `views` among them.
-        notes: what else there is to know, one line each.
-        views: pictures and spectra, where there are any.
-        ssnr: SNR of one half by frequency, where the halves gave it.
+        snr: of one half before and after denoising, if there are halves.
+        sbr: signal-to-bias ratio (eq. 23), if there are halves.
+        recovered: recovered signal fraction, at most 1, if there are halves.
+        flags: what looks wrong, including the flags of `views`.
+        notes: further remarks, one line each.
+        views: pictures and spectra, if there are any.
+        ssnr: SNR of one half by frequency, if there are halves.
     """
 
     name: str
@@ -119,53 +145,44 @@ class MicrographEntry:
     views: Views | None = None
     ssnr: Curves | None = None
 
+    @classmethod
+    def of(
+        cls,
+        micrograph: Micrograph,
+        status: str,
+        reason: str = "",
+        *,
+        seconds: float | None = None,
+        flags: tuple[Flag, ...] = (),
+        notes: tuple[str, ...] = (),
+        views: Views | None = None,
+    ) -> Self:
+        """Make the entry of a micrograph from its record; the flags of `views` are appended to those given."""
+        return cls(
+            micrograph.name,
+            status,
+            reason,
+            seconds=seconds,
+            pixel_size=micrograph.optics.pixel_size,
+            defocus=None if micrograph.ctf is None else micrograph.ctf.mean_defocus / 1e4,
+            flags=(*flags, *(views.flags if views else ())),
+            notes=notes,
+            views=views,
+        )
+
     def as_json(self) -> dict[str, Any]:
-        """Return plain values for JSON; `from_json` makes the entry again (curves at four digits)."""
-        plain: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
-        plain["flags"] = [asdict(flag) for flag in self.flags]
-        plain["ssnr"] = None if self.ssnr is None else _curves_json(self.ssnr)
-        if self.views is not None:
-            plain["views"] = {
-                "pictures": {name: base64.b64encode(data).decode() for name, data in self.views.pictures.items()},
-                "spectra": _curves_json(self.views.spectra),
-                "power_kept": self.views.power_kept,
-            }
+        """Convert to plain values for JSON, curves at four digits."""
+        plain: dict[str, Any] = _ENTRY.dump_python(self, mode="json")
         return plain
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Self:
-        """Make the entry that `as_json` wrote, so that a resumed or divided run can report on all of it."""
-        values = dict(plain)
-        values["flags"] = tuple(Flag(**flag) for flag in plain["flags"])
-        values["notes"] = tuple(plain["notes"])
-        values["snr"] = tuple(plain["snr"]) if plain["snr"] else None
-        values["ssnr"] = _curves(plain["ssnr"]) if plain["ssnr"] else None
-        if views := plain["views"]:
-            pictures = {name: base64.b64decode(text) for name, text in views["pictures"].items()}
-            values["views"] = Views(pictures, _curves(views["spectra"]), views["power_kept"])
-        return cls(**values)
+    def from_json(cls, plain: Mapping[str, Any]) -> "MicrographEntry":
+        """Convert back from `as_json`.
+
+        Raises:
+            ValueError: the values are not those of an entry.
+        """
+        return _ENTRY.validate_python(plain)
 
 
-def _curves_json(curves: Curves) -> dict[str, Any]:
-    return {
-        "frequency": _rounded(curves.frequency),
-        "noisy": _rounded(curves.noisy),
-        "denoised": _rounded(curves.denoised),
-        "zeros": _rounded(np.array(curves.zeros)),
-    }
-
-
-def _curves(plain: Mapping[str, Any]) -> Curves:
-    frequency, noisy, denoised = (
-        np.array([np.nan if value is None else value for value in plain[name]])
-        for name in ("frequency", "noisy", "denoised")
-    )
-    return Curves(frequency, noisy, denoised, tuple(plain["zeros"]))
-
-
-def _rounded(values: np.ndarray) -> list[float | None]:
-    """Keep four digits, more than a screen shows; JSON knows no NaN or infinity, so they become null."""
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        scale = 10.0 ** np.clip(3 - np.floor(np.log10(np.abs(values))), -300, 300)
-        rounded = np.where(values == 0, 0.0, np.round(values * scale) / scale)
-    return [value if finite else None for value, finite in zip(rounded.tolist(), np.isfinite(values), strict=True)]
+_ENTRY: TypeAdapter[MicrographEntry] = TypeAdapter(MicrographEntry)

@@ -1,8 +1,6 @@
-"""How this package's figures and tables are written: one quiet style, drawn without a display."""
+"""Figures in one style, drawn without a display."""
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, RED, GREY = "#2166ac", "#b2182b", "#767676"
-"""Line colours that differ in lightness too, so that they survive grey printing and colour blindness."""
+"""Line colours that also differ in lightness, for grey printing and colour-blind readers."""
 
 _STYLE: Any = {
     "font.size": 9.0,
@@ -47,18 +45,8 @@ def figure(path: Path, *, panels: int = 1) -> Iterator[list["Axes"]]:
 
 
 def resolution_axis(axes: "Axes", nyquist: float) -> None:
-    """Label a spatial-frequency axis (1/Å, from 0 to `nyquist`) by resolution in Å, as the field reads it."""
+    """Label a spatial-frequency axis (1/Å, from 0 to `nyquist`) by resolution in Å."""
     axes.set_xlim(0.0, nyquist)
     ticks = [nyquist * step / 5 for step in range(1, 6)]
     axes.set_xticks(ticks, [f"{1 / tick:.3g}" for tick in ticks])
     axes.set_xlabel("resolution (Å)")
-
-
-def write_csv(path: Path, header: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table with a header line; floating-point numbers get seven significant digits."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow(header)
-    table.writerows([f"{cell:.7g}" if isinstance(cell, float) else cell for cell in row] for row in rows)
-    with atomic_write(path) as stream:
-        stream.write(text.getvalue().encode())

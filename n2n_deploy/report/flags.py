@@ -1,130 +1,170 @@
-"""What looks wrong with a micrograph, from its arrays; and which micrographs stand out from the others."""
+"""Flags: what looks wrong with a micrograph, from numbers of its images; and which micrographs are outliers.
 
+Every threshold and every sentence of a flag is here; `statistics` only measures.
+"""
+
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from n2n_deploy.report.entries import Flag
 from n2n_deploy.statistics.estimates import Covariances
+from n2n_deploy.statistics.halves import IDENTICAL_CORRELATION
+from n2n_deploy.statistics.shared_noise import SharedNoise
 from n2n_deploy.statistics.spectra import ThonFit
 
-FLAT, NOTHING, EMPTY, RINGS, OUTLIER, NO_SIGNAL, IDENTICAL_HALVES = (
-    "flat power",
-    "nothing found",
-    "empty area",
-    "wrong pixel size or defocus",
-    "outlier SNR",
-    "no signal in common",
-    "identical halves",
-)
-"""The kinds of flags raised here."""
+FLAT_SPECTRUM = "flat power spectrum"
+BLANK_OUTPUT = "blank output"
+NO_CONTRAST = "area without contrast"
+CTF_MISMATCH = "CTF mismatch"
+NO_SIGNAL = "no signal in common"
+IDENTICAL_HALVES = "identical halves"
+SHARED_NOISE = "shared noise"
+SNR_OUTLIER = "SNR outlier"
+POWER_OUTLIER = "power kept outlier"
+
+OUTLIERS = (SNR_OUTLIER, POWER_OUTLIER)
+"""Kinds that depend on the other micrographs of the report, so they are found anew in every report."""
 
 _BLOCKS = 16
-_EMPTY_CONTRAST = 0.25
-_EMPTY_AREA = 0.1
-_FLAT = 1.1
-_NOTHING = 1e-3
+_LOW_CONTRAST = 0.25
+_LARGEST_EMPTY_AREA = 0.1
+_SMALLEST_SLOPE = 1.1
+_SMALLEST_POWER = 1e-3
 _RINGS_SEEN = 0.4
 _RINGS_MISSED = 0.2
-_FAR = 5.0
-_FEWEST = 8
+_NOISE_FRACTION, _NOISE_SIGMAS = 0.01, 5.0
+_CHANCE_SIGMAS = 4.0
+_OUTLIER_SIGMAS = 5.0
+_FEWEST_MICROGRAPHS = 8
 
 
-def empty_area(image: np.ndarray) -> float:
-    """Return the share of a band-passed image, (h, w), that has next to no contrast: black halves, bars.
+def area_without_contrast(image: NDArray[np.float32]) -> float:
+    """Return the fraction of a band-passed image, (h, w), that has almost no contrast: black areas, grid bars.
 
-    Of 16×16 blocks, those whose standard deviation is below a quarter of what the best quarter reaches: phase
-    flipping smears the rest of the image into a black part, so it is not quite empty.
+    The image is divided into 16×16 blocks. A block counts if its standard deviation is below a quarter of the
+    blocks' 75th percentile: phase flipping smears the rest of the image into a black area, so it is not quite empty.
     """
     height, width = (n // _BLOCKS for n in image.shape)
     blocks = image[: height * _BLOCKS, : width * _BLOCKS].reshape(_BLOCKS, height, _BLOCKS, width)
     contrast = blocks.std(axis=(1, 3))
-    return float(np.mean(contrast < _EMPTY_CONTRAST * np.percentile(contrast, 75)))
+    return float(np.mean(contrast < _LOW_CONTRAST * np.percentile(contrast, 75)))
 
 
-def flags_of(
-    noisy: np.ndarray, frequency: np.ndarray, power: np.ndarray, power_kept: float, thon: ThonFit | None
+def image_flags(
+    noisy: NDArray[np.float32],
+    frequency: NDArray[np.float64],
+    power: NDArray[np.float64],
+    power_kept: float,
+    thon: ThonFit | None,
 ) -> tuple[Flag, ...]:
-    """Look at one micrograph.
+    """Check one micrograph.
 
     Args:
         noisy: (h, w), band-passed network input.
         frequency: (rings,) 1/Å.
         power: (rings,) rotationally averaged power of `noisy`.
-        power_kept: variance of the denoised over that of the noisy image.
-        thon: how its Thon rings fit its CTF, where that could be said.
+        power_kept: variance of the denoised image over that of the noisy one.
+        thon: fit of its Thon rings; None if there is none.
     """
-    found = []
-    empty = empty_area(noisy)
-    if empty > _EMPTY_AREA:
-        found.append(Flag(EMPTY, f"{empty:.0%} of the area has no contrast: a black part, a grid bar or an edge"))
-    # The recipe's high-pass bends the lowest frequencies, its low-pass the highest.
-    last = float(frequency[-1])
-    low = power[(frequency > 0.1 * last) & (frequency < 0.3 * last)].mean()
-    high = power[(frequency > 0.6 * last) & (frequency < 0.8 * last)].mean()
-    if low < _FLAT * high:
-        found.append(
-            Flag(
-                FLAT,
-                f"the power spectrum is flat ({low / high:.2f} from low to high frequency): noise alone?",
-            )
+    flags = []
+    empty = area_without_contrast(noisy)
+    if empty > _LARGEST_EMPTY_AREA:
+        flags.append(Flag(NO_CONTRAST, f"{empty:.0%} of the image: a black area, a grid bar or an edge?"))
+    # The recipe's high-pass shapes the lowest frequencies, its low-pass the highest.
+    nyquist = float(frequency[-1])
+    low = power[(frequency > 0.1 * nyquist) & (frequency < 0.3 * nyquist)].mean()
+    high = power[(frequency > 0.6 * nyquist) & (frequency < 0.8 * nyquist)].mean()
+    if low < _SMALLEST_SLOPE * high:
+        flags.append(
+            Flag(FLAT_SPECTRUM, f"low frequencies have only {low / high:.2f} times the power of high ones: pure noise?")
         )
-    if power_kept < _NOTHING:
-        found.append(Flag(NOTHING, f"the network kept {power_kept:.2%} of the power: it found nothing in here"))
+    if power_kept < _SMALLEST_POWER:
+        flags.append(Flag(BLANK_OUTPUT, f"the denoised image has only {power_kept:.2%} of the noisy image's power"))
     if thon and thon.best > _RINGS_SEEN and thon.given < _RINGS_MISSED:
-        found.append(
+        flags.append(
             Flag(
-                RINGS,
-                f"Thon rings do not follow the CTF (correlation {thon.given:.2f}); with frequencies times"
-                f" {thon.scale:.3f} they would ({thon.best:.2f}): the true pixel size may be"
-                f" {1 / thon.scale:.3f} times that given, or the true defocus {thon.scale**2:.3f} times",
+                CTF_MISMATCH,
+                f"the Thon rings do not match the CTF (correlation {thon.given:.2f}); they match it "
+                f"({thon.best:.2f}) if the true pixel size is {1 / thon.scale:.3f} times the given one, or the true "
+                f"defocus {thon.scale**2:.3f} times the given one",
             )
         )
-    return tuple(found)
+    return tuple(flags)
 
 
-def no_signal(image: Covariances, pixels: int) -> Flag | None:
-    """Flag halves that have no more in common than chance gives them, so that no ratio to their signal means anything.
+def no_signal_flag(image: Covariances, pixels: int) -> Flag | None:
+    """Flag halves that correlate no more than by chance; ratios to their signal are meaningless.
 
     Args:
         image: covariances over the pixels of the halves.
-        pixels: how many there are.
+        pixels: number of pixels.
     """
-    correlation, error = image.m1m2 / np.sqrt(image.m1m1 * image.m2m2), pixels**-0.5
-    if correlation >= 4 * error:
+    correlation, error = image.noisy_correlation, pixels**-0.5
+    if correlation >= _CHANCE_SIGMAS * error:
         return None
     return Flag(
         NO_SIGNAL,
-        f"the halves have no signal in common (correlation {correlation:.4f} ± {error:.4f}): halves of "
-        "different micrographs, or an empty one?",
+        f"the halves correlate by {correlation:.4f} ± {error:.4f}, no more than by chance: halves of different "
+        "micrographs, or an empty micrograph?",
     )
 
 
-def outlier_flags(snr: Sequence[float | None], power_kept: Sequence[float | None]) -> dict[int, Flag]:
-    """Flag the micrographs whose SNR, or share of power kept, lies far from the others'.
+def identical_halves_flag(image: Covariances) -> Flag | None:
+    """Flag halves that are the same image: noise cannot be told from signal.
 
-    Far is more than five robust standard deviations (1.4826 × the median absolute deviation) of the logarithm
+    Args:
+        image: covariances over the pixels of the halves.
+    """
+    if image.noisy_correlation <= IDENTICAL_CORRELATION:
+        return None
+    return Flag(
+        IDENTICAL_HALVES,
+        f"the halves correlate by {image.noisy_correlation:.3f}, so noise cannot be told from signal; expected the "
+        "sums of the even and of the odd frames",
+    )
+
+
+def shared_noise_flag(noise: SharedNoise) -> Flag | None:
+    """Flag noise that both halves share, if it is significant and large enough to matter."""
+    if noise.fraction < _NOISE_FRACTION or noise.fraction < _NOISE_SIGMAS * noise.error:
+        return None
+    return Flag(
+        SHARED_NOISE,
+        f"the halves share {noise.fraction:.1%} (± {noise.error:.1%}) of their power {noise.where}, where there is no "
+        "signal: a detector artefact (gain reference, hot or interpolated pixels)? The estimates count it as signal, "
+        "and a network trained on these halves learns to keep it",
+    )
+
+
+def outlier_flags(snr: Sequence[float | None], power_kept: Sequence[float | None]) -> dict[int, tuple[Flag, ...]]:
+    """Flag the micrographs whose SNR, or fraction of power kept, is far from that of the others.
+
+    Far means more than five robust standard deviations (1.4826 × the median absolute deviation) of the logarithm
     from the median, of eight micrographs or more.
 
     Args:
-        snr: of each micrograph before denoising, None where unknown.
-        power_kept: percent, of each micrograph, None where unknown.
+        snr: of each micrograph before denoising; None if unknown.
+        power_kept: of each micrograph, in percent; None if unknown.
 
     Returns:
-        A flag by the index of each outlier; of one in both, that of its SNR.
+        The flags of each outlier, by its index.
     """
-    return {**_far("power kept (%)", power_kept), **_far("SNR", snr)}
+    flags: dict[int, tuple[Flag, ...]] = defaultdict(tuple)
+    for kind, name, values in ((SNR_OUTLIER, "SNR", snr), (POWER_OUTLIER, "power kept (%)", power_kept)):
+        for index, text in _outliers(name, values).items():
+            flags[index] += (Flag(kind, text),)
+    return dict(flags)
 
 
-def _far(what: str, measured: Sequence[float | None]) -> dict[int, Flag]:
+def _outliers(name: str, measured: Sequence[float | None]) -> dict[int, str]:
     values = np.array([value if value and value > 0 else np.nan for value in measured])
     known = np.log(values[np.isfinite(values)])
-    if len(known) < _FEWEST:
+    if len(known) < _FEWEST_MICROGRAPHS:
         return {}
     median = float(np.median(known))
     spread = max(1.4826 * float(np.median(np.abs(known - median))), 1e-3)
-    far = np.flatnonzero(np.abs(np.log(values) - median) > _FAR * spread)
-    return {
-        int(index): Flag(OUTLIER, f"{what} is {values[index]:.3g}; the others' median is {np.exp(median):.3g}")
-        for index in far
-    }
+    far = np.flatnonzero(np.abs(np.log(values) - median) > _OUTLIER_SIGMAS * spread)
+    return {int(index): f"{name} is {values[index]:.3g}; the median is {np.exp(median):.3g}" for index in far}

@@ -1,7 +1,8 @@
 """The report: one self-contained HTML page about a run and its micrographs.
 
-The page fetches nothing. Rows are light JSON; what a row shows when it is opened (pictures, curves) lies in a
-script block of its own, which the browser neither parses nor decodes before, so thousands open at once.
+The page loads nothing from elsewhere. The rows are one small JSON block. The pictures and curves of each row are in a
+script block of their own, which the browser neither parses nor decodes until the row opens, so a page with thousands
+of micrographs opens at once.
 """
 
 import base64
@@ -16,7 +17,7 @@ from typing import Any
 
 from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.report.entries import Flag, MicrographEntry, RunInfo
-from n2n_deploy.report.flags import OUTLIER, outlier_flags
+from n2n_deploy.report.flags import OUTLIERS, outlier_flags
 from n2n_deploy.report.run_info import facts
 
 _FAILED = ("failed", "refused")
@@ -24,13 +25,13 @@ _ENTRY = '<script type="application/json" id="entry-'
 
 
 def write_report(path: Path, run: RunInfo, entries: Iterable[MicrographEntry]) -> None:
-    """Write the page, with flags on the entries that are outliers.
+    """Write the page, and flag the entries that are outliers.
 
     Args:
         path: the HTML file.
         run: what ran.
-        entries: its micrographs, in the order of the table. They are walked through twice and not kept, so
-            entries that are read from disk as they are asked for cost no memory.
+        entries: its micrographs, in the order of the table. They are iterated twice and not kept, so an iterable
+            that reads each entry from disk needs little memory.
 
     Raises:
         HostError: the file cannot be written.
@@ -44,8 +45,8 @@ def write_report(path: Path, run: RunInfo, entries: Iterable[MicrographEntry]) -
         if entry.status in _FAILED:
             failures.append(replace(entry, views=None, ssnr=None))
     outliers = outlier_flags([row["snr_noisy"] for row in rows], [row["kept"] for row in rows])
-    for index, flag in outliers.items():
-        rows[index]["flags"].append(flag.kind)
+    for index, flags in outliers.items():
+        rows[index]["flags"] += [flag.kind for flag in flags]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(_resource("report.html.j2"))
     with atomic_write(path) as stream:
@@ -76,7 +77,7 @@ def _safe(text: str) -> Any:
 
 
 def _json(value: Any) -> str:
-    """Write JSON that may stand within a script element: nothing in it can end the element."""
+    """Write JSON for a script element: nothing in it can end the element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
@@ -88,7 +89,7 @@ def _counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _row(entry: MicrographEntry) -> dict[str, Any]:
-    """Return what the table itself shows and sorts by."""
+    """Return the values that the table shows and sorts by."""
     kept = entry.views.power_kept if entry.views else None
     return {
         "name": entry.name,
@@ -104,10 +105,10 @@ def _row(entry: MicrographEntry) -> dict[str, Any]:
     }
 
 
-def _details(entries: Iterable[MicrographEntry], outliers: Mapping[int, Flag]) -> Iterator[Any]:
+def _details(entries: Iterable[MicrographEntry], outliers: Mapping[int, tuple[Flag, ...]]) -> Iterator[Any]:
     for index, entry in enumerate(entries):
         if index in outliers:
-            entry = replace(entry, flags=(*entry.flags, outliers[index]))
+            entry = replace(entry, flags=(*entry.flags, *outliers[index]))
         block = _json(entry.as_json())
         yield _safe(f'{_ENTRY}{index}">{block}</script>\n')
 
@@ -124,4 +125,4 @@ def read_report(path: Path) -> Iterator[MicrographEntry]:
                 with suppress(ValueError, KeyError, TypeError):
                     text = line[line.index(">") + 1 : line.rindex("</script>")]
                     entry = MicrographEntry.from_json(json.loads(text))
-                    yield replace(entry, flags=tuple(flag for flag in entry.flags if flag.kind != OUTLIER))
+                    yield replace(entry, flags=tuple(flag for flag in entry.flags if flag.kind not in OUTLIERS))

@@ -1,4 +1,4 @@
-"""What the reports say of a run: the model, its recipe, the options, versions and hardware."""
+"""The facts of a run that the report shows: model, recipe, options, versions and hardware."""
 
 import importlib.util
 import os
@@ -27,7 +27,7 @@ _VERSIONS = {
     "TensorRT for RTX": ("tensorrt-rtx",),
     "CuPy": ("cupy-cuda13x", "cupy-cuda12x"),
 }
-"""What results may depend on: name → the distributions that bring it."""
+"""Libraries that results may depend on, and the distributions that provide them."""
 
 _UNITS = {
     "max_resolution": "Å",
@@ -41,7 +41,7 @@ _UNITS = {
 
 
 def missing_libraries() -> list[str]:
-    """Name the libraries that reports need and that are not installed here; a node can do without them."""
+    """Return the libraries that reports need and that are not installed; denoising does not need them."""
     return [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
 
 
@@ -55,15 +55,15 @@ def run_info(
     results: Mapping[str, Mapping[str, str]] | None = None,
     figures: Mapping[str, bytes] | None = None,
 ) -> RunInfo:
-    """Gather the facts of a run in this process.
+    """Collect the facts of a run in this process.
 
     Args:
         title: heading of the page.
         bundle: the model.
-        session: what ran the network.
-        options: the effective options; those without a value are left out.
+        session: name of the session that ran the network.
+        options: the effective options; options that are None are left out.
         throughput: counts and times.
-        results: what was found for the whole set: by quantity, texts by column.
+        results: results for the whole set: texts by quantity and column.
         figures: PNG files by caption.
     """
     return RunInfo(
@@ -81,10 +81,7 @@ def run_info(
 
 
 def command_line() -> str:
-    """The command that this process was started with, quoted for a shell; empty where it is another program's.
-
-    Who calls this package from Python typed no command of ours.
-    """
+    """The command that started this process, quoted for a shell; empty if another program uses this package."""
     program = Path(sys.argv[0] if sys.argv else "")
     if program.name == "n2n-deploy":
         return shlex.join([program.name, *sys.argv[1:]])
@@ -94,9 +91,9 @@ def command_line() -> str:
 
 
 def facts(run: RunInfo) -> dict[str, dict[str, str]]:
-    """Put what a run was into words, with units: by card, the texts by label; empty cards are left out.
+    """Convert the facts of a run to texts with units, by card and label; empty cards are left out.
 
-    Of the options those that are off are left out, and those that say nothing without another one.
+    Options that are off, or that have no effect without another one, are left out.
     """
     off = {"merge_width"} if run.options.get("merge_resolution") is None else set()
     off |= {"report"} | {name for name, value in run.options.items() if value is False}
@@ -108,14 +105,14 @@ def facts(run: RunInfo) -> dict[str, dict[str, str]]:
         "Versions": run.versions,
         "Hardware": run.hardware,
     }
-    told = {
-        title: {name.replace("_", " "): _words(name, value) for name, value in values.items() if value is not None}
+    texts = {
+        title: {name.replace("_", " "): _text(name, value) for name, value in values.items() if value is not None}
         for title, values in cards.items()
     }
-    return {title: texts for title, texts in told.items() if texts}
+    return {title: card for title, card in texts.items() if card}
 
 
-def _words(name: str, value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
@@ -150,7 +147,7 @@ def _hardware() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """What Linux calls the processor, or else its architecture."""
+    """The processor's model name from Linux, or else its architecture."""
     try:
         match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:

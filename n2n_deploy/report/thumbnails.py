@@ -1,15 +1,20 @@
-"""Small pictures of a micrograph before and after denoising, bounded in bytes."""
+"""Small pictures of a micrograph before and after denoising, limited in bytes."""
 
 import io
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from n2n_deploy.device.arrays import irfft2
 from n2n_deploy.imaging.fourier import resize_spectrum
 
+Image = NDArray[np.float32]
+Spectrum = NDArray[np.complex64]
+Grey = NDArray[np.uint8]
+
 _BYTES_PER_PIXEL = 0.4
-"""What JPEG of quality 60 takes for noise, the hardest of pictures."""
+"""Size of pure noise, the worst case, as JPEG of quality 60."""
 
 _QUALITIES = (70, 50, 30, 10)
 _DETAILS_FROM = 40_000
@@ -17,27 +22,25 @@ _LARGEST_SIDE = 512
 
 
 def picture_limit(micrographs: int, total: int = 60_000_000) -> int:
-    """Return how many bytes the pictures of one micrograph may take, so that all take about `total`."""
+    """Return the limit in bytes for the pictures of one micrograph, so that all together take about `total`."""
     return int(np.clip(total / max(micrographs, 1), 12_000, 160_000))
 
 
-def pictures(
-    noisy: np.ndarray, denoised: np.ndarray, spectra: tuple[np.ndarray, np.ndarray], limit: int
-) -> Mapping[str, bytes]:
-    """Draw the whole field before and after and what was taken away, and where there is room a detail.
+def pictures(noisy: Image, denoised: Image, spectra: tuple[Spectrum, Spectrum], limit: int) -> Mapping[str, bytes]:
+    """Draw the whole field before and after denoising, the residual, and a detail if the limit allows.
 
-    The grey scales of the pictures are their own (from the 0.5th to the 99.5th percentile); the residual's is
-    symmetric about zero. Shrinking hides the noise of high frequencies and lets structure be seen.
+    Each picture has its own grey scale, from the 0.5th to the 99.5th percentile; that of the residual is symmetric
+    about zero. Downsampling removes high-frequency noise, so structure in the residual shows.
 
     Args:
-        noisy: (h, w), what the network was given.
-        denoised: (h, w), what it returned.
-        spectra: `rfft2` of these two.
-        limit: bytes that the pictures together may take.
+        noisy: (h, w), the network's input.
+        denoised: (h, w), the network's output.
+        spectra: `rfft2` of both, (h, w//2+1).
+        limit: bytes for all pictures together.
 
     Returns:
         JPEG files: "noisy", "denoised", "residual" and, from 40 kB on, "noisy detail" and "denoised detail"
-        (the middle, one network pixel a pixel).
+        (the middle, one pixel per network pixel).
     """
     detailed = limit >= _DETAILS_FROM
     share = limit // (5 if detailed else 3)
@@ -56,24 +59,25 @@ def pictures(
     return drawn
 
 
-def _shrink(spectrum: np.ndarray, shape: tuple[int, ...], side: int) -> np.ndarray:
+def _shrink(spectrum: Spectrum, shape: tuple[int, ...], side: int) -> Image:
     scale = min(1.0, side / max(shape))
     small = (max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
-    image: np.ndarray = irfft2(resize_spectrum(spectrum, (shape[0], shape[1]), small), small)
+    image: Image = irfft2(resize_spectrum(spectrum, (shape[0], shape[1]), small), small)
     return image
 
 
-def _stretch(image: np.ndarray) -> np.ndarray:
+def _stretch(image: Image) -> Grey:
     low, high = np.percentile(image, (0.5, 99.5))
     return _grey(image, float(low), float(high))
 
 
-def _grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    return (np.clip((image - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
+def _grey(image: Image, low: float, high: float) -> Grey:
+    grey: Grey = (np.clip((image - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
+    return grey
 
 
-def _jpeg(grey: np.ndarray, limit: int) -> bytes:
-    """Encode at the best quality that fits the limit; at the lowest if none does."""
+def _jpeg(grey: Grey, limit: int) -> bytes:
+    """Encode at the best quality that stays within the limit, or else at the lowest."""
     from PIL import Image
 
     for quality in _QUALITIES:

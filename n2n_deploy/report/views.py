@@ -1,22 +1,24 @@
-"""Everything the report shows of one micrograph, made in one pass over the network's input and output."""
+"""Pictures, power spectra and flags of one micrograph, from the network's input and output."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.device.arrays import rfft2, standard_deviation
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.imaging.rings import ring_frequencies
 from n2n_deploy.report.entries import Curves, Views
-from n2n_deploy.report.flags import flags_of
+from n2n_deploy.report.flags import image_flags
 from n2n_deploy.report.thumbnails import pictures
-from n2n_deploy.statistics.spectra import ctf_zeros, fit_thon_rings, frequencies, power
+from n2n_deploy.statistics.spectra import ctf_zeros, fit_thon_rings, power
 
 _POINTS = 160
-"""Of a curve, as many as a screen can show."""
+"""Points of a curve, as many as a screen can show."""
 
 
 def view(
-    noisy: np.ndarray,
-    denoised: np.ndarray,
+    noisy: NDArray[np.float32],
+    denoised: NDArray[np.float32],
     spacing: tuple[float, float],
     optics: Optics,
     ctf: CTFParameters | None,
@@ -27,14 +29,14 @@ def view(
     Args:
         noisy: (h, w) float32, the network's input: band-passed, mean 0, standard deviation 1.
         denoised: (h, w) float32, the network's output for it.
-        spacing: Å per pixel of these two along (y, x).
+        spacing: Å per pixel of both along (y, x).
         optics: of the micrograph.
-        ctf: its CTF; None where unknown.
-        limit: bytes that the pictures may take; see `picture_limit`.
+        ctf: its CTF; None if unknown.
+        limit: bytes for the pictures; see `picture_limit`.
     """
     shape = (noisy.shape[0], noisy.shape[1])
     spectra = rfft2(noisy), rfft2(denoised)
-    frequency = frequencies(shape, spacing)
+    frequency = ring_frequencies(shape, spacing)
     before, after = (power(spectrum, shape, spacing) for spectrum in spectra)
     power_kept = standard_deviation(denoised) ** 2 / max(standard_deviation(noisy) ** 2, 1e-12)
     zeros: tuple[float, ...] = ()
@@ -44,17 +46,17 @@ def view(
             zeros = ctf_zeros(optics, ctf, float(frequency[-1]))
             thon = fit_thon_rings(frequency, before, optics, ctf)
         except DataError:
-            # Without voltage or Cs there are no zeros to show; the spectra stand without them.
+            # Without voltage or Cs the spectra are shown without zeros of the CTF.
             zeros, thon = (), None
     return Views(
         pictures(noisy, denoised, spectra, limit),
         Curves(_thinned(frequency), _thinned(before), _thinned(after), zeros),
         power_kept,
-        flags_of(noisy, frequency, before, power_kept, thon),
+        image_flags(noisy, frequency, before, power_kept, thon),
     )
 
 
-def _thinned(curve: np.ndarray) -> np.ndarray:
-    """Average neighbours down to the points of a screen, the zero frequency left out."""
+def _thinned(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average neighbouring rings, without the zero frequency."""
     bins = np.array_split(curve[1:], min(_POINTS, len(curve) - 1))
     return np.array([part.mean() for part in bins])

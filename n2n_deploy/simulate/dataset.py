@@ -7,6 +7,7 @@ import numpy as np
 
 from n2n_deploy.core.errors import UsageError
 from n2n_deploy.data import Atoms, proteasome
+from n2n_deploy.device.host import HOST
 from n2n_deploy.files.atomic import atomic_write, make_writable_folder
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.io.mrc import write_mrc
@@ -118,7 +119,8 @@ def _write_images(
     rng: np.random.Generator,
 ) -> list[str]:
     """Expose and write one micrograph; return the names of DW, EVN and ODD relative to `out`."""
-    expected = expected_electrons(particles, atoms, size, optics, ctf, exposure)
+    with HOST.lane():
+        expected = expected_electrons(particles, atoms, size, optics, ctf, exposure)
     even, odd = (rng.poisson(expected / 2).astype(np.float32) for _ in range(2))
     names = []
     for suffix, image in (("DW", even + odd), ("EVN", even), ("ODD", odd)):

@@ -8,7 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from n2n_deploy.core.errors import UsageError
 from n2n_deploy.data import Atoms
-from n2n_deploy.device.arrays import grid_cache, rfft2
+from n2n_deploy.device.arrays import rfft2
+from n2n_deploy.device.host import HOST
 from n2n_deploy.imaging.fourier import frequencies
 from n2n_deploy.simulate.potential import contrast_factor, phase_per_scattering
 
@@ -126,7 +127,7 @@ def _element_filter(element: int, shape: tuple[int, int], pixel_size: float) -> 
         factor: NDArray[np.float32] = (contrast_factor(element, s) / spline).astype(np.float32)
         return factor
 
-    kept: NDArray[np.float32] = grid_cache.get(("element", element, shape, pixel_size), np, make)
+    kept: NDArray[np.float32] = HOST.to_host(HOST.grid(("element", element, shape, pixel_size), make))
     return kept
 
 

@@ -1,9 +1,9 @@
 """Signal, noise and bias of denoised images, estimated from even and odd halves without the truth (S3).
 
-The model: noisy halves M_i = S + N_i and denoised halves D_i = S + R_i + B (eqs. 1 and 9), where D_i was made
-of M_i alone. The noise N_i and R_i of one half is independent of the other half's; the bias B is common to
-both, and may depend on the signal S. Every estimate is made of eight variances and covariances, over the
-pixels of an image (eq. 14) or the components of a Fourier ring (eq. 24).
+The model: noisy halves M_i = S + N_i and denoised halves D_i = S + R_i + B (eqs. 1 and 9), where D_i was computed
+from M_i alone. The noise N_i and R_i of one half is independent of that of the other half; the bias B is common to
+both, and may depend on the signal S. Every estimate follows from eight variances and covariances, over the pixels of
+an image (eq. 14) or over the components of a Fourier ring (eq. 24).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.device.arrays import Array, array_module, rfft2, to_numpy
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.arrays import device_of, rfft2, to_host
 from n2n_deploy.imaging.rings import ring_frequencies, ring_sums
 
 Values = Any
@@ -22,22 +23,22 @@ Values = Any
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """What the halves say of signal, noise and bias.
+    """Signal, noise and bias, estimated from the halves.
 
-    Where there is little signal the estimates scatter about zero, variances below it too, and ratios mean
-    nothing; a ratio by zero is inf or nan.
+    If there is little signal, the estimates scatter about zero, so a variance may be negative, and ratios are
+    meaningless; division by zero gives inf or nan.
 
     Attributes:
         var_signal: var(S), eq. 15, in squared grey levels like all variances.
         var_noise_noisy: var(N) of a noisy half, eq. 16.
         var_noise_denoised: var(R) of a denoised half, eq. 17.
         var_bias: var(B), the covariance of the two halves' D − M. Not eq. 18: see `from_covariances`.
-        snr_noisy: var(S) / var(N), eq. 19; of a ring it is called SSNR.
+        snr_noisy: var(S) / var(N), eq. 19; over a ring it is the SSNR.
         snr_denoised: var(S) / var(R), eq. 20.
         sbr: var(S) / var(B), eq. 23.
-        recovered_signal_fraction: 1 − E|D − S|² / var(S). 1 is the true signal, 0 as good as a blank image,
-            below 0 worse than that. Unlike the SNR it counts what was smoothed away as well.
-        frequency: of each ring in 1/Å; None for an image.
+        recovered_signal_fraction: 1 − E|D − S|² / var(S). 1 is the true signal, 0 is as good as a blank image,
+            below 0 is worse. Unlike the SNR, it also counts the signal that was smoothed away as an error.
+        frequency: 1/Å of each ring; None for an image.
     """
 
     var_signal: Values
@@ -51,13 +52,17 @@ class Estimates:
     frequency: Values = None
 
 
+QUANTITIES = tuple(each.name for each in fields(Estimates) if each.name != "frequency")
+"""Names of the estimates, in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Covariances:
     """The variances and covariances of M1, M2, D1 and D2 that the estimates need.
 
     Attributes:
         m1m1: var(M1), and so on.
-        frequency: of each ring in 1/Å; None for an image.
+        frequency: 1/Å of each ring; None for an image.
     """
 
     m1m1: Values
@@ -69,6 +74,15 @@ class Covariances:
     d1m2: Values
     d2m1: Values
     frequency: Values = None
+
+    @property
+    def noisy_correlation(self) -> Values:
+        """Correlation coefficient of the two noisy halves."""
+        return self.m1m2 / np.sqrt(self.m1m1 * self.m2m2)
+
+
+COVARIANCE_NAMES = tuple(each.name for each in fields(Covariances) if each.name != "frequency")
+"""Names of the eight covariances, in order."""
 
 
 def covariances(m1: Array, m2: Array, d1: Array, d2: Array) -> Covariances:
@@ -83,18 +97,18 @@ def covariances(m1: Array, m2: Array, d1: Array, d2: Array) -> Covariances:
     Raises:
         DataError: the shapes differ.
     """
-    xp = array_module(m1)
+    xp = device_of(m1).xp
     images = [image.astype(xp.float64) for image in _alike(m1, m2, d1, d2)]
     centred = [image - image.mean() for image in images]
     return Covariances(*(float((a * b).mean()) for a, b in _pairs(*centred)))
 
 
 def ring_covariances(m1: Array, m2: Array, d1: Array, d2: Array, spacing: tuple[float, float]) -> Covariances:
-    """Covariances over the components of each Fourier ring (eq. 24), as shares of the image's covariance.
+    """Covariances over the components of each Fourier ring (eq. 24), scaled to sum to the image's covariance.
 
-    Eq. 24's mean over a ring is scaled by the ring's number of components over (number of pixels)², so that
-    by Parseval the rings, and the corners beyond them, add up to the covariance of the pixels. Ratios are
-    those of eq. 24. The mean of an image counts for nothing: ring 0 is 0.
+    The mean over a ring (eq. 24) is scaled by the ring's number of components over (number of pixels)², so that by
+    Parseval the rings, and the corners beyond them, add up to the covariance over the pixels. Ratios are those of
+    eq. 24. The mean of an image is removed: ring 0 is 0.
 
     Args:
         m1: (ny, nx), a noisy half.
@@ -106,24 +120,23 @@ def ring_covariances(m1: Array, m2: Array, d1: Array, d2: Array, spacing: tuple[
     Raises:
         DataError: the shapes differ.
     """
-    xp = array_module(m1)
+    xp = device_of(m1).xp
     shape = (m1.shape[0], m1.shape[1])
     spectra = [rfft2((image - image.mean(dtype=xp.float64)).astype(xp.float32)) for image in _alike(m1, m2, d1, d2)]
     for spectrum in spectra:
         spectrum /= m1.size
         spectrum[0, 0] = 0
     products = (a * b.conj() for a, b in _pairs(*spectra))
-    sums = [to_numpy(ring_sums(product, shape, spacing)) for product in products]
+    sums = [to_host(ring_sums(product, shape, spacing)) for product in products]
     return Covariances(*[*sums, ring_frequencies(shape, spacing)])
 
 
 def mean_covariances(images: Sequence[Covariances]) -> Covariances:
-    """Average the covariances of several images, or of their rings on one grid: those of the whole set.
+    """Average the covariances of several images, or of their rings on one frequency axis.
 
-    Ratios of averages are what a set has; averages of ratios would be ruled by the images with least signal.
+    Ratios for a set are ratios of averages; averages of ratios would be dominated by the images with least signal.
     """
-    names = [field.name for field in fields(Covariances) if field.name != "frequency"]
-    means = [sum(getattr(image, name) for image in images) / len(images) for name in names]
+    means = [sum(getattr(image, name) for image in images) / len(images) for name in COVARIANCE_NAMES]
     return Covariances(*[*means, images[0].frequency])
 
 
@@ -166,9 +179,9 @@ def _pairs(m1: Array, m2: Array, d1: Array, d2: Array) -> tuple[tuple[Array, Arr
 
 
 def _alike(*images: Array) -> tuple[Array, ...]:
-    """Refuse images of different shapes."""
+    """Check that the images have the same shape."""
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
-        found = ", ".join("×".join(map(str, shape)) for shape in sorted(shapes))
-        raise DataError(f"noisy and denoised halves must have one shape, not {found}: give images of one micrograph")
+        found = ", ".join("×".join(map(str, reversed(shape))) for shape in sorted(shapes))
+        raise DataError(f"noisy and denoised halves have different shapes ({found}); expected images of one micrograph")
     return images

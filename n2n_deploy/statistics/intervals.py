@@ -1,4 +1,4 @@
-"""Confidence intervals over micrographs, of numbers that are ratios of the set's averages."""
+"""Confidence intervals over micrographs, for functions of averages such as ratios."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 LEVEL = 0.95
-METHOD = "Student's t on the delete-one jackknife over micrographs; of ratios that are above 0, on their logarithms"
+METHOD = "Student's t on the delete-one jackknife over micrographs; on logarithms for positive ratios"
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value of the set and where it lies with 95 % confidence, each a float or an array alike.
+    """A value and its 95 % confidence interval, all floats or all arrays of one shape.
 
     Attributes:
-        value: of all micrographs together.
-        low: lower end; NaN of fewer than two micrographs.
+        value: for all micrographs together.
+        low: lower end; NaN for fewer than two micrographs.
         high: upper end.
     """
 
@@ -26,8 +26,8 @@ class Interval:
     low: Any
     high: Any
 
-    def words(self) -> str:
-        """The ends of a single value's interval, for people; a dash where there is none."""
+    def text(self) -> str:
+        """The interval of a single value as text; a dash if there is none."""
         return f"{self.low:.3g} … {self.high:.3g}" if np.isfinite([self.low, self.high]).all() else "–"
 
 
@@ -36,20 +36,20 @@ def jackknife(
     statistic: Callable[[NDArray[np.float64]], dict[str, NDArray[np.float64]]],
     positive: Collection[str] = (),
 ) -> dict[str, Interval]:
-    """Give values and confidence intervals of functions of averages over micrographs.
+    """Estimate functions of averages over micrographs, with confidence intervals.
 
-    Micrographs differ in ice, defocus and dose more than estimates scatter within one, so they are what is left
-    out, one at a time: pseudo-values, their mean's standard error, Student's t (Tukey 1958). It needs no random
-    numbers and holds for few micrographs, where resampling them gives intervals that are too short.
+    Micrographs differ in ice, defocus and dose by more than an estimate scatters within one micrograph, so the
+    jackknife leaves out one micrograph at a time: pseudo-values, the standard error of their mean, Student's t (Tukey
+    1958). It needs no random numbers and holds for few micrographs, where the bootstrap's intervals are too short.
 
     Args:
-        samples: (micrographs, k, …), what is averaged over micrographs.
-        statistic: from averages (k, …) to values (…) by name; works along any number of further axes.
-        positive: names of values that are above 0 by nature, whose interval is made on their logarithms, so that it
-            stays above 0 too; where an estimate is not, it is made as the others'.
+        samples: (micrographs, k, …), the numbers to average over micrographs.
+        statistic: maps averages (k, …) to values (…) by name, along any number of further axes.
+        positive: names of values that are positive by nature. Their intervals are computed on logarithms, so that
+            they stay positive; an estimate that is negative all the same gets a plain interval.
 
     Returns:
-        An interval for each value of the statistic.
+        An interval by name.
     """
     number = len(samples)
     total = samples.sum(axis=0)

@@ -12,7 +12,7 @@ from n2n_deploy import CTFParameters, DataError, DenoiseOptions, Denoiser, Optic
 from n2n_deploy.batch.plan import Job, Status
 from n2n_deploy.batch.report import EntryKeeper
 from n2n_deploy.core.options import NamingOptions
-from n2n_deploy.device.arrays import fft_workers, set_fft_workers
+from n2n_deploy.device.host import HOST
 from n2n_deploy.engines.session import Array
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.report.entry_store import EntryStore
@@ -28,7 +28,7 @@ NAMING = NamingOptions(suffixes=("DW", "EVN", "ODD"))
 class Tanh:
     """A network that is not linear, so that averaging before and after it differ."""
 
-    name, array_module = "tanh", "numpy"
+    name, device = "tanh", HOST
 
     def run(self, batch: Array) -> Array:
         return np.tanh(batch)
@@ -178,30 +178,29 @@ def test_what_the_halves_say_is_told_with_each_micrograph(identity_bundle: MakeB
         keeper.keep(job, each, 1.0, [])
         entry = store.get("m.mrc", "work")
         assert entry is not None
-        kinds.append("noise common to the halves" in [flag.kind for flag in entry.flags])
+        kinds.append("shared noise" in [flag.kind for flag in entry.flags])
     assert kinds == [False, True]
 
 
 @pytest.mark.parametrize("pixel_size", [4.0, 1.0])
 def test_halves_are_measured_within_the_memory_that_is_planned(
-    pixel_size: float, identity_bundle: MakeBundle, tmp_path: Path
+    pixel_size: float, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape, rng, job = (704, 640), np.random.default_rng(0), a_job(tmp_path)
     even, odd = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
     image, optics = even + odd, Optics(pixel_size, 300.0, 2.7, 0.1)
-    keeper, before = EntryKeeper(tmp_path, 20_000), fft_workers()
-    set_fft_workers(1)
+    keeper = EntryKeeper(tmp_path, 20_000)
+    monkeypatch.setattr(HOST, "workers", 1)
     try:
         with Denoiser(identity_bundle(), session=Tanh()) as denoiser:
             keeper.keep(job, denoiser.denoise(image, optics, CTF, halves=(even, odd)), 1.0, [])  # filters are cached
-            (need,) = denoiser.plan({(shape, pixel_size): 1}, halves=True).needs
+            (need,) = denoiser.fit_to_memory({(shape, pixel_size): 1}, halves=True).requirements
             network = Tanh().memory(need.size)
             tracemalloc.start()
             keeper.keep(job, denoiser.denoise(image, optics, CTF, halves=(even, odd)), 1.0, [])
             left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-        set_fft_workers(before)
     assert peak + image.nbytes + even.nbytes + odd.nbytes < need.pixels + need.work + network
     assert left < 1e6, "nothing is kept beyond the entry"
 

@@ -45,7 +45,7 @@ def test_the_engine_that_is_named_runs(run: Any, tmp_path: Path) -> None:
         (["--precision", "fp16", "--device", "cpu"], 3, "ONNX Runtime's own kernels run the network in fp32"),
         (["--gpus", "0,1", "--device", "cpu"], 2, "exclude each other"),
         (["--gpus", "0,0"], 2, "named twice"),
-        (["--gpus", "first"], 2, "write their numbers"),
+        (["--gpus", "first"], 2, "give GPU numbers"),
         (["--trusted-keys", "nowhere"], 3, "nowhere"),
     ],
 )

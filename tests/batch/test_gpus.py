@@ -109,9 +109,10 @@ def test_less_memory_than_asked_lanes_need_is_said_and_kept_to(
 ) -> None:
     bundle = identity_bundle()
     with Counting(Bundle.open(bundle), 1) as probe:
-        least = probe.plan({((192, 232), 2.0): 1}).host - probe._supply.process
-    monkeypatch.setattr("n2n_deploy.denoiser.place.process_memory", lambda: 10**9)
-    monkeypatch.setattr("n2n_deploy.denoiser.place.available_memory", lambda: int(1.3 * least / 0.8))
+        least = probe.fit_to_memory({((192, 232), 2.0): 1}).host - probe._budget.process
+    for module in ("n2n_deploy.device.memory", "n2n_deploy.denoiser.memory"):
+        monkeypatch.setattr(f"{module}.process_memory", lambda: 10**9)
+    monkeypatch.setattr("n2n_deploy.device.memory.available_memory", lambda: int(1.3 * least / 0.8))
     said: list[str] = []
     options = DenoiseOptions(lanes=8, report=False)
     summary = denoise(table(12), bundle, tmp_path / "out", options=options, say=said.append)

@@ -23,7 +23,7 @@ print(psutil.Process().memory_info().rss - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_freed_memory_is_kept_only_where_that_is_asked_for() -> None:
+def test_freed_memory_is_kept_only_on_request() -> None:
     def left(how: str) -> int:
         return int(subprocess.run([sys.executable, "-c", KEPT, how], capture_output=True, text=True, check=True).stdout)
 
@@ -32,7 +32,7 @@ def test_freed_memory_is_kept_only_where_that_is_asked_for() -> None:
     assert taken * 0.9 < left("keep") < taken * 1.5
 
 
-def test_what_a_process_fills_it_holds() -> None:
+def test_process_memory_grows_by_what_is_written() -> None:
     held = process_memory()
     with mmap.mmap(-1, 2**28) as block:
         block.write(b"\1" * 2**28)

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import convolve
 
+from n2n_deploy.device.host import HOST
 from n2n_deploy.engines.averaging import run_averaged
 
 Image = NDArray[np.float32]
@@ -15,7 +16,7 @@ Image = NDArray[np.float32]
 class Function:
     """A session made of a function of one image; it remembers the shapes it saw."""
 
-    name, array_module = "function", "numpy"
+    name, device = "function", HOST
 
     def __init__(self, function: Callable[[Image], Image]) -> None:
         self.function = function

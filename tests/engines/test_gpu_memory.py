@@ -15,8 +15,7 @@ from n2n_deploy import Denoiser
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.recipe import Recipe
-from n2n_deploy.denoiser.place import plan_bytes
-from n2n_deploy.device import arrays
+from n2n_deploy.device.cuda import cuda_device
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
 
@@ -26,7 +25,10 @@ SHAPE, OPTICS, CTF = (1200, 1024), Optics(1.0, 300.0, 2.7, 0.1), CTFParameters(1
 class _Same:
     """A network that changes nothing and needs no memory."""
 
-    name, array_module, device = "same", "cupy", 0
+    name = "same"
+
+    def __init__(self) -> None:
+        self.device = cuda_device(0)
 
     def run(self, batch: Any) -> Any:
         return batch.copy()
@@ -47,16 +49,16 @@ def test_arrays_take_what_was_planned(
     resolution: float,
     merge: Merge | None,
     averaged: bool,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     del standin_gpu
-    monkeypatch.setattr(arrays, "_workers", 1)
-    arrays.grid_cache.clear()
+    gpu = cuda_device(0)
+    gpu.grids.clear()
     image = np.random.default_rng(0).normal(40, 6, SHAPE).astype(dtype)
     halves = (image, image) if averaged else None
     denoiser = Denoiser(bundle, session=_Same(), merge=merge)  # type: ignore[arg-type]
     denoiser.recipe = Recipe(max_resolution=resolution)
-    planned = denoiser.plan({(SHAPE, OPTICS.pixel_size): 1}, halves=averaged).device - plan_bytes(SHAPE)
+    fit = denoiser.fit_to_memory({(SHAPE, OPTICS.pixel_size): 1}, halves=averaged)
+    planned = fit.device - gpu.fft_work(SHAPE)
     before = standin_cupy.taken["most"] = standin_cupy.taken["bytes"]
     denoiser.denoise(image, OPTICS, CTF, halves=halves)
     taken = standin_cupy.taken["most"] - before
@@ -67,7 +69,7 @@ def test_an_allocation_that_fails_costs_its_micrograph_alone(
     standin_gpu: ModuleType, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del standin_gpu
-    arrays.grid_cache.clear()
+    cuda_device(0).grids.clear()
     image = np.random.default_rng(0).normal(40, 6, (256, 240)).astype(np.float32)
     denoiser = Denoiser(bundle, session=_Same(), merge=Merge(20.0, 5.0))  # type: ignore[arg-type]
     expected = denoiser(image, OPTICS, CTF).copy()

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.device.host import HOST
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
-from n2n_deploy.engines.tiling import count_tiles, plan_tiles, run_tiled, windows
+from n2n_deploy.engines.tiling import choose_tile, count_tiles, run_tiled, windows
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.train.model import Network, initialise
 from n2n_deploy.train.receptive_field import receptive_field
@@ -24,7 +25,7 @@ class Analytic:
     """A session over a function of one image whose reach is known; notes the shapes that it was given."""
 
     name = "analytic"
-    array_module = "numpy"
+    device = HOST
 
     def __init__(self, function: Any = None, bytes_per_pixel: float = 100.0) -> None:
         self.function = function
@@ -141,9 +142,9 @@ def need(session: Analytic, shape: tuple[int, int], tile: tuple[int, int]) -> in
 
 
 @pytest.mark.parametrize("memory", [10**7, 3_000_000, 1_500_000, 1_000_000, 600_000])
-def test_the_plan_fits_and_no_other_that_fits_computes_less(memory: int) -> None:
+def test_the_tile_fits_and_no_other_that_fits_computes_less(memory: int) -> None:
     session, shape, halo = Analytic(), (160, 216), 16
-    tile = plan_tiles(shape, halo, memory, session)
+    tile = choose_tile(shape, halo, memory, lambda tile: need(session, shape, tile))
     assert need(session, shape, tile) <= memory
 
     def cost(tile: tuple[int, int]) -> int:
@@ -154,17 +155,17 @@ def test_the_plan_fits_and_no_other_that_fits_computes_less(memory: int) -> None
 
 
 def test_the_whole_image_is_one_tile_where_it_fits() -> None:
-    assert plan_tiles((160, 216), 16, 10**8, Analytic()) == (160, 216)
+    assert choose_tile((160, 216), 16, 10**8, Analytic().memory) == (160, 216)
     assert count_tiles((160, 216), 16, (160, 216)) == 1
 
 
 def test_an_image_smaller_than_its_halos_is_one_tile() -> None:
-    assert plan_tiles((64, 56), 104, 10**8, Analytic()) == (64, 56)
+    assert choose_tile((64, 56), 104, 10**8, Analytic().memory) == (64, 56)
 
 
 def test_too_little_memory_names_what_is_needed() -> None:
     session, shape, halo = Analytic(bytes_per_pixel=5000), (160, 216), 16
     least = need(session, shape, (40, 40))
     with pytest.raises(HostError, match=f"{least / 1e6:.0f} MB"):
-        plan_tiles(shape, halo, least - 1, session)
-    assert plan_tiles(shape, halo, least, session) == (40, 40)
+        choose_tile(shape, halo, least - 1, lambda tile: need(session, shape, tile))
+    assert choose_tile(shape, halo, least, lambda tile: need(session, shape, tile)) == (40, 40)

@@ -21,6 +21,7 @@ from n2n_deploy.bundle.members import GOLDEN
 from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.device.cuda import CudaDevice, cuda_device
 from n2n_deploy.device.gpus import driver
 from n2n_deploy.engines.tensorrt.profiles import make_profiles
 from n2n_deploy.export.onnx_graph import to_onnx
@@ -55,6 +56,13 @@ def _gpu(request: pytest.FixtureRequest) -> None:
 def cupy() -> ModuleType:
     """CuPy, or its stand-in."""
     return pytest.importorskip("cupy", reason="CuPy is not installed (extra gpu)")
+
+
+@pytest.fixture
+def gpu(cupy: ModuleType) -> CudaDevice:
+    """The first GPU."""
+    del cupy
+    return cuda_device(0)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_a_batch_on_all_gpus_is_the_cpus(gpu_bundle: Bundle, tmp_path: Path) -> 
         assert np.sqrt(np.mean((found - expected) ** 2)) < 0.005 * expected.std()
 
 
-def test_what_is_no_image_is_refused(gpu_bundle: Bundle) -> None:
+def test_input_that_is_not_2d_is_rejected(gpu_bundle: Bundle) -> None:
     with gpu_denoiser(gpu_bundle) as denoiser:
         for image in (np.ones(64), np.ones((2, 64, 64)), np.ones((64, 64), complex), np.ones((0, 64))):
             with pytest.raises(DataError, match="2-D image"):
@@ -93,6 +93,7 @@ def test_halves_and_views_are_averaged_as_on_the_cpu(gpu_bundle: Bundle, flip_ba
 
 
 @pytest.mark.real_gpu
+@pytest.mark.gpu_memory
 @pytest.mark.parametrize("shape", [(2046, 2880), (1023, 1001), (1019, 997)])
 @pytest.mark.parametrize("merge", [None, Merge(9.0, 3.0)])
 def test_lanes_take_no_more_than_was_planned(gpu_bundle: Bundle, shape: tuple[int, int], merge: Merge | None) -> None:
@@ -100,18 +101,19 @@ def test_lanes_take_no_more_than_was_planned(gpu_bundle: Bundle, shape: tuple[in
 
     image = np.random.default_rng(0).normal(40, 6, shape).astype(np.float32)
     with gpu_denoiser(gpu_bundle, merge=merge) as denoiser:
-        plan = denoiser.plan({(shape, OPTICS.pixel_size): 2})
+        fit = denoiser.fit_to_memory({(shape, OPTICS.pixel_size): 2})
         pool = cupy.get_default_memory_pool()
         pool.free_all_blocks()
         before, host = cupy.cuda.runtime.memGetInfo()[0], psutil.Process().memory_info().rss
         for _ in range(2):
             denoiser(image, OPTICS, CTF)
         # The library's own code, loaded with the first run of a shape, comes on top.
-        assert before - cupy.cuda.runtime.memGetInfo()[0] <= plan.device + (64 << 20)
-        assert psutil.Process().memory_info().rss - host <= plan.host - plan.supply.process + (64 << 20)
+        assert before - cupy.cuda.runtime.memGetInfo()[0] <= fit.device + (64 << 20)
+        assert psutil.Process().memory_info().rss - host <= fit.host - fit.budget.process + (64 << 20)
 
 
 @pytest.mark.real_gpu
+@pytest.mark.gpu_memory
 def test_nothing_leaks_over_500_micrographs(gpu_bundle: Bundle) -> None:
     import cupy
 

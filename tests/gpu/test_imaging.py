@@ -9,7 +9,8 @@ import pytest
 from scipy import ndimage
 
 from n2n_deploy.core.recipe import Recipe
-from n2n_deploy.device.arrays import GridCache, array_module, irfft2, rfft2, to_numpy
+from n2n_deploy.device.arrays import device_of, irfft2, rfft2, to_host
+from n2n_deploy.device.cuda import CudaDevice
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf, ctf_sign, flip_phases
 from n2n_deploy.imaging.filters import bandpass, soft_lowpass
 from n2n_deploy.imaging.fourier import (
@@ -42,7 +43,7 @@ def micrograph(shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def close(found: Any, expected: Any, tolerance: float) -> None:
-    found = to_numpy(found)
+    found = to_host(found)
     assert found.shape == expected.shape
     assert found.dtype == expected.dtype
     assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
@@ -60,7 +61,7 @@ def test_transforms(cupy: ModuleType, shape: tuple[int, int]) -> None:
     close(partial_irfft2(cupy.asarray(partial), shape, 30.0), partial_irfft2(partial, shape, 30.0), 1e-5)
 
 
-def test_a_plan_larger_than_the_cache_may_hold_is_made_all_the_same(cupy: ModuleType) -> None:
+def test_an_fft_plan_larger_than_the_cache_bound_still_works(cupy: ModuleType) -> None:
     image, cache = micrograph(PRIMES), cupy.fft.config.get_plan_cache()
     bound = cache.get_memsize()
     try:
@@ -74,14 +75,14 @@ def test_a_plan_larger_than_the_cache_may_hold_is_made_all_the_same(cupy: Module
 
 @pytest.mark.parametrize("shape", [(64, 64), (63, 65), (40, 51), (25, 27, 21)])
 @pytest.mark.parametrize("stored_half", [False, True])
-def test_rings(cupy: ModuleType, shape: tuple[int, ...], stored_half: bool) -> None:
+def test_rings(cupy: ModuleType, gpu: CudaDevice, shape: tuple[int, ...], stored_half: bool) -> None:
     spacing = (1.1, 1.3, 0.9)[: len(shape)]
     rng = np.random.default_rng(0)
     spectrum = np.fft.rfftn(rng.standard_normal(shape)) * np.conj(np.fft.rfftn(rng.standard_normal(shape)))
     there = cupy.asarray(spectrum)
-    assert np.array_equal(to_numpy(ring_index(shape, spacing, cupy)), ring_index(shape, spacing))
-    close(hermitian_weights(shape, cupy), hermitian_weights(shape), 0)
-    close(ring_sizes(shape, spacing, cupy), ring_sizes(shape, spacing), 0)
+    assert np.array_equal(to_host(ring_index(shape, spacing, gpu)), ring_index(shape, spacing))
+    close(hermitian_weights(shape, gpu), hermitian_weights(shape), 0)
+    close(ring_sizes(shape, spacing, gpu), ring_sizes(shape, spacing), 0)
     options: dict[str, Any] = {"stored_half": stored_half}
     close(ring_sums(there, shape, spacing, **options), ring_sums(spectrum, shape, spacing, **options), 1e-9)
     close(ring_means(there, shape, spacing), ring_means(spectrum, shape, spacing), 1e-9)
@@ -94,11 +95,11 @@ def test_phases_are_flipped_alike(cupy: ModuleType, shape: tuple[int, int]) -> N
     clear = np.abs(ctf(shape, spacing, OPTICS, CTF)) > 1e-4
     flip_phases(spectrum, shape, spacing, OPTICS, CTF)
     flip_phases(there, shape, spacing, OPTICS, CTF)
-    assert np.array_equal(to_numpy(there)[clear], spectrum[clear])
+    assert np.array_equal(to_host(there)[clear], spectrum[clear])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_an_ice_gradient_is_taken_away(cupy: ModuleType, shape: tuple[int, int]) -> None:
+def test_an_ice_gradient_is_subtracted(cupy: ModuleType, shape: tuple[int, int]) -> None:
     spectrum = rfft2(micrograph(shape) + np.linspace(0, 20, shape[1], dtype=np.float32))
     there = cupy.asarray(spectrum)
     with subtract_ramp(spectrum, shape, 1.1, 200.0), subtract_ramp(there, shape, 1.1, 200.0):
@@ -106,17 +107,18 @@ def test_an_ice_gradient_is_taken_away(cupy: ModuleType, shape: tuple[int, int])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_resizing_what_is_occupied(cupy: ModuleType, shape: tuple[int, int]) -> None:
+def test_resizing_occupied_columns(cupy: ModuleType, shape: tuple[int, int]) -> None:
     small = (256, 264)
     spectrum = rfft2(micrograph(small))
     close(resize_occupied(cupy.asarray(spectrum), small, shape), resize_occupied(spectrum, small, shape), 1e-6)
 
 
-def test_a_grid_made_on_one_stream_is_complete_on_another(cupy: ModuleType) -> None:
+def test_a_grid_made_on_one_stream_is_complete_on_another(cupy: ModuleType, gpu: CudaDevice) -> None:
     spin = cupy.RawKernel(
         'extern "C" __global__ void spin(long long n) { long long t = clock64(); while (clock64() - t < n); }', "spin"
     )
-    cache, first, second = GridCache(1 << 20), *(cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    first, second = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    gpu.grids.clear()
 
     def make() -> Any:
         array = cupy.zeros(1000)
@@ -125,21 +127,21 @@ def test_a_grid_made_on_one_stream_is_complete_on_another(cupy: ModuleType) -> N
         return array
 
     with first:
-        cache.get("ones", cupy, make)
+        gpu.grid("ones", make)
     with second:
-        assert float((cache.get("ones", cupy, make) * 1).sum()) == 1000
+        assert float((gpu.grid("ones", make) * 1).sum()) == 1000
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_grids_and_filters(cupy: ModuleType, shape: tuple[int, int]) -> None:
+def test_grids_and_filters(gpu: CudaDevice, shape: tuple[int, int]) -> None:
     spacing = (1.1, 1.2)
-    close(frequencies(shape, spacing, cupy), frequencies(shape, spacing), 1e-6)
-    close(bandpass(shape, spacing, Recipe(), cupy), bandpass(shape, spacing, Recipe()), 1e-5)
-    close(soft_lowpass(shape, spacing, 0.1, 0.2, cupy), soft_lowpass(shape, spacing, 0.1, 0.2), 1e-5)
+    close(frequencies(shape, spacing, gpu), frequencies(shape, spacing), 1e-6)
+    close(bandpass(shape, spacing, Recipe(), gpu), bandpass(shape, spacing, Recipe()), 1e-5)
+    close(soft_lowpass(shape, spacing, 0.1, 0.2, gpu), soft_lowpass(shape, spacing, 0.1, 0.2), 1e-5)
     truth = ctf(shape, spacing, OPTICS, CTF)
-    close(ctf(shape, spacing, OPTICS, CTF, cupy), truth, 1e-4)
+    close(ctf(shape, spacing, OPTICS, CTF, gpu), truth, 1e-4)
     clear = np.abs(truth) > 1e-4
-    signs = to_numpy(ctf_sign(shape, spacing, OPTICS, CTF, cupy))
+    signs = to_host(ctf_sign(shape, spacing, OPTICS, CTF, gpu))
     assert np.array_equal(signs[clear], ctf_sign(shape, spacing, OPTICS, CTF)[clear])
 
 
@@ -173,22 +175,24 @@ def test_defects_in_clusters_are_repaired_alike(cupy: ModuleType) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("resolution", [2.0, 4.5, 8.0])
-def test_fused_preprocessing_and_restoring(cupy: ModuleType, shape: tuple[int, int], resolution: float) -> None:
+def test_fused_preprocessing_and_restoring(
+    cupy: ModuleType, gpu: CudaDevice, shape: tuple[int, int], resolution: float
+) -> None:
     recipe, image = Recipe(max_resolution=resolution), micrograph(shape)
     expected = preprocess(image, OPTICS, CTF, recipe, keep_spectrum=True)
     found = preprocess(cupy.asarray(image), OPTICS, CTF, recipe, keep_spectrum=True)
-    assert array_module(found.image) is cupy
+    assert device_of(found.image) is gpu
     assert found.image.dtype == np.float32
     assert found.std == pytest.approx(expected.std, rel=1e-5)
-    assert np.abs(to_numpy(found.image) - expected.image).max() < 1e-4
+    assert np.abs(to_host(found.image) - expected.image).max() < 1e-4
     end = min(nyquist(expected.spacing), 0.5 / expected.pixel_size)
     for merge in (None, Merge(1.3 / end, 0.3 / end)):
         for flip_back in (False, True):
             options: dict[str, Any] = {"merge": merge, "flip_back": flip_back, "lowpass": 1.5 / end}
             truth = restore(expected.image, expected, **options)
             there = restore(found.image, found, **options)
-            assert array_module(there) is cupy
-            assert np.abs(to_numpy(there) - truth).max() < 2e-4 * truth.std() + 1e-5 * abs(truth.mean())
+            assert device_of(there) is gpu
+            assert np.abs(to_host(there) - truth).max() < 2e-4 * truth.std() + 1e-5 * abs(truth.mean())
 
 
 @pytest.mark.parametrize("shape", [(200, 240), (201, 239)])

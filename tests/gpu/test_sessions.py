@@ -58,7 +58,7 @@ def test_sessions_agree_with_the_cpu(
             assert deviation(cupy.asnumpy(found), expected).within(gpu_bundle.manifest.tolerance[precision])
 
 
-def test_a_gpu_too_many_is_said_once(gpu_bundle: Bundle) -> None:
+def test_a_gpu_index_too_high_is_reported_once(gpu_bundle: Bundle) -> None:
     count = len(gpus())
     with pytest.raises(HostError) as refused:
         choose_session(gpu_bundle, f"cuda:{count}")
@@ -127,6 +127,7 @@ def test_tiles_equal_the_whole_image(cupy: ModuleType, stream: Any, gpu_bundle: 
 
 
 @pytest.mark.real_gpu
+@pytest.mark.gpu_memory
 @pytest.mark.parametrize("engine", GPU_ENGINES)
 def test_memory_is_not_more_than_stated(cupy: ModuleType, stream: Any, gpu_bundle: Bundle, engine: str) -> None:
     shape = (1016, 1520)

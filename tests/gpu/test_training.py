@@ -66,7 +66,7 @@ def test_a_batch_is_the_cpus_to_the_bit(store: PatchStore) -> None:
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_stopped_run_goes_on(store: PatchStore, tmp_path: Path, compiled: bool) -> None:
+def test_a_stopped_run_resumes(store: PatchStore, tmp_path: Path, compiled: bool) -> None:
     config = TrainConfig(preset="small", recipe=RECIPE, epochs=1, batches_per_epoch=40, device="cuda", compile=compiled)
 
     def stop(progress: Progress) -> None:
@@ -109,7 +109,7 @@ def test_the_network_runs_in_channels_last(preset: str, monkeypatch: pytest.Monk
         assert channels == 1 or stride[1:] == (1, channels * width, channels)
 
 
-def test_every_way_learns_alike(losses: Callable[..., float]) -> None:
+def test_all_precisions_learn_alike(losses: Callable[..., float]) -> None:
     # Patches have power 1, half of it signal: predicting nothing costs 1, knowing the signal one half.
     reference = losses("cpu", device="cpu")
     assert reference < 0.7

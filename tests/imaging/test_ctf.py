@@ -131,7 +131,7 @@ def test_flipped_images_are_real_images(setting: tuple[float, ...], shape: tuple
     np.testing.assert_allclose(again, spectrum, atol=1e-9)
 
 
-def test_flipping_twice_is_no_flip() -> None:
+def test_flipping_twice_restores_the_spectrum() -> None:
     optics, parameters = _our_types(SETTINGS[3])
     generator = np.random.default_rng(3)
     spectrum = generator.standard_normal((90, 46)) + 1j * generator.standard_normal((90, 46))
@@ -156,6 +156,6 @@ def test_flipping_twice_is_no_flip() -> None:
         (Optics(1.0, 300.0, math.nan, 0.1), "finite"),
     ],
 )
-def test_says_what_is_missing_or_wrong(optics: Optics, words: str) -> None:
+def test_missing_or_wrong_optics_are_named(optics: Optics, words: str) -> None:
     with pytest.raises(DataError, match=words):
         ctf((64, 64), (1.0, 1.0), optics, CTFParameters(1e4, 1e4))

@@ -151,11 +151,11 @@ def test_network_shape_is_the_smallest_that_reaches(
 
 
 @pytest.mark.parametrize("pixel_size", [0.0, -1.0, math.nan, math.inf])
-def test_refuses_pixel_sizes_that_are_none(pixel_size: float) -> None:
+def test_invalid_pixel_sizes_are_rejected(pixel_size: float) -> None:
     with pytest.raises(DataError, match="pixel size"):
         network_shape((512, 512), pixel_size, 4.5)
 
 
-def test_refuses_tiny_images() -> None:
+def test_tiny_images_are_rejected() -> None:
     with pytest.raises(DataError, match="too small"):
         network_shape((40, 512), 1.0, 4.5)

@@ -56,7 +56,7 @@ def test_the_edges_of_a_thickening_ice_look_like_its_middle() -> None:
     assert all(abs(rim.mean()) < 0.15 * middle.std() for rim in rims)
 
 
-def test_a_frame_shorter_than_the_high_pass_is_left_alone() -> None:
+def test_a_frame_shorter_than_the_high_pass_is_unchanged() -> None:
     spectrum = np.fft.rfft2(slope((64, 64), 1.0, 1.0))
     before = spectrum.copy()
     with subtract_ramp(spectrum, (64, 64), 1.2, 200.0):

@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from standin_kernels import compile_kernels
 
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.arrays import irfft2, rfft2
-from n2n_deploy.imaging import kernels
+from n2n_deploy.imaging import cuda_ops
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.imaging.fourier import network_shape, nyquist, partial_irfft2, partial_rfft2
 from n2n_deploy.imaging.gradient import subtract_ramp
 from n2n_deploy.imaging.preprocess import Prepared, preprocess
 from n2n_deploy.imaging.restore import EDGE, Merge, restore
+from n2n_deploy.imaging.steps import CropStep, PadStep
 
 Array = NDArray[Any]
 
@@ -33,7 +35,7 @@ SETTINGS = [
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return compile_kernels(kernels.source(), tmp_path_factory.mktemp("kernels"))
+    return compile_kernels(cuda_ops.source(), tmp_path_factory.mktemp("kernels"))
 
 
 def call(function: Callable[..., Any], *arrays: Array | None) -> None:
@@ -55,8 +57,8 @@ def optics(pixel_size: float) -> Optics:
 def test_structures_have_the_layout_of_c(library: ctypes.CDLL) -> None:
     sizes = np.zeros(2, dtype=np.int64)
     call(library.sizes, sizes)
-    crop = kernels.crop_parameters((64, 64), 33, 1.0, (32, 32), Recipe(), None)
-    pad = kernels.pad_parameters((32, 32), (64, 64), 33, 1.0, 1.0, (0.1, 0.2))
+    crop = cuda_ops.crop_structure(CropStep((64, 64), 1.0, (32, 32), Recipe(), None), 33)
+    pad = cuda_ops.pad_structure(PadStep((32, 32), (64, 64), 1.0, 1.0, (0.1, 0.2)), 33)
     assert sizes.tolist() == [crop.itemsize, pad.itemsize]
 
 
@@ -75,7 +77,8 @@ def test_crop_is_preprocessing(
         out = np.empty((size[0], size[1] // 2 + 1), dtype=np.complex64)
         given = (how, CTF) if flip else None
         with subtract_ramp(raw, shape, pixel_size, recipe.highpass):
-            call(library.crop, raw, out, kernels.crop_parameters(shape, columns, pixel_size, size, recipe, given))
+            step = CropStep(shape, pixel_size, size, recipe, given)
+            call(library.crop, raw, out, cuda_ops.crop_structure(step, columns))
         small = irfft2(out, size)
         assert np.abs(small / prepared.std - prepared.image).max() < 3e-5
 
@@ -88,7 +91,7 @@ def test_sign_is_that_of_the_ctf_far_from_focus(library: ctypes.CDLL) -> None:
     size = (256, 256)
     signed, unsigned = (np.empty((256, 129), dtype=np.complex64) for _ in range(2))
     for out, given in ((signed, (optics(pixel_size), far)), (unsigned, None)):
-        call(library.crop, raw, out, kernels.crop_parameters(shape, 128, pixel_size, size, recipe, given))
+        call(library.crop, raw, out, cuda_ops.crop_structure(CropStep(shape, pixel_size, size, recipe, given), 128))
     truth = ctf(size, (256 * 0.8 / 256, 255 * 0.8 / 256), optics(pixel_size), far)
     clear = (np.abs(truth) > 1e-4) & (np.abs(unsigned) > 0)
     assert clear.mean() > 0.9
@@ -132,17 +135,17 @@ def restored(
     assert prepared.ctf is not None
     flip = (prepared.optics, prepared.ctf)
     columns = (shape[1] if merge else min(shape[1], size[1])) // 2 + 1
-    parameters = kernels.pad_parameters(
+    step = PadStep(
         (size[0], size[1]),
         shape,
-        columns,
         prepared.pixel_size,
         prepared.std,
         merge.band if merge else ((1.0 - EDGE) * end, end),
         denoised_flip=flip if flip_back else None,
         noisy_flip=None if flip_back else flip,
-        extra_edge=((1 - EDGE / 2) / lowpass, (1 + EDGE / 2) / lowpass) if lowpass else (0.0, 0.0),
+        extra_edge=((1 - EDGE / 2) / lowpass, (1 + EDGE / 2) / lowpass) if lowpass else None,
     )
+    parameters = cuda_ops.pad_structure(step, columns)
     spectrum, noisy = rfft2(denoised.astype(np.float32)), prepared.spectrum if merge else None
     out, sums = np.empty((shape[0], columns), dtype=np.complex64), np.zeros(5)
     if noisy is not None:
@@ -150,6 +153,18 @@ def restored(
     call(library.pad, spectrum, noisy, sums, out, parameters)
     image: Array = partial_irfft2(out, shape, prepared.mean)
     return image
+
+
+def test_compiler_messages_point_into_the_source_file() -> None:
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="cuda-bindings is not installed (extra dev)")
+    lines = (Path(cuda_ops.__file__).parent / "kernels.cu").read_text().splitlines()
+    broken = next(number for number, line in enumerate(lines, 1) if line.startswith("struct Stored"))
+    source = cuda_ops.source().replace("struct Stored", "structure Stored")
+    program = nvrtc.nvrtcCreateProgram(source.encode(), b"", 0, [], [])[1]
+    assert nvrtc.nvrtcCompileProgram(program, 1, [b"--std=c++17"])[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS
+    log = bytearray(nvrtc.nvrtcGetProgramLogSize(program)[1])
+    nvrtc.nvrtcGetProgramLog(program, log)
+    assert f"n2n_deploy/imaging/kernels.cu({broken})" in log.decode()
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_120"])
@@ -160,8 +175,8 @@ def test_kernels_compile_for_gpus(architecture: str) -> None:
         assert result[0] == nvrtc.nvrtcResult.NVRTC_SUCCESS, result
         return result[1] if len(result) > 1 else None
 
-    program = checked(nvrtc.nvrtcCreateProgram(kernels.source().encode(), b"kernels.cu", 0, [], []))
-    options = [option.encode() for option in (*kernels.OPTIONS, f"--gpu-architecture={architecture}")]
+    program = checked(nvrtc.nvrtcCreateProgram(cuda_ops.source().encode(), b"kernels.cu", 0, [], []))
+    options = [option.encode() for option in (*cuda_ops.OPTIONS, f"--gpu-architecture={architecture}")]
     status = nvrtc.nvrtcCompileProgram(program, len(options), options)[0]
     # bytearray: NVRTC writes into it, and Python shares bytes of length 1 (an empty log's) with the whole process.
     log = bytearray(checked(nvrtc.nvrtcGetProgramLogSize(program)))

@@ -1,7 +1,5 @@
 """Preprocessing against independent Fourier arithmetic and the physics of phase flipping."""
 
-import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,10 +9,10 @@ from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
-from n2n_deploy.device.arrays import fft_workers, grid_cache, set_fft_workers
+from n2n_deploy.device.host import HOST
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
-from n2n_deploy.imaging.preprocess import Prepared, preprocess, working_memory
-from n2n_deploy.imaging.restore import Merge, restore
+from n2n_deploy.imaging.preprocess import Prepared, preprocess
+from n2n_deploy.imaging.restore import restore
 
 Image = NDArray[Any]
 
@@ -26,14 +24,6 @@ NO_FLIP = Recipe(max_resolution=4.5, phase_flip=False)
 
 def _noise(shape: tuple[int, int], seed: int = 0) -> Image:
     return (50 + 6 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
-
-
-@pytest.fixture
-def one_worker() -> Iterator[None]:
-    before = fft_workers()
-    set_fft_workers(1)
-    yield
-    set_fft_workers(before)
 
 
 @pytest.mark.parametrize("shape", [(512, 512), (511, 400), (433, 509)])
@@ -130,22 +120,21 @@ def test_input_image_is_not_changed() -> None:
         (Optics(0.1, 300.0, 2.7, 0.1), CTF, "too small"),
     ],
 )
-def test_says_what_is_missing(optics: Optics, parameters: CTFParameters | None, words: str) -> None:
+def test_missing_ctf_values_are_named(optics: Optics, parameters: CTFParameters | None, words: str) -> None:
     with pytest.raises(DataError, match=words):
         preprocess(_noise((256, 256)), optics, parameters, FLIP)
 
 
-def test_refuses_an_image_with_nothing_in_the_band() -> None:
+def test_an_image_without_signal_in_the_band_is_rejected() -> None:
     # One wave of 2.5 Å, finer than max_resolution.
     image = np.cos(2 * np.pi * np.arange(510) / 2.5) * np.ones((512, 1))
     with pytest.raises(DataError, match="no signal between"):
         preprocess(image, Optics(1.0), None, Recipe(max_resolution=10.0, phase_flip=False))
 
 
-@pytest.mark.usefixtures("one_worker")
 def test_many_threads_and_shapes_give_what_one_thread_gives(monkeypatch: pytest.MonkeyPatch) -> None:
     # A cache too small for all, so that entries come and go all the time.
-    monkeypatch.setattr(grid_cache, "limit", 200_000)
+    monkeypatch.setattr(HOST.grids, "limit", 200_000)
     shapes = [(256, 256), (255, 300), (300, 255), (128, 512)]
     images = [_noise(shape, seed) for seed, shape in enumerate(shapes)]
 
@@ -158,23 +147,3 @@ def test_many_threads_and_shapes_give_what_one_thread_gives(monkeypatch: pytest.
         for index, (prepared, restored) in enumerate(pool.map(one, range(64))):
             assert np.array_equal(prepared.image, alone[index % 4][0].image)
             assert np.array_equal(restored, alone[index % 4][1])
-
-
-@pytest.mark.usefixtures("one_worker")
-@pytest.mark.parametrize("merge", [None, Merge(8.0, 2.0)])
-@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
-@pytest.mark.parametrize("pixel_size", [0.7, 1.5, 3.0])
-def test_memory_stays_under_the_estimate(merge: Merge | None, dtype: type[Any], pixel_size: float) -> None:
-    image = _noise((2048, 2000)).astype(dtype)
-    optics = Optics(pixel_size, 300.0, 2.7, 0.1)
-    grid_cache.clear()
-    tracemalloc.start()
-    try:
-        prepared = preprocess(image, optics, CTF, FLIP, keep_spectrum=merge is not None)
-        restored = restore(prepared.image.copy(), prepared, merge=merge)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert restored.shape == image.shape
-    estimate = working_memory((2048, 2000), pixel_size, FLIP, merge=merge is not None)
-    assert 0.5 * estimate < peak < estimate

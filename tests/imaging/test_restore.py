@@ -81,7 +81,7 @@ def test_without_flip_back_phases_stay_flipped() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_nothing_is_left_beyond_the_networks_nyquist(shape: tuple[int, int]) -> None:
+def test_nothing_remains_beyond_the_networks_nyquist(shape: tuple[int, int]) -> None:
     prepared = preprocess(_noise(shape), _optics(1.1), CTF, FLIP)
     amplitudes = np.abs(np.fft.rfft2(restore(prepared.image, prepared).astype(np.float64) - prepared.mean))
     s = _frequencies(shape, 1.1)
@@ -89,7 +89,7 @@ def test_nothing_is_left_beyond_the_networks_nyquist(shape: tuple[int, int]) -> 
     assert amplitudes[(s > 1 / 100) & (s < 0.85 / 4.5)].min() > 0
 
 
-def test_lowpass_takes_away_what_is_finer() -> None:
+def test_lowpass_removes_finer_detail() -> None:
     shape = (400, 389)
     prepared = preprocess(_noise(shape), _optics(1.1), CTF, FLIP)
     whole = np.fft.rfft2(restore(prepared.image, prepared).astype(np.float64) - prepared.mean)
@@ -173,12 +173,12 @@ def test_lowpass_after_merging_ends_the_noise_too() -> None:
 
 
 @pytest.mark.parametrize(("resolution", "width"), [(0.0, 1.0), (-5.0, 1.0), (5.0, 0.0), (5.0, 10.0), (np.nan, 1.0)])
-def test_refuses_merge_bands_that_are_none(resolution: float, width: float) -> None:
+def test_invalid_merge_bands_are_rejected(resolution: float, width: float) -> None:
     with pytest.raises(UsageError, match="merge"):
         Merge(resolution, width)
 
 
-def test_refuses_what_cannot_be_merged_or_restored() -> None:
+def test_impossible_merges_and_outputs_are_rejected() -> None:
     prepared = preprocess(_noise((300, 310)), _optics(1.0), CTF, FLIP, keep_spectrum=True)
     with pytest.raises(UsageError, match="coarser resolution"):
         restore(prepared.image, prepared, merge=Merge(5.0, 2.0))

@@ -70,6 +70,6 @@ def test_the_last_ring_ends_at_nyquist():
     assert ring_frequencies((65, 65), (2.0, 2.0))[-1] == pytest.approx(32 / 65 / 2)
 
 
-def test_values_on_another_grid_are_refused():
+def test_values_on_another_grid_are_rejected():
     with pytest.raises(ValueError, match=r"\(16, 9\).*\(16, 8\)"):
         ring_sums(np.ones((16, 8)), (16, 16))

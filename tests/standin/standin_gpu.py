@@ -24,10 +24,9 @@ from standin_kernels import compile_kernels
 from standin_streams import STREAMS, CUDARuntimeError, Device, Event, Stream, get_current_stream
 from standin_tensorrt import VERSIONS, tensorrt_library
 
-from n2n_deploy.device import gpus
-from n2n_deploy.device.arrays import grid_cache
+from n2n_deploy.device import cuda, gpus
 from n2n_deploy.engines.tensorrt import open as tensorrt_open
-from n2n_deploy.imaging import kernels
+from n2n_deploy.imaging import cuda_ops
 
 MEMORY = 80 << 30
 CUDA = "CUDAExecutionProvider"
@@ -55,6 +54,7 @@ def standin_gpu() -> Any:
 def install_cupy(patch: pytest.MonkeyPatch) -> ModuleType:
     """Put CuPy in the place of what is or is not installed."""
     _own.plans = {}
+    patch.setattr(cuda, "_devices", {})
     names = ("cupy", "cupyx", "cupyx.scipy", "cupyx.scipy.fft")
     cupy, cupyx, signal, transforms = modules = [ModuleType(name) for name in names]
     for name, module in zip(names, modules, strict=True):
@@ -72,6 +72,7 @@ def install_cupy(patch: pytest.MonkeyPatch) -> ModuleType:
             Stream=Stream,
             get_current_stream=get_current_stream,
             is_available=lambda: True,
+            nvtx=_Ranges(),
             runtime=SimpleNamespace(
                 CUDARuntimeError=CUDARuntimeError,
                 memGetInfo=lambda: (MEMORY - standin_cupy.taken["bytes"], MEMORY),
@@ -112,6 +113,29 @@ def _transform(name: str) -> Callable[..., ndarray]:
     return transform
 
 
+class _Ranges:
+    """NVTX: the ranges that were marked, in order; each thread closes what it opened."""
+
+    available = True
+
+    def __init__(self) -> None:
+        self.marked: list[str] = []
+        self._own = threading.local()
+
+    @property
+    def depth(self) -> int:
+        """How many ranges this thread has open."""
+        return getattr(self._own, "depth", 0)
+
+    def RangePush(self, name: str) -> None:  # noqa: N802
+        self._own.depth = self.depth + 1
+        self.marked.append(name)
+
+    def RangePop(self) -> None:  # noqa: N802
+        assert self.depth > 0
+        self._own.depth -= 1
+
+
 class _PlanCache:
     """A thread's cache of FFT plans: it refuses those larger than its bound."""
 
@@ -148,7 +172,7 @@ class _RawModule:
 
     def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
         assert code.isascii()
-        assert options == kernels.OPTIONS
+        assert options == cuda_ops.OPTIONS
         with tempfile.TemporaryDirectory() as folder:
             self._library = compile_kernels(code, Path(folder))
 
@@ -250,5 +274,3 @@ def _array(kind: str, device: int, dtype: Any, shape: tuple[int, ...], address: 
 
 def _forget() -> None:
     gpus.driver.cache_clear()
-    kernels._module.cache_clear()
-    grid_cache.clear()

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from n2n_deploy.bundle.archive import GOLDEN, write_bundle
 from n2n_deploy.bundle.manifest import Deviation, Manifest
+from n2n_deploy.bundle.members import GOLDEN
+from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.recipe import Recipe
 
 

@@ -1,7 +1,7 @@
 """What ONNX Runtime would do on this machine."""
 
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.device.cupy_library import import_cupy
+from n2n_deploy.device.cuda import import_cupy
 from n2n_deploy.engines.onnxruntime.library import import_onnxruntime, import_onnxruntime_cuda
 
 

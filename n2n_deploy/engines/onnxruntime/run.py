@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import BundleError, HostError, N2NError, OutOfMemoryError
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.host import HOST
 from n2n_deploy.engines.onnxruntime.library import (
     bytes_per_pixel,
     first_line,
@@ -40,7 +42,7 @@ class OnnxRuntimeSession(Closing):
     """
 
     name = "onnxruntime-cpu"
-    array_module = "numpy"
+    device = HOST
 
     def __init__(self, model: bytes, threads: int | None = None) -> None:
         self.threads = thread_count(threads)
@@ -51,7 +53,7 @@ class OnnxRuntimeSession(Closing):
         self._session: Any = self._open()
         self._bytes_per_pixel = bytes_per_pixel(self._session)
 
-    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, batch: Array) -> NDArray[np.float32]:
         """Denoise (n, 1, height, width) float32, sides multiples of 8; same shape back.
 
         Raises:
@@ -59,7 +61,7 @@ class OnnxRuntimeSession(Closing):
             BundleError: ONNX Runtime cannot run the model on this shape.
         """
         with self._lock:
-            return self._run(batch)
+            return self._run(HOST.to_host(batch))
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._closed:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy
 
 from n2n_deploy.core.errors import HostError, OutOfMemoryError
-from n2n_deploy.device.cupy_library import import_cupy
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.cuda import cuda_device
 from n2n_deploy.engines.onnxruntime.library import (
     CUDA_PROVIDER,
     bytes_per_pixel,
@@ -16,7 +17,7 @@ from n2n_deploy.engines.onnxruntime.library import (
     import_onnxruntime_cuda,
     open_model,
 )
-from n2n_deploy.engines.session import Array, Closing
+from n2n_deploy.engines.session import Closing
 
 _ARENA = 2.0  # of the live tensors: convolution work areas, and blocks that do not fit each other
 _FIXED = 256 * 2**20
@@ -35,14 +36,13 @@ class OnnxRuntimeCudaSession(Closing):
     """
 
     name = "onnxruntime-cuda"
-    array_module = "cupy"
 
     def __init__(self, model: bytes, *, device: int = 0) -> None:
-        self.device = device
         self._lock = threading.Lock()
         runtime = import_onnxruntime_cuda()
-        self._cupy = import_cupy()
-        with self._cupy.cuda.Device(device):
+        self.device = cuda_device(device)
+        self._cupy = self.device.cupy
+        with self.device.current():
             self._stream = self._cupy.cuda.Stream(non_blocking=True)
         self._session = _open(runtime, model, device, self._stream.ptr)
         self._quiet = runtime.RunOptions()
@@ -60,16 +60,17 @@ class OnnxRuntimeCudaSession(Closing):
         if self._session is None:
             raise HostError("the session is closed; open another")
         cupy = self._cupy
-        with self._lock, cupy.cuda.Device(self.device):
+        with self._lock, self.device.current():
             current = cupy.cuda.get_current_stream()
-            batch = cupy.ascontiguousarray(batch, dtype=cupy.float32)
-            result = cupy.empty_like(batch)
+            source: Any = cupy.ascontiguousarray(batch, dtype=cupy.float32)
+            result: Array = cupy.empty_like(source)
+            target: Any = result
             binding = self._session.io_binding()
             for bind, name, array in (
-                (binding.bind_input, self._input, batch),
-                (binding.bind_output, self._output, result),
+                (binding.bind_input, self._input, source),
+                (binding.bind_output, self._output, target),
             ):
-                bind(name, "cuda", self.device, numpy.float32, array.shape, array.data.ptr)
+                bind(name, "cuda", self.device.index, numpy.float32, array.shape, array.data.ptr)
             self._stream.wait_event(current.record())
             try:
                 self._session.run_with_iobinding(binding, self._quiet)

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from n2n_deploy.core.errors import BundleError, HostError, OutOfMemoryError
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.host import HOST
 from n2n_deploy.engines.onnxruntime.library import (
     first_line,
     import_onnxruntime,
@@ -36,7 +38,7 @@ _SMALLEST_TILE = 8
 _ARENA = 3.0  # memory that ONNX Runtime holds, in units of TILE_BYTES a thread; at most 2 was measured
 _FIXED = 64 * 2**20
 
-Array = NDArray[np.float32]
+Tensor = NDArray[np.float32]
 
 
 class SegmentFacts(BaseModel):
@@ -83,7 +85,7 @@ class SegmentedSession(Closing):
     """
 
     name = "onnxruntime-cpu"
-    array_module = "numpy"
+    device = HOST
 
     def __init__(self, models: Sequence[bytes], threads: int | None = None, tile_bytes: int = TILE_BYTES) -> None:
         self.threads = thread_count(threads)
@@ -95,7 +97,7 @@ class SegmentedSession(Closing):
         ]
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="segments")
 
-    def run(self, batch: Array) -> Array:
+    def run(self, batch: Array) -> Tensor:
         """Denoise (n, 1, height, width) float32, sides multiples of 8; same shape back.
 
         Raises:
@@ -106,7 +108,7 @@ class SegmentedSession(Closing):
         if not self._segments:
             raise HostError("the session is closed; open another")
         try:
-            return np.concatenate([self._image(image[None]) for image in batch])
+            return np.concatenate([self._image(image[None]) for image in HOST.to_host(batch)])
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             if is_memory_error(error):
                 need = self.memory((batch.shape[-2], batch.shape[-1]))
@@ -134,7 +136,7 @@ class SegmentedSession(Closing):
         self._segments = []
         self._pool.shutdown()
 
-    def _image(self, image: Array) -> Array:
+    def _image(self, image: Tensor) -> Tensor:
         """Run one image (1, 1, height, width) through all segments."""
         tensors = {next(iter(self._segments[0].inputs)): image}
         for index, segment in enumerate(self._segments):
@@ -144,7 +146,7 @@ class SegmentedSession(Closing):
         (output,) = tensors.values()
         return output
 
-    def _through(self, segment: _Segment, tensors: dict[str, Array]) -> dict[str, Array]:
+    def _through(self, segment: _Segment, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Run all tiles of a segment."""
         name, level = next(iter(segment.inputs.items()))
         cells = tuple(length >> (segment.level - level) for length in tensors[name].shape[-2:])

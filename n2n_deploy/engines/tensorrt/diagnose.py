@@ -3,7 +3,7 @@
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.engine_facts import TensorRTLibrary
 from n2n_deploy.core.errors import HostError
-from n2n_deploy.device.cupy_library import import_cupy
+from n2n_deploy.device.cuda import import_cupy
 from n2n_deploy.device.gpus import find_gpu
 from n2n_deploy.engines.tensorrt.library import check_gpu, import_lean, import_tensorrt
 from n2n_deploy.engines.tensorrt.open import shipped_engines

@@ -7,7 +7,7 @@ from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.engine_facts import EngineFacts, Profile, TensorRTLibrary
 from n2n_deploy.core.errors import HostError, UsageError
 from n2n_deploy.core.options import Precision
-from n2n_deploy.device.cupy_library import import_cupy
+from n2n_deploy.device.cuda import cuda_device, import_cupy
 from n2n_deploy.device.gpus import GPU, find_gpu
 from n2n_deploy.engines.engine import Request, onnx_model
 from n2n_deploy.engines.session import Session
@@ -70,14 +70,14 @@ def open_tensorrt(library: TensorRTLibrary, bundle: Bundle, request: Request) ->
     gpu = find_gpu(request.gpu)
     check_gpu(library, gpu)
     module = import_tensorrt(library)
-    cupy = import_cupy()
+    import_cupy()
     cache = EngineCache()
     fitting, _ = shipped_engines(bundle, library, module.__version__, gpu)
     for facts in fitting:
         if request.precision in (None, facts.precision):
             return _session(module, bundle.engine(facts.key), facts, gpu, cache), facts.precision
     precision = request.precision or "fp16"
-    with cupy.cuda.Device(gpu.index):  # TensorRT builds for the current one
+    with cuda_device(gpu.index).current():  # TensorRT builds for the current one
         engine, facts = _build(bundle, module, library, gpu, precision, cache)
     return _session(module, engine, facts, gpu, cache), precision
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from n2n_deploy.bundle.engine_facts import EngineFacts, Profile, Shape, TensorRTLibrary
 from n2n_deploy.core.errors import HostError, OutOfMemoryError, UsageError
-from n2n_deploy.device.arrays import device_lock
-from n2n_deploy.device.cupy_library import import_cupy
-from n2n_deploy.engines.session import Array, Closing
+from n2n_deploy.device.array_types import Array
+from n2n_deploy.device.cuda import CudaDevice, cuda_device
+from n2n_deploy.engines.session import Closing
 from n2n_deploy.engines.tensorrt.library import last_error, make_logger
 from n2n_deploy.engines.tensorrt.profiles import choose_profile
 from n2n_deploy.files.atomic import atomic_write
@@ -43,8 +43,6 @@ class TensorRTSession(Closing):
         HostError: CuPy is missing, or the library cannot load the engine.
     """
 
-    array_module = "cupy"
-
     def __init__(
         self,
         module: ModuleType,
@@ -55,14 +53,14 @@ class TensorRTSession(Closing):
         kernels: Path | None = None,
     ) -> None:
         self.name = module.__name__.replace("_", "-")
-        self.device = device
         self._trt = module
         self._library: TensorRTLibrary = facts.library
-        self._cupy = import_cupy()
+        self.device = cuda_device(device)
+        self._cupy = self.device.cupy
         self._kernels = kernels
         self._lock = threading.Lock()
         self._executors: OrderedDict[tuple[int, Shape], _Executor] = OrderedDict()
-        self._activations: dict[int, Array] = {}  # by stream
+        self._activations: dict[int, Any] = {}  # by stream
         self._memory: dict[Shape, int] = {}
         self._probes: dict[int, Any] = {}  # profile → a context without memory, to be asked for sizes
         self._logger = make_logger(module)
@@ -94,7 +92,7 @@ class TensorRTSession(Closing):
         """
         if self._engine is None:
             raise HostError("the session is closed; open another")
-        with self._cupy.cuda.Device(self.device):
+        with self.device.current():
             stream = self._cupy.cuda.get_current_stream()
             # The legacy default stream cannot be captured; a blocking stream is ordered with it by itself.
             with self._own if stream.ptr == 0 else stream:
@@ -104,7 +102,7 @@ class TensorRTSession(Closing):
         one = (1, 1, int(batch.shape[2]), int(batch.shape[3]))
         index = self._profile(one)
         most = self.profiles[index].maximum[0]
-        result = self._cupy.empty(batch.shape, dtype=self._cupy.float32)
+        result: Array = self._cupy.empty(batch.shape, dtype=self._cupy.float32)
         for start in range(0, batch.shape[0], most):
             images = batch[start : start + most]
             result[start : start + most] = self._executor((len(images), *one[1:])).run(images)
@@ -118,7 +116,7 @@ class TensorRTSession(Closing):
             return BEYOND
         with self._lock:
             if one not in self._memory:
-                with self._cupy.cuda.Device(self.device):
+                with self.device.current():
                     if index not in self._probes:
                         self._probes[index] = self._context(one, self._own)
                     self._probes[index].set_input_shape(self._input, one)
@@ -129,8 +127,8 @@ class TensorRTSession(Closing):
         """Wait for the GPU, save the compiled kernels, and free the engine and its memory."""
         if self._engine is None:
             return
-        with self._lock, device_lock, self._cupy.cuda.Device(self.device):
-            self._cupy.cuda.Device(self.device).synchronize()
+        with self._lock, CudaDevice.capture_lock, self.device.current():
+            self.device.synchronize_all()
             self._executors.clear()
             self._activations.clear()
             self._probes.clear()
@@ -252,7 +250,7 @@ class _Executor:
             self._enqueue()
             self._graph = self._captured(cupy)
 
-    def run(self, images: Array) -> Array:
+    def run(self, images: Array) -> Any:
         """The output's buffer; it is valid until the next run, in the stream's order."""
         self._input[...] = images
         if self._graph is None:
@@ -267,7 +265,7 @@ class _Executor:
 
     def _captured(self, cupy: ModuleType) -> Any:
         """The work as a CUDA graph; None where this engine cannot be captured."""
-        with device_lock:
+        with CudaDevice.capture_lock:
             self._stream.begin_capture()
             try:
                 done = self._context.execute_async_v3(self._stream.ptr)

@@ -1,5 +1,5 @@
 "use strict";
-/* What opens under a row: the before/after slider, the residual, the curves, flags and notes. */
+/* The panel below a row: before/after slider, residual, curves, flags and notes. */
 window.micrographPanel = (entry, { element, picture }) => {
   const WIDTH = 460, HEIGHT = 290, LEFT = 52, RIGHT = 12, TOP = 18, BOTTOM = 38;
 
@@ -14,7 +14,7 @@ window.micrographPanel = (entry, { element, picture }) => {
 
   const slider = (before, after, what) => {
     const box = element("div", { class: "compare" });
-    const handle = element("input", { type: "range", min: "0", max: "100", step: "1", value: "50", "aria-label": `${what}: how much of the noisy image is shown` });
+    const handle = element("input", { type: "range", min: "0", max: "100", step: "1", value: "50", "aria-label": `${what}: percentage of the noisy image shown` });
     const move = () => {
       box.style.setProperty("--cut", `${handle.value}%`);
       handle.setAttribute("aria-valuetext", `${handle.value} % noisy, ${100 - handle.value} % denoised`);
@@ -34,7 +34,7 @@ window.micrographPanel = (entry, { element, picture }) => {
     const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "plot", role: "img", "aria-label": label });
     const positive = [...curves.noisy, ...curves.denoised].filter((value) => value > 0);
     const last = curves.frequency.at(-1);
-    if (!positive.length || !last) return element("p", {}, "No positive values to draw.");
+    if (!positive.length || !last) return element("p", {}, "There are no positive values to draw.");
     let low = Math.log10(positive.reduce((a, b) => Math.min(a, b)));
     let high = Math.log10(positive.reduce((a, b) => Math.max(a, b)));
     low = Math.max(Math.floor(low), Math.ceil(high) - 8);
@@ -80,16 +80,16 @@ window.micrographPanel = (entry, { element, picture }) => {
   if (words.length) panel.append(element("ul", { class: "words" }, ...words.map((text) => element("li", {}, text))));
   if (entry.views) {
     const { pictures, spectra } = entry.views;
-    panel.append(figure("Before and after: drag, or use the arrow keys", slider(pictures.noisy, pictures.denoised, "Whole field")));
+    panel.append(figure("Before and after: drag the slider or use the arrow keys", slider(pictures.noisy, pictures.denoised, "Whole field")));
     if (pictures["noisy detail"]) {
-      panel.append(figure("Its middle, at the network's pixels", slider(pictures["noisy detail"], pictures["denoised detail"], "Middle")));
+      panel.append(figure("Centre, at the network's pixel size", slider(pictures["noisy detail"], pictures["denoised detail"], "Centre")));
     }
-    panel.append(figure("Residual: noisy less denoised", picture(pictures.residual, "Residual of the whole field")));
+    panel.append(figure("Residual: noisy minus denoised", picture(pictures.residual, "Residual of the whole field")));
     panel.append(figure("Power spectrum", plot(spectra, `Power spectra of ${entry.name} before and after denoising, logarithmic, with ${spectra.zeros.length} CTF zeros`)));
   }
   if (entry.ssnr) {
     panel.append(figure("Spectral signal-to-noise ratio (SSNR) of one half", plot(entry.ssnr, `Spectral SNR of ${entry.name} before and after denoising, logarithmic`)));
   }
-  if (!entry.views && !words.length) panel.append(element("p", {}, "Nothing was recorded beyond the row above."));
+  if (!entry.views && !words.length) panel.append(element("p", {}, "There are no further details."));
   return panel;
 };

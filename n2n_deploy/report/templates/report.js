@@ -1,11 +1,11 @@
 "use strict";
-/* The table of micrographs: sorting, filtering, paging, and the panel that opens under a row. */
+/* The table of micrographs: sorting, filtering, pages, and the panel that opens below a row. */
 (() => {
   const PAGE = 100;
   const rows = JSON.parse(document.getElementById("rows").textContent).map((row, index) => ({ ...row, index }));
   const columns = [
     { key: "name", label: "Micrograph", text: true },
-    { key: "status", label: "Outcome", text: true },
+    { key: "status", label: "Status", text: true },
     { key: "flags", label: "Flags", value: (row) => row.flags.length },
     { key: "recovered", label: "Recovered signal fraction", digits: 3 },
     { key: "snr_noisy", label: "SNR before", precision: 3 },
@@ -63,7 +63,7 @@
     const compare = column.text ? (a, b) => a.localeCompare(b, undefined, { numeric: true }) : (a, b) => a - b;
     return found.sort((a, b) => {
       const [first, second] = [value(a), value(b)];
-      if (first === null || second === null) return (first === null) - (second === null); /* unknown last, always */
+      if (first === null || second === null) return (first === null) - (second === null); /* unknown values always last */
       return direction * compare(first, second) || a.index - b.index;
     });
   };

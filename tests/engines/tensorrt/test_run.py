@@ -19,7 +19,7 @@ from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.tensorrt import run as tensorrt
 from n2n_deploy.engines.tensorrt.profiles import make_profiles
 from n2n_deploy.engines.tensorrt.run import BEYOND, TensorRTSession
-from n2n_deploy.engines.tiling import plan_tiles
+from n2n_deploy.engines.tiling import choose_tile
 
 Graphs = Callable[[str, Precision], onnx.ModelProto]
 
@@ -124,7 +124,7 @@ def test_executors_of_other_shapes_are_freed_if_memory_is_short(
 def test_memory_is_the_engines_and_tiles_fit_its_profiles(session: TensorRTSession) -> None:
     assert session.memory((64, 64)) == (BYTES_PER_PIXEL + 12) * 64 * 64
     assert session.memory((104, 128)) == BEYOND
-    tile = plan_tiles((256, 512), 24, 1 << 30, session)
+    tile = choose_tile((256, 512), 24, 1 << 30, session.memory)
     assert session.memory(tile) < BEYOND
     assert any(profile.takes((1, 1, *tile)) for profile in PROFILES)
 
