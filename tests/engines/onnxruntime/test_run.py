@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import BundleError, HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 
 Graph = Callable[[str, Precision], onnx.ModelProto]

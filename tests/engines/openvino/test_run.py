@@ -14,8 +14,8 @@ import onnxruntime
 import pytest
 
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import BundleError, HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.device.processor import multiplies_bfloat16
 from n2n_deploy.engines.openvino import library
 from n2n_deploy.engines.openvino.run import OpenVinoSession

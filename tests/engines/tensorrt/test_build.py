@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 from n2n_deploy.bundle.engine_facts import EngineFacts, header_capabilities, header_version
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.device.gpus import driver
 from n2n_deploy.engines.tensorrt.build import (
     BuildOptions,
