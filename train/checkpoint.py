@@ -11,7 +11,8 @@ from n2n_deploy.errors import DataError
 from n2n_deploy.io.atomic import atomic_write
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.model import Network, build, plain_weights
+from n2n_deploy.train.layers import Network
+from n2n_deploy.train.model import build, plain_weights
 
 MODEL_FORMAT = 1
 STATE_FORMAT = 1
@@ -36,10 +37,29 @@ class Checkpoint:
     summary: dict[str, Any] = field(default_factory=dict)
 
     def network(self) -> Network:
-        """Build the network with these weights, in evaluation mode."""
+        """Build the network with these weights, in evaluation mode.
+
+        Raises:
+            DataError: the weights are those of another network, which the preset was in an earlier version.
+        """
         network = build(self.preset)
-        network.load_state_dict(self.weights)
+        load_weights(network, self.weights, self.preset)
         return network.eval()
+
+
+def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], preset: str) -> None:
+    """Load a state dict.
+
+    Raises:
+        DataError: it is another network's.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(
+            f"the weights are not those of this version's preset {preset!r}, which was another network when they were "
+            "trained; train again, or export them with the version that trained them (its bundles run here)"
+        ) from error
 
 
 def save_model(path: Path, network: nn.Module, config: TrainConfig, step: int, summary: dict[str, Any]) -> None:

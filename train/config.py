@@ -27,7 +27,9 @@ class TrainConfig(BaseModel):
             and "cosine" let it fall to zero; None is "linear" where `max_minutes` is given and "paper" elsewhere.
         max_minutes: end after this much optimisation (making the patches not counted), with the learning rate
             following the clock where that runs ahead of the steps.
-        augment: random swaps of even and odd and the eight flips and rotations.
+        augment: random swaps of even and odd, the eight flips and rotations, and random windows of the patches.
+        recombine: the halves of a pair are mixed at random so that the input has up to this many times their
+            difference, or as small a part of it (see `n2n_deploy.train.recombine`); 1 leaves them as they are.
         patch_overlap: fraction of their side by which neighbouring patches overlap. More than 0 makes more of few
             micrographs.
         validation_fraction: of the patches, held out from training.
@@ -49,6 +51,7 @@ class TrainConfig(BaseModel):
     schedule: Schedule | None = None
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     augment: bool = True
+    recombine: Annotated[float, Field(ge=1, le=4)] = 2.5
     patch_overlap: Annotated[float, Field(ge=0, le=0.75)] = 0.0
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     seed: Annotated[int, Field(ge=0)] = 0
@@ -68,6 +71,12 @@ class TrainConfig(BaseModel):
     def steps(self) -> int:
         """Steps of the whole run."""
         return self.epochs * self.batches_per_epoch
+
+    @property
+    def window(self) -> int:
+        """Side of what a step sees of a patch, in pixels: about five sixths, a multiple of 8."""
+        side = self.recipe.patch_size
+        return side - side // 6 // 8 * 8 if self.augment else side
 
     @property
     def course(self) -> Schedule:

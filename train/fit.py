@@ -19,6 +19,7 @@ from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.loader import Batches, augment, split
 from n2n_deploy.train.model import channels_last
 from n2n_deploy.train.patches import PatchStore
+from n2n_deploy.train.recombine import vary
 from n2n_deploy.train.run import start
 
 _VALIDATION_PAIRS = 32
@@ -104,9 +105,11 @@ def fit(
             if done >= 1 or stopped.is_set():
                 break
             rate = run.set_rate()
-            noisy, target = augment(pairs.to(device, non_blocking=True), ways.to(device, non_blocking=True))
+            halves = augment(pairs.to(device, non_blocking=True), ways.to(device, non_blocking=True))
+            noisy, target, factor = vary(*halves, config, run.step)
             with run.autocast():
-                loss = nn.functional.mse_loss(network(channels_last(noisy)).float(), target)
+                denoised = network(channels_last(noisy)).float()
+            loss = nn.functional.mse_loss(factor * denoised, factor * target)
             run.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             run.update(loss)

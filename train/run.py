@@ -13,10 +13,11 @@ from torch import Tensor
 
 from n2n_deploy.errors import N2NError, UsageError
 from n2n_deploy.processor import multiplies_bfloat16
-from n2n_deploy.train.checkpoint import load_state, save_model, save_state
+from n2n_deploy.train.checkpoint import load_state, load_weights, save_model, save_state
 from n2n_deploy.train.config import RESUMABLE, TrainConfig
 from n2n_deploy.train.curves import Row, draw_curves, draw_validation, tensorboard_writer, write_csv
-from n2n_deploy.train.model import Network, add_weight_norm, build, channels_last
+from n2n_deploy.train.layers import Network
+from n2n_deploy.train.model import add_weight_norm, build, channels_last
 
 
 @dataclass
@@ -174,7 +175,7 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
     if resume and state_path.exists():
         state = load_state(state_path)
         refuse_other_run(TrainConfig(**state["config"]), config, state_path)
-        network.load_state_dict(state["network"])
+        load_weights(network, state["network"], config.preset)
         for group in state["optimiser"]["param_groups"]:
             group |= {"fused": True, "foreach": None}  # how a step is computed is no part of the run
         run.optimiser.load_state_dict(state["optimiser"])
