@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from n2n_deploy.train.layers import DepthToSpace, Network, SameConv2d, draw_weights
+from n2n_deploy.train.layers import Network, SameConv2d, draw_weights
 from n2n_deploy.train.model import PRESETS
 from n2n_deploy.train.residual import ResidualNetwork, Up
 from n2n_deploy.train.wide import WideNetwork
@@ -49,20 +49,15 @@ class DepthwiseBlock(nn.Module):
         return x + cast(Tensor, self.narrow(torch.relu(self.widen(self.depthwise(x)))))
 
 
-class HalfSize(Network):
-    """Four pixels become four feature maps first (pixel unshuffle), and four feature maps pixels at the end (ESPCN)."""
+class FullSize(ResidualNetwork):
+    """The residual U-Net from the image's own size downwards: up to four levels."""
 
     def __init__(self, widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
-        super().__init__()
-        self.inner = ResidualNetwork(widths, blocks)
-        self.inner.first = SameConv2d(4, widths[0], 3)
-        self.inner.last = SameConv2d(widths[0], 4, 3)
-        draw_weights(self.inner.first)
-        draw_weights(self.inner.last, 0.01, alike=4)
-        self.shuffle = DepthToSpace(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.shuffle(self.inner(nn.functional.pixel_unshuffle(x, 2))))
+        super().__init__(widths, blocks)
+        self.first: nn.Conv2d = SameConv2d(1, widths[0], 3)
+        self.last: nn.Module = SameConv2d(widths[0], 1, 3)
+        draw_weights(self.first)
+        draw_weights(cast(nn.Conv2d, self.last), 0.01)
 
 
 def light(width: int) -> Network:
@@ -88,13 +83,13 @@ CANDIDATES: dict[str, Callable[[], Network]] = {
     "wide 32 (fast until 0.1)": partial(WideNetwork, 32, 3),
     "wide 16, light": partial(light, 16),
     "wide 32, light": partial(light, 32),
-    "half size 32-48-64": partial(HalfSize, (32, 48, 64), (1, 1, 2)),
-    "half size 48-64-64": partial(HalfSize, (48, 64, 64), (1, 1, 2)),
-    "gated 16-32-32-32": partial(other_blocks, GatedBlock, (16, 32, 32, 32), (1, 1, 1, 1)),
-    "depthwise 16-32-32-32": partial(other_blocks, DepthwiseBlock, (16, 32, 32, 32), (1, 1, 1, 1)),
-    "residual 16-16-32-32": partial(ResidualNetwork, (16, 16, 32, 32), (1, 1, 1, 1)),
-    "residual 16-32-48-64": partial(ResidualNetwork, (16, 32, 48, 64), (1, 1, 1, 2)),
-    "residual 32-32-64-64": partial(ResidualNetwork, (32, 32, 64, 64), (1, 1, 1, 1)),
+    "residual 48-64-64": partial(ResidualNetwork, (48, 64, 64), (1, 1, 2)),
+    "residual 32-64-96": partial(ResidualNetwork, (32, 64, 96), (1, 1, 2)),
+    "residual 32-48-64, deeper": partial(ResidualNetwork, (32, 48, 64), (1, 2, 3)),
+    "gated 32-48-64": partial(other_blocks, GatedBlock, (32, 48, 64), (1, 1, 2)),
+    "depthwise 32-48-64": partial(other_blocks, DepthwiseBlock, (32, 48, 64), (1, 1, 2)),
+    "full size 16-32-32-32": partial(FullSize, (16, 32, 32, 32), (1, 1, 1, 1)),
+    "full size 16-32-48-64": partial(FullSize, (16, 32, 48, 64), (1, 1, 1, 2)),
 }
 """By name; a network of `paper`'s kind is "wide", of `fast`'s and `small`'s "residual"."""
 

@@ -91,7 +91,7 @@ def _parts(
 ) -> Iterable[list[NodeProto]]:
     """Runs of nodes, each as long as its halo stays within `_HALO` pixels of its finest tensor.
 
-    A cut lies behind a sum or an upsampling, where nothing but tensors as narrow as the first of their level is left over;
+    A cut lies behind a sum or an upsampling, where only tensors as narrow as the first of their level are left over;
     behind an upsampling always, unless no halo follows: a pixel of halo there costs the most.
     """
     width: dict[int, int] = {}

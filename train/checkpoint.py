@@ -28,6 +28,7 @@ class Checkpoint:
         weights: the state dict of the plain network (weight normalisation folded), float32 on the CPU.
         step: steps trained.
         summary: losses, duration, data set and versions, for people.
+        path: the file it was read from.
     """
 
     preset: str
@@ -35,6 +36,7 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]
     step: int
     summary: dict[str, Any] = field(default_factory=dict)
+    path: Path = Path("model.pt")
 
     def network(self) -> Network:
         """Build the network with these weights, in evaluation mode.
@@ -43,12 +45,12 @@ class Checkpoint:
             DataError: the weights are those of another network, which the preset was in an earlier version.
         """
         network = build(self.preset)
-        load_weights(network, self.weights, self.preset)
+        load_weights(network, self.weights, self.preset, self.path)
         return network.eval()
 
 
-def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], preset: str) -> None:
-    """Load a state dict.
+def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], preset: str, path: Path) -> None:
+    """Load a state dict that was read from `path`.
 
     Raises:
         DataError: it is another network's.
@@ -57,8 +59,8 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], preset: s
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise DataError(
-            f"the weights are not those of this version's preset {preset!r}, which was another network when they were "
-            "trained; train again, or export them with the version that trained them (its bundles run here)"
+            f"{path}: the weights are not those of this version's preset {preset!r}, which was another network "
+            "when they were trained; train again, or export with the version that trained them (its bundles run here)"
         ) from error
 
 
@@ -97,6 +99,7 @@ def load_model(path: Path) -> Checkpoint:
         weights=content["weights"],
         step=content["step"],
         summary=content.get("summary", {}),
+        path=path,
     )
 
 

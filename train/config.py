@@ -11,12 +11,17 @@ from n2n_deploy.train.model import PRESETS
 
 Schedule = Literal["paper", "linear", "cosine"]
 
+AUTO = "auto"
+"""The preset that leaves the choice of the network to the device."""
+
 
 class TrainConfig(BaseModel):
     """How to train; the defaults are the paper's (S2.3): 100 epochs of 500 batches of 10, Adam from 1e-4.
 
+    Not the paper's are the network where there is no GPU, and the random windows of `augment`.
+
     Attributes:
-        preset: which network; a key of `n2n_deploy.train.PRESETS`.
+        preset: which network; a key of `n2n_deploy.train.PRESETS`, or "auto": see `chosen`.
         recipe: how micrographs become patches.
         epochs: the run has epochs × batches_per_epoch steps, unless `max_minutes` ends it sooner.
         batches_per_epoch: steps per epoch.
@@ -42,7 +47,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: str = "paper"
+    preset: str = AUTO
     recipe: Recipe = Recipe()
     epochs: Annotated[int, Field(ge=1)] = 100
     batches_per_epoch: Annotated[int, Field(ge=1)] = 500
@@ -63,9 +68,20 @@ class TrainConfig(BaseModel):
     @field_validator("preset")
     @classmethod
     def _known(cls, preset: str) -> str:
-        if preset not in PRESETS:
-            raise PydanticCustomError("preset", "does not exist; choose one of {known}", {"known": ", ".join(PRESETS)})
+        known = (AUTO, *PRESETS)
+        if preset not in known:
+            raise PydanticCustomError("preset", "does not exist; choose one of {known}", {"known": ", ".join(known)})
         return preset
+
+    def chosen(self, device_type: str) -> "TrainConfig":
+        """The same with a preset that names a network: for "auto", `paper` on a GPU and `fast` elsewhere.
+
+        A GPU has the time for the network of least error at equal steps. In the minutes that a CPU has, `fast` ends
+        with the least error (`benchmarks.front`).
+        """
+        if self.preset != AUTO:
+            return self
+        return self.model_copy(update={"preset": "paper" if device_type == "cuda" else "fast"})
 
     @property
     def steps(self) -> int:

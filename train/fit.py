@@ -80,6 +80,7 @@ def fit(
         N2NError: the loss is no longer finite.
     """
     device = find_device(config.device)
+    config = config.chosen(device.type)
     side = config.recipe.patch_size
     training, held = split(store.corners, side, config.validation_fraction, config.seed)
     if len(training) == 0:
@@ -106,7 +107,7 @@ def fit(
                 break
             rate = run.set_rate()
             halves = augment(pairs.to(device, non_blocking=True), ways.to(device, non_blocking=True))
-            noisy, target, factor = vary(*halves, config, run.step)
+            noisy, target, factor = vary(*halves, config, run.step, len(training))
             with run.autocast():
                 denoised = network(channels_last(noisy)).float()
             loss = nn.functional.mse_loss(factor * denoised, factor * target)

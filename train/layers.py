@@ -39,15 +39,16 @@ class SameConv2d(nn.Conv2d):
 
 
 class DepthToSpace(nn.PixelShuffle):
-    """`nn.PixelShuffle`, which keeps channels-last on a GPU as well: PyTorch's own does so on CPUs alone.
+    """`nn.PixelShuffle`, which keeps channels-last on a GPU as well, and backward from one channel, without a layout.
 
-    What leaves it in the other layout would take the rest of the network with it.
+    PyTorch's own keeps it on CPUs alone. What leaves it in the other layout would take the rest of the network with it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (x.is_cuda and x.is_contiguous(memory_format=torch.channels_last)):
-            return super().forward(x)
-        return shuffled_channels_last(x, self.upscale_factor)
+        factor = self.upscale_factor
+        if x.is_contiguous(memory_format=torch.channels_last) and (x.is_cuda or x.shape[1] == factor**2):
+            return shuffled_channels_last(x, factor)
+        return super().forward(x)
 
 
 def shuffled_channels_last(x: Tensor, factor: int) -> Tensor:

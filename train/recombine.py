@@ -18,8 +18,12 @@ from n2n_deploy.train.config import TrainConfig
 Example = tuple[Tensor, Tensor, Tensor]
 """Input (n, 1, h, w), target (n, 1, h, w), and the factor (n, 1, 1, 1) on their difference in the loss."""
 
+RECOMBINED_FROM = 20
+"""Times that each patch was seen when the factor's spread is at its full width; in proportion before. What is new needs
+no variation, which costs speed: with 400 steps on 1 200 patches a network's error was 8 % larger at full width."""
 
-def vary(noisy: Tensor, target: Tensor, config: TrainConfig, step: int) -> Example:
+
+def vary(noisy: Tensor, target: Tensor, config: TrainConfig, step: int, patches: int) -> Example:
     """Cut a step's pairs to a random window and recombine them, as a function of seed and step alone.
 
     Args:
@@ -27,6 +31,7 @@ def vary(noisy: Tensor, target: Tensor, config: TrainConfig, step: int) -> Examp
         target: the same, of the other half.
         config: `augment` asks for the windows, `recombine` says how far the factor a goes.
         step: of the run.
+        patches: how many the run has: the factors spread as it sees them again.
 
     Returns:
         Inputs of standard deviation 1, targets on the same grey scale, and factors that give each target the weight
@@ -38,13 +43,14 @@ def vary(noisy: Tensor, target: Tensor, config: TrainConfig, step: int) -> Examp
         noisy, target = (half[..., y : y + config.window, x : x + config.window] for half in (noisy, target))
     if config.recombine == 1:
         return noisy, target, torch.ones((), device=noisy.device)
-    reach = math.log(config.recombine)
+    seen = step * config.batch_size / patches
+    reach = math.log(config.recombine) * min(1.0, seen / RECOMBINED_FROM)
     ratios = np.exp(rng.uniform(-reach, reach, (len(noisy), 1, 1, 1))).astype(np.float32)
     return recombine(noisy, target, torch.from_numpy(ratios).to(noisy.device, non_blocking=True))
 
 
 def recombine(noisy: Tensor, target: Tensor, ratio: Tensor) -> Example:
-    """M + a·d and m − d/a, in units of the first one's standard deviation, and the factor a."""
+    """Return m + a·d and m − d/a in units of the first one's standard deviation, and the factor a."""
     mean, difference = (noisy + target) / 2, (noisy - target) / 2
     noisy, target = mean + ratio * difference, mean - difference / ratio
     scale = noisy.std(dim=(2, 3), keepdim=True)

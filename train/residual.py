@@ -37,32 +37,33 @@ class Down(nn.Sequential):
 
 
 class Up(nn.Sequential):
-    """One 3×3 convolution to four times the finer level's width, and depth to space."""
+    """One 3×3 convolution to four times the finer level's width, and depth to space; weights start times `scale`."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, scale: float = 1.0) -> None:
         super().__init__(SameConv2d(inputs, 4 * outputs, 3), DepthToSpace(2))
-        draw_weights(cast(nn.Conv2d, self[0]), alike=4)
+        draw_weights(cast(nn.Conv2d, self[0]), scale, alike=4)
 
 
 class ResidualNetwork(Network):
-    """A U-Net of residual blocks whose skips are added.
+    """A U-Net of residual blocks from half the image's size downwards, whose skips are added.
+
+    The first layer makes feature maps of half the size (a 6×6 convolution of stride 2, which is pixel unshuffling and
+    a 3×3 convolution); the last makes the four pixels of each of theirs (a 3×3 convolution and depth to space).
 
     Args:
-        widths: feature maps of each level, from full size to the coarsest; at most four levels, as sides are multiples
-            of 8.
+        widths: feature maps of each level, from half size to the coarsest; at most three, as sides are multiples of 8.
         blocks: residual blocks of each level: on the way down and again on the way up; of the last level, altogether.
     """
 
     def __init__(self, widths: Sequence[int], blocks: Sequence[int]) -> None:
         super().__init__()
-        self.first = SameConv2d(1, widths[0], 3)
+        self.first = nn.Conv2d(1, widths[0], 6, stride=2, padding=2)
         self.down = nn.ModuleList(map(Down, widths[:-1], widths[1:]))
         self.up = nn.ModuleList(map(Up, widths[1:], widths[:-1]))
         self.encoder = nn.ModuleList(map(_residuals, widths, blocks))
         self.decoder = nn.ModuleList(map(_residuals, widths[:-1], blocks[:-1]))
-        self.last = SameConv2d(widths[0], 1, 3)
+        self.last = Up(widths[0], 1, scale=0.01)
         draw_weights(self.first)
-        draw_weights(self.last, 0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)

@@ -175,7 +175,7 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
     if resume and state_path.exists():
         state = load_state(state_path)
         refuse_other_run(TrainConfig(**state["config"]), config, state_path)
-        load_weights(network, state["network"], config.preset)
+        load_weights(network, state["network"], config.preset, state_path)
         for group in state["optimiser"]["param_groups"]:
             group |= {"fused": True, "foreach": None}  # how a step is computed is no part of the run
         run.optimiser.load_state_dict(state["optimiser"])

@@ -9,7 +9,8 @@ import torch
 from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.checkpoint import save_model
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.model import Network, add_weight_norm, build
+from n2n_deploy.train.layers import Network
+from n2n_deploy.train.model import add_weight_norm, build
 
 MakeNetwork = Callable[[str], Network]
 

@@ -10,7 +10,13 @@ from n2n_deploy.train.config import TrainConfig
 def test_defaults_are_the_papers() -> None:
     config = TrainConfig()
     assert (config.epochs, config.batches_per_epoch, config.batch_size) == (100, 500, 10)
-    assert (config.preset, config.recipe.patch_size, config.steps) == ("paper", 192, 50_000)
+    assert (config.preset, config.recipe.patch_size, config.steps) == ("auto", 192, 50_000)
+
+
+def test_the_device_chooses_the_network_unless_it_is_named() -> None:
+    assert TrainConfig().chosen("cuda").preset == "paper"
+    assert TrainConfig().chosen("cpu").preset == "fast"
+    assert TrainConfig(preset="small").chosen("cuda").preset == "small"
 
 
 def test_paper_schedule_is_decremented_by_a_quarter_every_25_epochs() -> None:
