@@ -10,6 +10,7 @@ from n2n_deploy.recipe import Recipe
 from n2n_deploy.train.model import PRESETS
 
 Schedule = Literal["paper", "linear", "cosine"]
+Optimiser = Literal["adam", "muon"]
 
 AUTO = "auto"
 """The preset that leaves the choice of the network to the device."""
@@ -29,7 +30,10 @@ class TrainConfig(BaseModel):
         learning_rate: Adam's at the start; None is 1e-4 with the paper's schedule and 7e-4 with the others,
             which fall to zero.
         schedule: "paper" lowers the rate by a quarter of its first value in each quarter of the run, "linear"
-            and "cosine" let it fall to zero; None is "linear" where `max_minutes` is given and "paper" elsewhere.
+            and "cosine" let it fall to zero; None is "paper" for the preset `paper` without `max_minutes`, and "linear"
+            elsewhere.
+        optimiser: "adam", with weight normalisation, is the paper's (S2.3); "muon" learns faster (see
+            `n2n_deploy.train.muon`). None is "adam" for the preset `paper` and "muon" for the others.
         max_minutes: end after this much optimisation (making the patches not counted), with the learning rate
             following the clock where that runs ahead of the steps.
         augment: random swaps of even and odd, the eight flips and rotations, and random windows of the patches.
@@ -54,6 +58,7 @@ class TrainConfig(BaseModel):
     batch_size: Annotated[int, Field(ge=1)] = 10
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     schedule: Schedule | None = None
+    optimiser: Optimiser | None = None
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     augment: bool = True
     recombine: Annotated[float, Field(ge=1, le=4)] = 2.5
@@ -99,7 +104,12 @@ class TrainConfig(BaseModel):
         """The schedule that holds."""
         if self.schedule is not None:
             return self.schedule
-        return "paper" if self.max_minutes is None else "linear"
+        return "paper" if self.preset == "paper" and self.max_minutes is None else "linear"
+
+    @property
+    def method(self) -> Optimiser:
+        """The optimiser that holds."""
+        return self.optimiser or ("adam" if self.preset == "paper" else "muon")
 
     def done(self, step: int, seconds: float) -> float:
         """Fraction of the run that is over, by steps or by the clock, whichever is further; 1 at the end."""

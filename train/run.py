@@ -18,6 +18,7 @@ from n2n_deploy.train.config import RESUMABLE, TrainConfig
 from n2n_deploy.train.curves import Row, draw_curves, draw_validation, tensorboard_writer, write_csv
 from n2n_deploy.train.layers import Network
 from n2n_deploy.train.model import add_weight_norm, build, channels_last
+from n2n_deploy.train.muon import BETAS, Muon
 
 
 @dataclass
@@ -28,8 +29,8 @@ class Run:
         config: of the run.
         out: its folder.
         device: where the network is.
-        network: weight-normalised.
-        optimiser: its Adam.
+        network: weight-normalised where Adam trains it.
+        optimiser: Adam, or `Muon`.
         facts: about the data, for the model's summary.
         step: steps trained.
         seconds: of optimisation, in all sessions of the run.
@@ -166,12 +167,13 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build(config.preset)
-    add_weight_norm(network)
+    if config.method == "adam":
+        add_weight_norm(network)
     network.checkpointing = config.checkpointing
     network.to(device)
-    # β₂ is the published program's; Adam's usual 0.999 remembers for longer than a short run lasts.
-    adam = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99), fused=True)
-    run = Run(config, out, device, network, adam, facts)
+    adam = config.method == "adam"
+    optimiser = torch.optim.Adam(network.parameters(), betas=BETAS, fused=True) if adam else Muon(network)
+    run = Run(config, out, device, network, optimiser, facts)
     if resume and state_path.exists():
         state = load_state(state_path)
         refuse_other_run(TrainConfig(**state["config"]), config, state_path)

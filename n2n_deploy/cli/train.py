@@ -241,9 +241,10 @@ def train_command(
             prepared=_report_refusals,
         )
     ctx.params.update({name: getattr(settings.recipe, name) for name in RECIPE_OPTIONS})
-    ctx.params.update({name: getattr(settings, field) for name, field in CONFIG_OPTIONS.items()})
     model = load_model(path)
-    ctx.params.update(learning_rate=settings.rate(0), schedule=settings.course, preset=model.preset)
+    settings = settings.model_copy(update={"preset": model.preset})
+    ctx.params.update({name: getattr(settings, field) for name, field in CONFIG_OPTIONS.items()})
+    ctx.params.update(learning_rate=settings.rate(0), schedule=settings.course)
     save_config(ctx, output)
     if as_json:
         print_json({"model": str(path), "step": model.step, **model.summary})
