@@ -15,7 +15,7 @@ from torch import Tensor, nn
 BETAS = (0.9, 0.99)
 """Of Adam; β₂ is the published program's: the usual 0.999 remembers for longer than a short run lasts."""
 
-KERNEL_RATE = 30.0
+KERNEL_RATE = 20.0
 """Learning rate of the kernels over Adam's: an orthogonal step is about as long as the kernel is large."""
 
 _MOMENTUM = 0.95

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
+from torch import nn
 
 from n2n_deploy.engine_facts import EngineFacts, header_capabilities, header_version
 from n2n_deploy.engines.builder import (
@@ -22,7 +23,7 @@ from n2n_deploy.engines.gpus import driver
 from n2n_deploy.engines.profiles import plan_profiles
 from n2n_deploy.errors import HostError, UsageError
 from n2n_deploy.manifest import Precision
-from n2n_deploy.train.model import PRESETS
+from n2n_deploy.train.model import PRESETS, build
 
 Graphs = Callable[[str, Precision], onnx.ModelProto]
 
@@ -48,7 +49,7 @@ def test_every_preset_builds_in_every_precision(graph: Graphs, library: str, pre
     assert facts.profiles == PROFILES
     kind = {"fp32": "float", "fp16": "half", "bf16": "bf16"}[precision]
     convolutions = sum(node.op_type == "Conv" for node in model.graph.node)
-    assert convolutions >= 96
+    assert convolutions == sum(isinstance(layer, nn.Conv2d) for layer in build(preset).modules())
     assert facts.layers[kind] > convolutions
     assert sum(facts.layers.values()) - facts.layers[kind] == (precision != "fp32")
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
