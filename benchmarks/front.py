@@ -15,6 +15,7 @@ makes front.json and the figure anew from all runs that are there.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -43,9 +44,9 @@ from n2n_deploy.recipe import Recipe
 from n2n_deploy.simulate import simulate
 from n2n_deploy.train import TrainConfig, load_model, receptive_field
 from n2n_deploy.train.fit import fit
-from n2n_deploy.train.layers import Network
-from n2n_deploy.train.model import PRESETS, add_weight_norm, channels_last
+from n2n_deploy.train.model import PRESETS, build, channels_last
 from n2n_deploy.train.patches import PatchStore, prepare_patches
+from n2n_deploy.train.run import make_optimiser
 
 Image = NDArray[np.float32]
 Denoise = Callable[[Image], Image]
@@ -71,29 +72,34 @@ def main() -> None:
     folder: Path = options.output
     folder.mkdir(parents=True, exist_ok=True)
     PRESETS.update(CANDIDATES)  # the training loop knows networks by their preset's name
-    names = [name.strip() for name in options.candidates.split(",")]
-    costs = _costs(folder / "costs.json", names, options.batch_size)
+    settings = dict(pair.split("=") for pair in options.train.split(",") if pair)
+    settings |= {"epochs": 1, "batch_size": options.batch_size, "schedule": "linear", "device": "cpu", "recipe": RECIPE}
+    configs = {}
+    for name in options.candidates.split(","):
+        earlier = {"optimiser": "adam"} if name.startswith("wide") else {}  # as those networks were trained
+        configs[name] = TrainConfig(preset=name, **(earlier | settings))
+    costs = _costs(folder / "costs.json", configs)
     tasks = {name: {"simulated": simulated_task, "real": real_task}[name](folder) for name in options.data.split(",")}
     runs = folder / "runs.jsonl"
-    for seed in map(int, options.seeds.split(",")):
-        for equal in options.equal.split(","):
-            for name in names:
-                time_steps = round(options.seconds / costs[name]["cpu_seconds_per_step"])
-                steps = time_steps if equal == "time" else options.steps
-                for where, task in tasks.items():
-                    key = {"network": name, "data": where, "equal": equal, "steps": steps, "seed": seed}
-                    key["training"] = options.train
-                    if key in [{part: run[part] for part in key} for run in _runs(runs)]:
-                        continue
-                    found = run_once(task, name, steps, seed, options)
-                    with runs.open("a") as stream:
-                        stream.write(json.dumps({**key, **found}) + "\n")
-                    print(time.strftime("[%H:%M:%S]"), key, found, flush=True)
+    for seed, equal, (name, config), (where, task) in itertools.product(
+        map(int, filter(None, options.seeds.split(","))), options.equal.split(","), configs.items(), tasks.items()
+    ):
+        cost = cost_key(name, config)
+        steps = round(options.seconds / costs[cost]["cpu_seconds_per_step"]) if equal == "time" else options.steps
+        key = {"network": name, "training": options.train, "data": where, "equal": equal, "steps": steps}
+        if any({**key, "seed": seed}.items() <= run.items() for run in _runs(runs)):
+            continue
+        changes = {"recipe": task.recipe, "seed": seed, "batches_per_epoch": steps}
+        found = run_once(task, config.model_copy(update=changes))
+        with runs.open("a") as stream:
+            stream.write(json.dumps({**key, "seed": seed, "cost": cost, **found}) + "\n")
+        print(time.strftime("[%H:%M:%S]"), key, found, flush=True)
     report = describe() | {"seconds": options.seconds, "steps": options.steps, "batch_size": options.batch_size}
     report |= {"bfloat16": multiplies_bfloat16(), "costs": costs, "results": summarise(_runs(runs))}
     report["runs"] = _runs(runs)
     write_json(options.json or folder / "front.json", report)
-    draw(options.figure or folder / "front.png", report)
+    if report["results"]:
+        draw(options.figure or folder / "front.png", report)
 
 
 def _options() -> argparse.Namespace:
@@ -110,6 +116,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--json", type=Path)
     return parser.parse_args()
+
+
+def cost_key(name: str, config: TrainConfig) -> str:
+    """What the cost of a step depends on."""
+    return f"{name}, {config.method}"
 
 
 def _runs(path: Path) -> list[dict[str, Any]]:
@@ -157,20 +168,8 @@ def _store(star: Path, recipe: Recipe) -> PatchStore:
     return PatchStore(prepare_patches(table.micrographs, recipe, star.parent / "patches", overlap=0.5).files)
 
 
-def run_once(task: Task, name: str, steps: int, seed: int, options: argparse.Namespace) -> dict[str, float]:
+def run_once(task: Task, config: TrainConfig) -> dict[str, float]:
     """Train a candidate and measure it."""
-    settings = dict(pair.split("=") for pair in options.train.split(",") if pair)
-    config = TrainConfig(
-        preset=name,
-        recipe=task.recipe,
-        epochs=1,
-        batches_per_epoch=steps,
-        batch_size=options.batch_size,
-        schedule="linear",
-        seed=seed,
-        device="cpu",
-        **settings,
-    )
     with tempfile.TemporaryDirectory() as scratch:
         began = time.process_time()
         network = load_model(fit(task.store, Path(scratch), config)).network()
@@ -184,44 +183,42 @@ def run_once(task: Task, name: str, steps: int, seed: int, options: argparse.Nam
     return {**task.measure(denoise), "cpu_seconds": seconds}
 
 
-def _costs(path: Path, names: Sequence[str], batch_size: int) -> dict[str, dict[str, float]]:
+def _costs(path: Path, configs: dict[str, TrainConfig]) -> dict[str, dict[str, Any]]:
     """Cost of each candidate, measured where `path` does not know it yet: all in turns, in one thread."""
-    known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.exists() else {}
-    if missing := [name for name in names if name not in known]:
+    known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+    missing = {cost_key(name, config): config for name, config in configs.items()}
+    missing = {key: config for key, config in missing.items() if key not in known}
+    if missing:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        networks = {name: CANDIDATES[name]() for name in missing}
-        for name, network in networks.items():
-            known[name] = {
+        for key, config in missing.items():
+            network = build(config.preset)
+            known[key] = {
                 "kflop_per_pixel": kflop_per_pixel(network),
                 "parameters": sum(each.numel() for each in network.parameters()),
                 "halo": receptive_field(network),
             }
-        steps = {name: _step(network, batch_size, multiplies_bfloat16()) for name, network in networks.items()}
-        plain = {name: _step(network, batch_size, False) for name, network in networks.items()}
-        for key, functions in (("cpu_seconds_per_step", steps), ("cpu_seconds_per_fp32_step", plain)):
-            for name, seconds in _in_turns(functions).items():
-                known[name][key] = seconds
+        for name, low in (("cpu_seconds_per_step", multiplies_bfloat16()), ("cpu_seconds_per_fp32_step", False)):
+            for key, seconds in _in_turns({key: _step(config, low) for key, config in missing.items()}).items():
+                known[key][name] = seconds
         torch.set_num_threads(threads)
         path.write_text(json.dumps(known, indent=1))
     return known
 
 
-def _step(network: Network, batch_size: int, low: bool) -> Callable[[], None]:
-    """One step of training on noise: forward, backward and Adam."""
-    if not hasattr(network, "parametrized"):
-        add_weight_norm(network)
-        network.parametrized = True  # type: ignore[assignment]
-    adam = torch.optim.Adam(network.parameters(), fused=True)
-    side = TrainConfig(recipe=RECIPE).window
-    noisy, target = torch.randn(2, batch_size, 1, side, side)
+def _step(config: TrainConfig, low: bool) -> Callable[[], None]:
+    """One step of training on noise: forward, backward and the optimiser."""
+    network = build(config.preset)
+    optimiser = make_optimiser(network, config)
+    noisy, target = torch.randn(2, config.batch_size, 1, config.window, config.window)
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            loss = torch.nn.functional.mse_loss(network(channels_last(noisy)).float(), target)
-        adam.zero_grad(set_to_none=True)
+            denoised = network(channels_last(noisy))
+        loss = torch.nn.functional.mse_loss(denoised.float(), target)
+        optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        adam.step()
+        optimiser.step()
 
     return step
 
@@ -254,7 +251,7 @@ def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-_PARTS = ("network", "data", "equal", "steps", "training")
+_PARTS = ("network", "training", "cost", "data", "equal", "steps")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def draw(path: Path, report: Mapping[str, Any]) -> None:
             for row in report["results"]:
                 if (row["data"], row["equal"]) != (where, way) or name not in row:
                     continue
-                cost = report["costs"][row["network"]]["kflop_per_pixel"]
+                cost = report["costs"][row["cost"]]["kflop_per_pixel"]
                 colour = COLOURS.get(row["network"], OTHER)
                 hollow = {"markerfacecolor": "white"} if row["training"] else {}
                 axes.errorbar(cost, row[name], row[f"{name}_std"], fmt="o", color=colour, markersize=4, **hollow)

@@ -15,7 +15,7 @@ from n2n_deploy.train.wide import WideNetwork
 PRESETS: dict[str, Callable[[], Network]] = {
     "paper": partial(WideNetwork, width=32, decoder_kernel=4),  # 96 convolutions, 2 383 826 parameters
     "fast": partial(ResidualNetwork, widths=(32, 48, 64), blocks=(1, 1, 2)),
-    "small": partial(ResidualNetwork, widths=(32, 32, 32), blocks=(1, 1, 1)),
+    "small": partial(ResidualNetwork, widths=(16, 32, 32), blocks=(1, 1, 1)),
 }
 """The networks by name; `benchmarks.front` measures their error against their cost."""
 

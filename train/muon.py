@@ -32,7 +32,8 @@ class Muon(torch.optim.Adam):
     """
 
     def __init__(self, network: nn.Module) -> None:
-        kernels, others = [], []
+        kernels: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for parameter in network.parameters():
             matrix = parameter.ndim == 4 and min(parameter.shape[:2]) > 1
             (kernels if matrix else others).append(parameter)
@@ -68,8 +69,8 @@ class Muon(torch.optim.Adam):
 def orthogonalised(matrices: Tensor) -> Tensor:
     """Matrices (n, rows, columns) with about the same singular vectors and singular values of about 1 (0.7 to 1.2)."""
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    x: Tensor = matrices.mT if tall else matrices
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
     a, b, c = _COEFFICIENTS
     for _ in range(_ITERATIONS):
         square = x @ x.mT

@@ -167,13 +167,9 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build(config.preset)
-    if config.method == "adam":
-        add_weight_norm(network)
     network.checkpointing = config.checkpointing
     network.to(device)
-    adam = config.method == "adam"
-    optimiser = torch.optim.Adam(network.parameters(), betas=BETAS, fused=True) if adam else Muon(network)
-    run = Run(config, out, device, network, optimiser, facts)
+    run = Run(config, out, device, network, make_optimiser(network, config), facts)
     if resume and state_path.exists():
         state = load_state(state_path)
         refuse_other_run(TrainConfig(**state["config"]), config, state_path)
@@ -184,6 +180,14 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
         run.step, run.seconds = state["step"], state["seconds"]
         run.recent, run.history = state["recent"], [Row(**row) for row in state["history"]]
     return run
+
+
+def make_optimiser(network: Network, config: TrainConfig) -> torch.optim.Adam:
+    """Adam, for which the network is weight-normalised in place, or Muon."""
+    if config.method == "muon":
+        return Muon(network)
+    add_weight_norm(network)
+    return torch.optim.Adam(network.parameters(), betas=BETAS, fused=True)
 
 
 def refuse_taken_folder(out: Path, *, resume: bool) -> None:

@@ -108,7 +108,7 @@ def initialise(network: WideNetwork) -> None:
         elif isinstance(module, UpBlock):
             before_relu.add(id(module.merge))
     residual[id(network.last[-1])] = 0.01
-    alike = {}
+    alike: dict[int, int] = {}
     for module in network.modules():
         if isinstance(module, Upsampling):
             alike |= {id(layer): 4 for layer in (module.widen, module.wide.conv)}
