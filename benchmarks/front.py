@@ -172,8 +172,11 @@ def run_once(task: Task, config: TrainConfig) -> dict[str, float]:
     """Train a candidate and measure it."""
     with tempfile.TemporaryDirectory() as scratch:
         began = time.process_time()
-        network = load_model(fit(task.store, Path(scratch), config)).network()
+        model = load_model(fit(task.store, Path(scratch), config))
         seconds = time.process_time() - began
+    if model.summary["ended"] != "complete":
+        raise SystemExit("interrupted; what is complete is in runs.jsonl")
+    network = model.network()
 
     def denoise(image: Image) -> Image:
         with torch.inference_mode():

@@ -2,7 +2,7 @@
 
 The momentum of a kernel, as a matrix (out, in·k·k), is replaced by the nearest matrix with orthogonal rows, by five
 Newton-Schulz iterations: what the gradient says weakly is learnt as fast as what it says loudly. `benchmarks.front`
-measures what that buys. Biases and the first layer, whose kernel has one input, go by Adam.
+measures what that buys. Biases, and kernels with a single output, go by Adam.
 """
 
 from collections import defaultdict
@@ -24,7 +24,7 @@ _ITERATIONS = 5
 
 
 class Muon(torch.optim.Adam):
-    """Adam, but for kernels with more than one input and one output.
+    """Adam, but for kernels with more than one output.
 
     Args:
         network: without weight normalisation, for which a kernel is no parameter.
@@ -35,7 +35,7 @@ class Muon(torch.optim.Adam):
         kernels: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for parameter in network.parameters():
-            matrix = parameter.ndim == 4 and min(parameter.shape[:2]) > 1
+            matrix = parameter.ndim == 4 and parameter.shape[0] > 1
             (kernels if matrix else others).append(parameter)
         super().__init__([{"params": others}, {"params": kernels}], betas=BETAS, fused=True)
 
