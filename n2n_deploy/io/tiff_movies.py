@@ -2,21 +2,25 @@
 
 An EER file (Guo et al., IUCrJ 7, 2020) is a BigTIFF file with a page for each frame of the detector. A page lists
 electron events: the number of pixels to skip (8 bits, 7 bits, or as its tags say) and the position within the pixel on
-a 4 × 4 grid. Codecs 65000, 65001 and 65002 are these three.
+a 4 × 4 grid. Codecs 65000, 65001 and 65002 are these three. The largest number of skipped pixels means that no event
+follows; with 8 bits a position that means nothing follows all the same, as RELION's `renderEER.cpp` reads it, while
+imagecodecs reads none. Codec 65000 is therefore decoded here.
 """
 
 import logging
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from n2n_deploy.core.errors import DataError, HostError
 from n2n_deploy.io.movie_files import Frame, Movie
 
-_PACKINGS = {65000: (8, 2, 2), 65001: (7, 2, 2)}
-_VARIABLE = 65002
+_FIXED, _SEVEN_BITS, _VARIABLE = 65000, 65001, 65002
 _BIT_TAGS = (65007, 65008, 65009)
 _EXTRA = "pip install 'n2n-deploy[movies]'"
 _RESOLUTION_UNITS = {2: 2.54e8, 3: 1.0e8}
@@ -34,6 +38,7 @@ class TIFFMovie(Movie):
     def __init__(self, path: Path) -> None:
         self._file = open_tiff(path)
         try:
+            _check_complete(path, self._file)
             pages = self._file.pages
             frames, first = len(pages), pages[0]
             if first.ndim != 2 or first.dtype is None or first.dtype.kind not in "uif":
@@ -41,7 +46,6 @@ class TIFFMovie(Movie):
                     f"{path}: its pages are {first.axes} {first.shape} of type {first.dtype}; expected grey images of "
                     "integers or floats"
                 )
-            _check_complete(path, self._file)
             super().__init__(path, frames, first.shape, _pixel_size(first), first.dtype.itemsize)
         except BaseException:
             self._file.close()
@@ -79,18 +83,21 @@ class EERMovie(Movie):
         self._file = open_tiff(path)
         self._grouping, self._level = grouping, upsampling - 1
         try:
+            _check_complete(path, self._file)
             pages = self._file.pages
             # Some programs put the sum of all frames, uncompressed, before the frames.
             self._first = 1 if int(pages[0].compression) == 1 and len(pages) > 1 else 0
             page = pages[self._first]
             codec = int(page.compression)
-            if codec not in (*_PACKINGS, _VARIABLE):
+            if codec not in (_FIXED, _SEVEN_BITS, _VARIABLE):
                 raise DataError(
                     f"{path}: its pages have TIFF compression {codec}, expected EER's 65000, 65001 or 65002; "
                     "rename it to .tif if it is a TIFF movie"
                 )
-            self._bits = _PACKINGS.get(codec) or tuple(int(page.tags[tag].value) for tag in _BIT_TAGS)
-            _check_complete(path, self._file)
+            self._is_fixed = codec == _FIXED
+            self._bits: tuple[int, ...] = (7, 2, 2)
+            if codec == _VARIABLE:
+                self._bits = tuple(int(page.tags[tag].value) for tag in _BIT_TAGS)
             raw = len(pages) - self._first
             if raw < grouping:
                 raise DataError(
@@ -112,10 +119,13 @@ class EERMovie(Movie):
         start = self._first + frame * self._grouping
         for index in range(start, start + self._grouping):
             page = self._file.pages[index]
-            for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+            for offset, size in _strips(page):
                 self._file.filehandle.seek(offset)
                 events = self._file.filehandle.read(size)
                 try:
+                    if self._is_fixed:
+                        _add_fixed(events, self._level, counts)
+                        continue
                     # The decoder wants whole 16-bit words; what follows the last event is not looked at.
                     self._decode(events + bytes(size % 2), self.shape, *self._bits, superres=self._level, out=counts)
                 except (ValueError, RuntimeError) as error:
@@ -127,6 +137,28 @@ class EERMovie(Movie):
     def close(self) -> None:
         """See `Movie.close`."""
         self._file.close()
+
+
+def _add_fixed(events: bytes, level: int, counts: npt.NDArray[np.uint16]) -> None:
+    """Add the events of codec 65000, 12 bits each (8 of skipped pixels, 2 of x, 2 of y, from the lowest), to counts.
+
+    Raises:
+        ValueError: they do not end with the frame.
+    """
+    low, middle, high = np.frombuffer(events + bytes(-len(events) % 3), np.uint8).astype(np.uint16).reshape(-1, 3).T
+    codes = np.stack([low | (middle & 15) << 8, middle >> 4 | high << 4], axis=1).reshape(-1)
+    skipped = (codes & 255).astype(np.int64)
+    is_event = skipped < 255
+    pixels = np.cumsum(skipped + is_event) - is_event
+    width = counts.shape[1] >> level
+    frame = width * (counts.shape[0] >> level)
+    end = int(np.searchsorted(pixels, frame))
+    if end == len(pixels) or pixels[end] != frame:
+        raise ValueError("its events do not end with the frame")
+    pixels, codes = pixels[:end][is_event[:end]], codes[:end][is_event[:end]]
+    x = (pixels % width << level) | ((codes >> 8 & 3 ^ 2) >> 2 - level)
+    y = (pixels // width << level) | ((codes >> 10 ^ 2) >> 2 - level)
+    counts[y, x] += 1  # a pixel has at most one event in a frame
 
 
 def open_tiff(path: Path) -> Any:
@@ -173,19 +205,23 @@ def read_page(path: Path, page: Any, what: str) -> Frame:
 def _check_complete(path: Path, file: Any) -> None:
     """Refuse a file that ends before its last page does.
 
-    A page says where the next one begins, the last one says 0: after a cut the chain leads out of the file.
+    A page says where the next one begins, the last one says 0: after a cut the chain leads out of the file, or into
+    tags that are not all there.
     """
     size = path.stat().st_size
-    pages = file.pages
-    file.filehandle.seek(pages.next_page_offset)
+    spans: list[list[int]] = []
+    with suppress(Exception):  # whatever tifffile raises for the page that was cut
+        spans += ([start + count for start, count in _strips(page)] for page in file.pages)
+    whole = sum(max(ends, default=0) <= size for ends in spans)
+    file.filehandle.seek(file.pages.next_page_offset)
     following = file.filehandle.read(8 if file.is_bigtiff else 4)
-    ends = [start + count for page in pages for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
-    if any(following) or not following or max(ends) > size:
-        whole = sum(
-            all(start + count <= size for start, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-            for page in pages
-        )
+    if whole < len(file.pages) or any(following) or not following:
         raise DataError(f"{path}: is cut short after {size} bytes, with {whole} whole frames; copy it again")
+
+
+def _strips(page: Any) -> Iterator[tuple[int, int]]:
+    """Where the parts of a page's pixels begin in the file, and how many bytes they have."""
+    return zip(page.dataoffsets, page.databytecounts, strict=True)
 
 
 def _pixel_size(page: Any) -> float | None:
