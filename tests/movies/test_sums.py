@@ -145,7 +145,7 @@ def test_weights_follow_the_critical_dose() -> None:
 
 
 def test_gain_and_defects(drifting: Simulated) -> None:
-    """Counts divided by the detector's response come back; bad pixels get what their neighbours have, each frame anew."""
+    """Counts divided by the response come back; bad pixels get what their neighbours have, in each frame anew."""
     rng = np.random.default_rng(6)
     scene = rng.uniform(90, 110, (64, 64))
     response = rng.uniform(0.5, 2.0, (64, 64))
