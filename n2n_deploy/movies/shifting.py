@@ -35,21 +35,21 @@ def shift_spectrum(spectrum: Spectrum, shape: tuple[int, int], x: float, y: floa
     map_row_blocks(ramp, spectrum.shape, np)
 
 
-def local_shift(coefficients: Floats, time: float, x: Floats, y: Floats) -> Floats:
+def local_shift(coefficients: Floats, time: float, x: Image, y: Image) -> Image:
     """Evaluate RELION's third-order motion model (`ThirdOrderPolynomialModel::getShiftAt`).
 
     Args:
         coefficients: (18,) for one axis: three powers of time for each of 1, x, x², y, y² and xy.
         time: frames since the model's first one.
-        x: column / nx − 0.5, any shape.
-        y: row / ny − 0.5, of a shape that fits.
+        x: column / nx − 0.5, (nx,).
+        y: row / ny − 0.5, (rows, 1).
 
     Returns:
-        The shift in pixels.
+        (rows, nx), the shift in pixels.
     """
     powers = np.array([time, time**2, time**3])
-    c0, c1, c2, c3, c4, c5 = coefficients.reshape(6, 3) @ powers
-    shift: Floats = c0 + (c1 + c2 * x) * x + (c3 + c4 * y + c5 * x) * y
+    c0, c1, c2, c3, c4, c5 = (coefficients.reshape(6, 3) @ powers).astype(np.float32)
+    shift: Image = c0 + (c1 + c2 * x) * x + (c3 + c4 * y + c5 * x) * y
     return shift
 
 
@@ -65,23 +65,37 @@ def undo_local_motion(image: Image, coefficients: Floats, time: float, total: Im
         total: (ny, nx), added to.
     """
     ny, nx = image.shape
+    pixels = image.reshape(-1)
     columns = np.arange(nx)
-    x = columns / nx - 0.5
+    x = (columns / nx - 0.5).astype(np.float32)
 
     def add(block: slice) -> None:
         rows = np.arange(block.start, block.stop)[:, None]
-        y = rows / ny - 0.5
-        source_x = columns - local_shift(coefficients[0], time, x, y)
-        source_y = rows - local_shift(coefficients[1], time, x, y)
-        x0, y0 = np.floor(source_x).astype(np.intp), np.floor(source_y).astype(np.intp)
+        y = (rows / ny - 0.5).astype(np.float32)
+        # The distance to the source alone is rounded to float32, not its place in a frame of many pixels.
+        x0, right = _whole_and_fraction(local_shift(coefficients[0], time, x, y))
+        y0, above = _whole_and_fraction(local_shift(coefficients[1], time, x, y))
+        x0 += columns
+        y0 += rows
         outside = (x0 < 0) | (y0 < 0) | (x0 >= nx - 1) | (y0 >= ny - 1)
-        np.clip(x0, 0, nx - 1, out=x0)
-        np.clip(y0, 0, ny - 1, out=y0)
-        fraction_x = np.where(outside, 0, source_x - x0).astype(np.float32)
-        fraction_y = np.where(outside, 0, source_y - y0).astype(np.float32)
-        x1, y1 = np.minimum(x0 + 1, nx - 1), np.minimum(y0 + 1, ny - 1)
-        upper = image[y0, x0] * (1 - fraction_x) + image[y0, x1] * fraction_x
-        lower = image[y1, x0] * (1 - fraction_x) + image[y1, x1] * fraction_x
-        total[block] += upper * (1 - fraction_y) + lower * fraction_y
+        if outside.any():
+            np.clip(x0, 0, nx - 1, out=x0)
+            np.clip(y0, 0, ny - 1, out=y0)
+            right[outside] = above[outside] = 0
+        y0 *= nx
+        y0 += x0
+        # Beyond the last pixel the weight is 0, and any value does.
+        corners = [np.take(pixels, y0 + step, mode="clip") for step in (0, 1, nx, nx + 1)]
+        lower = corners[0] + right * (corners[1] - corners[0])
+        upper = corners[2] + right * (corners[3] - corners[2])
+        total[block] += lower + above * (upper - lower)
 
     map_row_blocks(add, image.shape, np)
+
+
+def _whole_and_fraction(shift: Image) -> tuple[npt.NDArray[np.intp], Image]:
+    """Where the source of a pixel lies from it: pixels rounded down, and the fraction from there."""
+    back = -shift
+    whole = np.floor(back)
+    back -= whole
+    return whole.astype(np.intp), back
