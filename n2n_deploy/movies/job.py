@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.errors import DataError, HostError
 from n2n_deploy.io.defects import read_defects
 from n2n_deploy.io.gain import Gain, read_gain
 from n2n_deploy.io.movie_files import Movie
@@ -101,6 +101,7 @@ def sum_movie(
     outputs: Outputs,
     label: str,
     gate: MemoryGate,
+    stop: threading.Event,
 ) -> None:
     """Sum a movie and write its three files, the whole sum last.
 
@@ -113,10 +114,11 @@ def sum_movie(
         outputs: where to write.
         label: provenance, for all three files.
         gate: admits the work when there is memory for it.
+        stop: ends the work before the next frame, when set.
 
     Raises:
         DataError: a frame is damaged, or gain or defects do not fit.
-        HostError: there is not enough memory, or the outputs cannot be written.
+        HostError: there is not enough memory, the outputs cannot be written, or the work was stopped.
     """
     needed = memory_needed(
         movie.shape,
@@ -129,7 +131,7 @@ def sum_movie(
     )
     with gate.room_for(needed, str(movie.path)):
         reader = FrameReader(movie, gains.factor(files, movie), _defects(movie, files))
-        sums = _add_up(reader, movie, settings)
+        sums = _add_up(reader, movie, settings, stop)
         even = sums.result(EVEN)
         _write(outputs.even, even, settings, options, label)
         odd = sums.result(ODD)
@@ -139,7 +141,7 @@ def sum_movie(
         _write(outputs.whole, even, settings, options, label)
 
 
-def _add_up(reader: FrameReader, movie: Movie, settings: Settings) -> HalfSums:
+def _add_up(reader: FrameReader, movie: Movie, settings: Settings, stop: threading.Event) -> HalfSums:
     weights = None
     if settings.doses is not None:
         doses = [equivalent_dose(dose, settings.optics.voltage or 0.0) for dose in settings.doses]
@@ -147,6 +149,8 @@ def _add_up(reader: FrameReader, movie: Movie, settings: Settings) -> HalfSums:
         weights = DoseWeights(settings.out_shape, settings.optics.pixel_size, doses, halves)
     sums = HalfSums(movie.shape, settings.out_shape, weights)
     for index, (frame, shift) in enumerate(zip(settings.frames, settings.shifts, strict=True)):
+        if stop.is_set():
+            raise HostError(f"{movie.path}: stopped before frame {frame + 1}")
         local = None if settings.local is None else (settings.local, float(frame - settings.local_start))
         sums.add(reader.read(frame), index, index % 2, shift, local)
     return sums

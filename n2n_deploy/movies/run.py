@@ -1,6 +1,7 @@
 """`sum_movies`: the even, odd and whole sums of many movies, several at once, one failure costing one movie."""
 
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -100,6 +101,7 @@ def sum_movies(
     gains = Gains(options)
     gate = MemoryGate(int(available_memory() * _SHARE_OF_MEMORY) if memory is None else memory)
     account = Account(notes=list(movies.notes))
+    stop = threading.Event()
     outcomes: dict[int, _Outcome] = {}
     notes: Counter[str] = Counter()
     processors = fft_workers()
@@ -111,7 +113,7 @@ def sum_movies(
             raise DataError(
                 f"{movie.name}: {taken[whole]} movies would be written to {whole}; give them different names"
             )
-        return _one(movie, Outputs.of(whole), movies, options, gains, gate, overwrite)
+        return _one(movie, Outputs.of(whole), movies, options, gains, gate, stop, overwrite)
 
     set_fft_workers(max(1, processors // workers))
     try:
@@ -133,6 +135,7 @@ def sum_movies(
                     if progress is not None:
                         progress(movie, reason, done, len(chosen))
             except BaseException:
+                stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     finally:
@@ -154,10 +157,13 @@ def _one(
     options: HalvesOptions,
     gains: Gains,
     gate: MemoryGate,
+    stop: threading.Event,
     overwrite: bool,
 ) -> _Outcome:
     files = find_files(record, movies.folders, options)
     label = files.label(record, options)
+    if os.path.realpath(files.movie) == os.path.realpath(outputs.whole):
+        raise DataError(f"{outputs.whole}: is the movie itself; choose another output folder")
     with open_with(files, options) as movie:
         settings = settle(movie, files, record, options)
         summed = Summed(
@@ -173,7 +179,7 @@ def _one(
                 f"{taken}: is there, and was not made of these files with these options; choose another output folder, "
                 "or give --overwrite"
             )
-        sum_movie(movie, files, settings, options, gains, outputs, label, gate)
+        sum_movie(movie, files, settings, options, gains, outputs, label, gate, stop)
         return _Outcome(summed, True, notes + [note.removeprefix(f"{movie.path}: ") for note in movie.notes])
 
 

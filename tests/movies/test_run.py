@@ -1,11 +1,14 @@
 """Runs over many movies: tables that are read back, finished work, faults, shards, and bad input named in one line."""
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import mrcfile
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tifffile
 from eer_encoder import counts, random_events, write_eer
@@ -16,6 +19,7 @@ from typer.testing import CliRunner
 from n2n_deploy.cli.app import build
 from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.imaging.ctf import Optics
+from n2n_deploy.io.movie_files import MRCMovie
 from n2n_deploy.io.movie_table import read_movies
 from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.movies.options import HalvesOptions
@@ -154,6 +158,39 @@ def test_one_failure_costs_one_movie(here: Path) -> None:
     again = run([Path("Halves/failed.txt")], Path("Halves"))
     assert (again.summed, again.exit_code) == (3, 0)
     assert not Path("Halves/failed.txt").exists()
+
+
+def test_the_movie_itself_is_never_overwritten(here: Path) -> None:
+    movie(Path("a.mrc"))
+    content = Path("a.mrc").read_bytes()
+    account = run([here / "a.mrc"], here, overwrite=True)
+    assert "is the movie itself" in account.failures[0][1]
+    assert Path("a.mrc").read_bytes() == content
+
+
+def test_an_interrupt_ends_the_run_between_frames(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Movies in hand stop before their next frame, others never begin, and no file is left half written."""
+    del here
+    names: list[Path | str] = [f"{index}.mrcs" for index in range(4)]
+    for name in names:
+        movie(Path(name))
+    begun = threading.Event()
+    read = MRCMovie.read
+
+    def slowly(self: MRCMovie, frame: int) -> npt.NDArray[np.generic]:
+        if self.path.name == "1.mrcs" and frame == 1:
+            begun.set()
+            time.sleep(0.5)
+        return read(self, frame)
+
+    def interrupt(*_: object) -> None:
+        begun.wait(5)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MRCMovie, "read", slowly)
+    with pytest.raises(KeyboardInterrupt):
+        sum_movies(read_movies(names), Path("Halves"), HalvesOptions(), jobs=1, progress=interrupt)
+    assert {path.name for path in Path("Halves").iterdir()} == {"0.mrc", "0_EVN.mrc", "0_ODD.mrc"}
 
 
 def test_shards_together_are_the_whole(here: Path) -> None:
