@@ -173,7 +173,7 @@ def halves_command(
 
     Writes [bold]OUT/…/x.mrc, x_EVN.mrc, x_ODD.mrc[/] and [bold]OUT/halves.star[/], which [bold]n2n-deploy train[/]
     and RELION take as it is. Finished sums are recognised and never made again. Exit code 1 where movies failed:
-    [bold]OUT/failed.txt[/] lists them, and can be given as MOVIES.
+    [bold]OUT/failed.txt[/] lists them with the reasons, and the same command tries them again.
     """
     del config
     from n2n_deploy.imaging.ctf import Optics

@@ -72,14 +72,14 @@ def write_table(path: Path, summed: Sequence[Summed], table: MovieTable) -> None
 
 
 def write_failures(path: Path, failures: Sequence[tuple[MovieRecord, str]]) -> None:
-    """Write the movies that failed, one a line under its reason; `halves` takes the file as a list of movies.
+    """Write the names of what failed, one a line under its reason; a list of movies, where movies were given.
 
     Without failures an older file is removed.
     """
     if not failures:
         path.unlink(missing_ok=True)
         return
-    lines = [f"# {reason}\n{record.path or record.name}\n" for record, reason in failures]
+    lines = [f"# {reason}\n{record.name}\n" for record, reason in failures]
     with atomic_write(path) as stream:
         stream.write("".join(lines).encode())
 

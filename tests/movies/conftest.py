@@ -53,3 +53,9 @@ def motioncorr(relion: Callable[..., str], tmp_path: Path) -> Callable[..., Path
         return tmp_path / name
 
     return run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

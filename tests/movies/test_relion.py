@@ -11,6 +11,7 @@ import mrcfile
 import numpy as np
 import numpy.typing as npt
 import pytest
+from eer_encoder import random_events, write_eer
 from movie_builder import FRAMES, PIXEL_SIZE, Simulated, save_movie
 
 from n2n_deploy.io.micrograph_names import Folders
@@ -162,3 +163,16 @@ def test_first_and_last_frame(drifting: Simulated, motioncorr: Correct, tmp_path
         assert sums(tmp_path / "Halves")[1].sum() == pytest.approx(
             sum(movie.read(i).sum() for i in (1, 3, 5)), rel=1e-5
         )
+
+
+def test_eer_movie_with_gain_and_motion(motioncorr: Correct, tmp_path: Path) -> None:
+    """Fractions, motion and the response of the detector as RELION's table names them, on a Falcon's 4096² pixels."""
+    shape, rng = (4096, 4096), np.random.default_rng(10)
+    events = [random_events(rng, shape, 30_000) for _ in range(7)]
+    write_eer(tmp_path / "a.eer", events, shape)
+    with mrcfile.new(tmp_path / "response.mrc") as mrc:
+        mrc.set_data(rng.uniform(0.7, 1.3, shape).astype(np.float32))
+    job = motioncorr("out", ["a.eer"], "--skip_defect", "--eer_grouping", 2, "--gainref", "response.mrc")
+    halves_of(job, tmp_path / "Halves")
+    whole = sums(tmp_path / "Halves")[0]
+    assert difference(whole, mrcfile.read(job / "a.mrc")) < 1e-5

@@ -1,4 +1,4 @@
-"""Runs over many movies: tables that are read back, finished work, faults, shards, and bad input named in one line."""
+"""Runs over many movies: tables that are read back, finished work, shards, notes and interrupts."""
 
 import json
 import threading
@@ -12,56 +12,26 @@ import numpy.typing as npt
 import pytest
 import tifffile
 from eer_encoder import counts, random_events, write_eer
-from movie_builder import PIXEL_SIZE, Simulated, save_movie
+from movie_builder import PIXEL_SIZE, SMALL, Simulated, full_log, mtimes, run_halves, small_movie
 from star_builder import star_table
 from typer.testing import CliRunner
 
 from n2n_deploy.cli.app import build
-from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.core.errors import UsageError
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.movie_files import MRCMovie
 from n2n_deploy.io.movie_table import read_movies
 from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.movies.options import HalvesOptions
-from n2n_deploy.movies.run import Account, sum_movies
-
-RNG = np.random.default_rng(1)
-SHAPE = (48, 64)
-
-
-def movie(path: Path, frames: int = 4) -> Path:
-    return save_movie(path, RNG.poisson(5, (frames, *SHAPE)).astype(np.int8), 1.5)
-
-
-def log_of(path: Path, frames: int = 4) -> Path:
-    """MotionCor's shifts of one pixel a frame."""
-    lines = [f"{i + 1:4d} {i:8.2f} {-i:8.2f}\n" for i in range(frames)]
-    path.write_text("# full frame alignment\n" + "".join(lines))
-    return path
-
-
-def run(sources: list[Path | str], output: Path, motion: str | None = None, **options: object) -> Account:
-    names = {"jobs", "memory", "shard", "overwrite"} & options.keys()
-    outer = {name: options.pop(name) for name in names}
-    return sum_movies(read_movies(sources, motion=motion), output, HalvesOptions(**options), **outer)  # type: ignore[arg-type]
-
-
-def mtimes(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.mrc")}
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+from n2n_deploy.movies.run import sum_movies
 
 
 def test_the_table_is_one_that_train_takes(here: Path) -> None:
     del here
     for name in "ab":
-        movie(Path("Movies", f"{name}.mrcs"))
-        log_of(Path("Movies", f"{name}-Full.log"))
-    account = run(
+        small_movie(Path("Movies", f"{name}.mrcs"))
+        full_log(Path("Movies", f"{name}-Full.log"))
+    account = run_halves(
         ["Movies/*.mrcs"],
         Path("Halves"),
         "{folder}/{stem}-Full.log",
@@ -89,13 +59,13 @@ def test_the_table_is_one_that_train_takes(here: Path) -> None:
 
 
 def test_a_table_of_micrographs_keeps_its_ctf(here: Path) -> None:
-    movie(Path("Movies", "a.mrcs"))
-    movie(Path("Movies", "b.mrcs"))
+    small_movie(Path("Movies", "a.mrcs"))
+    small_movie(Path("Movies", "b.mrcs"))
     names = ["MotionCorr/job002/Movies/a.mrc", "MotionCorr/job002/Movies/b.mrc"]
     columns = {"rlnMicrographName": names, "rlnMicrographMovieName": ["Movies/a.mrcs", "Movies/b.mrcs"]}
     columns |= {"rlnDefocusU": [15000.0, 16000.0], "rlnDefocusV": 14800.0, "rlnDefocusAngle": 20.0}
     Path("micrographs_ctf.star").write_text(star_table(columns, pixel_size=1.5))
-    account = run(["micrographs_ctf.star"], Path("Halves"), binning=2.0)
+    account = run_halves(["micrographs_ctf.star"], Path("Halves"), binning=2.0)
     assert account.table is not None
     first, second = read_micrographs(account.table, need_halves=True).micrographs
     assert first.ctf is not None
@@ -107,65 +77,17 @@ def test_a_table_of_micrographs_keeps_its_ctf(here: Path) -> None:
 
 def test_finished_sums_are_recognised(here: Path) -> None:
     del here
-    movie(Path("a.mrcs"))
-    movie(Path("b.mrcs"))
-    run(["a.mrcs", "b.mrcs"], Path("Halves"))
+    small_movie(Path("a.mrcs"))
+    small_movie(Path("b.mrcs"))
+    run_halves(["a.mrcs", "b.mrcs"], Path("Halves"))
     before = mtimes(Path("Halves"))
     Path("Halves/b_ODD.mrc").unlink()
     Path("Halves/halves.star").unlink()
-    account = run(["a.mrcs", "b.mrcs"], Path("Halves"), overwrite=True)
+    account = run_halves(["a.mrcs", "b.mrcs"], Path("Halves"), overwrite=True)
     assert (account.summed, account.finished_before) == (1, 1)
     after = mtimes(Path("Halves"))
     assert {path.name for path in after if after[path] != before.get(path)} == {"b.mrc", "b_EVN.mrc", "b_ODD.mrc"}
     assert len(read_micrographs("Halves/halves.star", need_ctf=False, need_halves=True).micrographs) == 2
-
-
-def test_other_sums_are_not_overwritten_unasked(here: Path) -> None:
-    del here
-    movie(Path("a.mrcs"))
-    run(["a.mrcs"], Path("Halves"))
-    before = mtimes(Path("Halves"))
-    account = run(["a.mrcs"], Path("Halves"), first=2)
-    assert account.exit_code == 1
-    assert "was not made of these files with these options" in account.failures[0][1]
-    assert mtimes(Path("Halves")) == before
-    assert run(["a.mrcs"], Path("Halves"), first=2, overwrite=True).summed == 1
-    # A changed movie is other work too.
-    movie(Path("a.mrcs"), frames=5)
-    assert run(["a.mrcs"], Path("Halves"), first=2, overwrite=True).summed == 1
-
-
-def test_one_failure_costs_one_movie(here: Path) -> None:
-    del here
-    for name in "abcd":
-        movie(Path(f"{name}.mrcs"))
-    content = Path("b.mrcs").read_bytes()
-    Path("b.mrcs").write_bytes(content[:-100])
-    movie(Path("c.mrcs"), frames=1)
-    account = run([f"{name}.mrcs" for name in "abcd"] + ["e.mrcs"], Path("Halves"), jobs=2)
-    assert account.summed == 2
-    reasons = {record.name: reason for record, reason in account.failures}
-    assert list(reasons) == ["b.mrcs", "c.mrcs", "e.mrcs"]
-    assert "cut short" in reasons["b.mrcs"]
-    assert "1 frame to sum; an even and an odd sum take two or more" in reasons["c.mrcs"]
-    assert "is not there" in reasons["e.mrcs"]
-    assert all("\n" not in reason for reason in reasons.values())
-    assert len(read_micrographs("Halves/halves.star", need_ctf=False).micrographs) == 2
-    # The list of failures is a list of movies.
-    Path("b.mrcs").write_bytes(content)
-    movie(Path("c.mrcs"), frames=2)
-    movie(Path("e.mrcs"))
-    again = run([Path("Halves/failed.txt")], Path("Halves"))
-    assert (again.summed, again.exit_code) == (3, 0)
-    assert not Path("Halves/failed.txt").exists()
-
-
-def test_the_movie_itself_is_never_overwritten(here: Path) -> None:
-    movie(Path("a.mrc"))
-    content = Path("a.mrc").read_bytes()
-    account = run([here / "a.mrc"], here, overwrite=True)
-    assert "is the movie itself" in account.failures[0][1]
-    assert Path("a.mrc").read_bytes() == content
 
 
 def test_an_interrupt_ends_the_run_between_frames(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +95,7 @@ def test_an_interrupt_ends_the_run_between_frames(here: Path, monkeypatch: pytes
     del here
     names: list[Path | str] = [f"{index}.mrcs" for index in range(4)]
     for name in names:
-        movie(Path(name))
+        small_movie(Path(name))
     begun = threading.Event()
     read = MRCMovie.read
 
@@ -197,28 +119,13 @@ def test_shards_together_are_the_whole(here: Path) -> None:
     del here
     names: list[Path | str] = [f"{index}.mrcs" for index in range(5)]
     for name in names:
-        movie(Path(name))
-    accounts = [run(names, Path("Halves"), shard=(index, 3)) for index in (1, 2, 3)]
+        small_movie(Path(name))
+    accounts = [run_halves(names, Path("Halves"), shard=(index, 3)) for index in (1, 2, 3)]
     assert sum(account.summed for account in accounts) == 5
     assert accounts[1].table == Path("Halves/halves_2-of-3.star")
-    whole = run(names, Path("Halves"))
+    whole = run_halves(names, Path("Halves"))
     assert (whole.summed, whole.finished_before) == (0, 5)
     assert len(read_micrographs("Halves/halves.star", need_ctf=False).micrographs) == 5
-
-
-def test_motion_that_does_not_fit_is_refused(here: Path) -> None:
-    del here
-    movie(Path("a.mrcs"))
-    log_of(Path("a-Full.log"), frames=5)
-    account = run(["a.mrcs"], Path("Halves"), "{stem}-Full.log")
-    assert "lists 5 frames and" in account.failures[0][1]
-    # MotionCor's log lists the frames that it did not throw away.
-    log_of(Path("a-Full.log"), frames=3)
-    assert run(["a.mrcs"], Path("Halves"), "{stem}-Full.log").exit_code == 1
-    assert run(["a.mrcs"], Path("Halves"), "{stem}-Full.log", first=2).exit_code == 0
-    account = run(["a.mrcs"], Path("Other"), "{stem}.star")
-    assert "not found" in account.failures[0][1]
-    assert run(["a.mrcs"], Path("Third"), "*{stem}-Full.log", first=2).exit_code == 0
 
 
 def test_cryosparc_motion_of_a_tiff_movie(here: Path, drifting: Simulated) -> None:
@@ -226,7 +133,7 @@ def test_cryosparc_motion_of_a_tiff_movie(here: Path, drifting: Simulated) -> No
     frames = mrcfile.read(drifting.path).astype(np.uint8)
     tifffile.imwrite(here / "a.tif", frames[:, ::-1], compression="lzw")
     np.save(here / "17_a_traj.npy", (drifting.drift * (1, -1))[None])
-    account = run(["a.tif"], Path("Halves"), "*_{stem}_traj.npy", pixel_size=PIXEL_SIZE)
+    account = run_halves(["a.tif"], Path("Halves"), "*_{stem}_traj.npy", pixel_size=PIXEL_SIZE)
     assert account.exit_code == 0
     residual = mrcfile.read("Halves/a.mrc") - drifting.truth
     assert residual.var() == pytest.approx(drifting.truth.mean(), rel=0.02)
@@ -235,8 +142,8 @@ def test_cryosparc_motion_of_a_tiff_movie(here: Path, drifting: Simulated) -> No
 def test_notes_count_the_movies_they_concern(here: Path) -> None:
     del here
     for name in "ab":
-        movie(Path(f"{name}.mrcs"), frames=5)
-    notes = run(["a.mrcs", "b.mrcs"], Path("Halves")).notes
+        small_movie(Path(f"{name}.mrcs"), frames=5)
+    notes = run_halves(["a.mrcs", "b.mrcs"], Path("Halves")).notes
     assert any(
         note.startswith("2 movies have no motion table: the sums are not aligned. Drift blurs") for note in notes
     )
@@ -244,78 +151,27 @@ def test_notes_count_the_movies_they_concern(here: Path) -> None:
 
 
 def test_eer_movies_gain_and_float16(here: Path) -> None:
-    events = [random_events(RNG, SHAPE, 200) for _ in range(13)]
-    write_eer(here / "a.eer", events, SHAPE)
-    tifffile.imwrite(here / "camera.gain", np.full(SHAPE, 2.0, np.float32))
-    account = run(["a.eer"], Path("Halves"), eer_grouping=3, pixel_size=0.7, gain=Path("camera.gain"), dtype="float16")
+    events = [random_events(np.random.default_rng(1), SMALL, 200) for _ in range(13)]
+    write_eer(here / "a.eer", events, SMALL)
+    tifffile.imwrite(here / "camera.gain", np.full(SMALL, 2.0, np.float32))
+    account = run_halves(
+        ["a.eer"], Path("Halves"), eer_grouping=3, pixel_size=0.7, gain=Path("camera.gain"), dtype="float16"
+    )
     assert (account.exit_code, len(account.notes)) == (0, 2)
     assert "13 EER frames make 4 fractions of 3; the last 1 are left out" in account.notes[1]
     even, odd = (mrcfile.read(f"Halves/a_{half}.mrc") for half in ("EVN", "ODD"))
     assert even.dtype == np.float16
-    np.testing.assert_array_equal(even, 2 * counts(events[0:3] + events[6:9], SHAPE))
-    np.testing.assert_array_equal(odd, 2 * counts(events[3:6] + events[9:12], SHAPE))
-    assert "lower --eer-grouping" in run(["a.eer"], Path("Other"), pixel_size=0.7).failures[0][1]
-
-
-def test_what_is_missing_is_named(here: Path) -> None:
-    del here
-    save_movie(Path("a.mrcs"), RNG.poisson(5, (4, *SHAPE)).astype(np.int8), 0.0)
-    for options, match in (
-        ({}, "nothing says its pixel size; give --pixel-size"),
-        ({"dose_weighting": True, "pixel_size": 1.0}, "need the dose; give --dose-per-frame"),
-        ({"dose_weighting": True, "pixel_size": 1.0, "dose_per_frame": 1.0}, "need the voltage; give --voltage"),
-        ({"pixel_size": 1.0, "gain": Path("gain.mrc")}, "gain.mrc is not there; give --gain FILE, or --gain none"),
-        ({"pixel_size": 1.0, "last": 9}, "has 4 frames, --last 9 asks for more"),
-        ({"pixel_size": 1.0, "memory": 10_000}, "needs about .* of memory, and .* may be used; give a larger --memory"),
-    ):
-        account = run(["a.mrcs"], Path("Halves"), **options)
-        (failure,) = account.failures
-        assert pytest.raises(AssertionError, match=match).matches(AssertionError(failure[1])), failure[1]
-
-
-def test_sources_that_make_no_sense(here: Path) -> None:
-    movie(Path("one", "a.mrcs"))
-    movie(Path("two", "a.mrcs"))
-    Path("movies.star").write_text(star_table({"rlnMicrographName": ["a.mrc"]}))
-    for sources, error, match in (
-        (["*.tif"], DataError, "no movie matches"),
-        (["one"], DataError, "is a folder; give movies"),
-        ([], DataError, "no movies given"),
-        (["movies.star"], DataError, "lists no rlnMicrographMovieName and no rlnMicrographMetadata"),
-        (["movies.star", "one/a.mrcs"], UsageError, "give one STAR table alone"),
-    ):
-        with pytest.raises(error, match=match):
-            read_movies(sources)
-    with pytest.raises(UsageError, match="its fields are"):
-        read_movies(["one/a.mrcs"], motion="{movie}.log")
-    account = run([here.parent / "x" / "one" / "a.mrcs", here.parent / "y" / "one" / "a.mrcs"], Path("Halves"))
-    assert "2 movies would be written to Halves/one/a.mrc" in account.failures[0][1]
-
-
-def test_options_out_of_range() -> None:
-    for options in (
-        {"gain_rotation": 4},
-        {"gain_flip": -1},
-        {"first": 0},
-        {"first": 3, "last": 3},
-        {"dose_per_frame": 0.0},
-        {"pre_exposure": -1.0},
-        {"binning": 0.5},
-        {"pixel_size": 0.0},
-        {"eer_grouping": 0},
-        {"eer_upsampling": 3},
-        {"dtype": "int8"},
-    ):
-        with pytest.raises(UsageError, match="expected"):
-            HalvesOptions(**options)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(even, 2 * counts(events[0:3] + events[6:9], SMALL))
+    np.testing.assert_array_equal(odd, 2 * counts(events[3:6] + events[9:12], SMALL))
+    assert "lower --eer-grouping" in run_halves(["a.eer"], Path("Other"), pixel_size=0.7).failures[0][1]
 
 
 def test_the_command(here: Path, motioncorr: Callable[..., Path], drifting: Simulated) -> None:
     """From RELION's table to halves, as JSON, with the exit code of a movie that failed."""
     del drifting
-    monkey = motioncorr("MotionCorr", ["Movies/a.mrcs"])
+    job = motioncorr("MotionCorr", ["Movies/a.mrcs"])
     app, runner = build(), CliRunner()
-    command = ["halves", str(monkey / "corrected_micrographs.star"), "-o", "Halves", "--json"]
+    command = ["halves", str(job / "corrected_micrographs.star"), "-o", "Halves", "--json"]
     done = runner.invoke(app, [*command, "--dose-weighting", "--dose-per-frame", "1.2", "--memory", "200MB", "-j", "1"])
     assert done.exit_code == 0, done.output
     answer = json.loads(done.stdout)
