@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.markup import escape
 
-from n2n_deploy.cli.common import ConfigOption, JsonOption, MemoryOption, err, out, print_json, save_config
-from n2n_deploy.cli.halves import ProjectOption
+from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, save_config
+from n2n_deploy.cli.options import ProjectOption
 from n2n_deploy.cli.progress import LateProgress
 from n2n_deploy.core.errors import UsageError
-from n2n_deploy.device.memory import parse_bytes
+from n2n_deploy.core.sizes import parse_bytes
 
 _DETECTOR, _FRAMES, _MICROSCOPE, _RUN = "Detector", "Frames", "Microscope", "Run"
 
@@ -161,7 +161,16 @@ def halves_command(
         typer.Option("--jobs", "-j", min=1, help="Movies at once, while memory lasts.", rich_help_panel=_RUN),
     ] = None,
     project: ProjectOption = None,
-    memory: MemoryOption = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="Limit of host memory, such as 8GB; fewer movies at once where it is short. By default a share of "
+            "what is free.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:

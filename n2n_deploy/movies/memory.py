@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from n2n_deploy.core.errors import HostError
-from n2n_deploy.device.memory import size_text
+from n2n_deploy.core.sizes import size_text
 
 
 def memory_needed(

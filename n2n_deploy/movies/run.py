@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import scipy.fft
+
 from n2n_deploy.core.errors import DataError, N2NError
-from n2n_deploy.device.arrays import fft_workers, set_fft_workers
 from n2n_deploy.device.memory import available_memory
+from n2n_deploy.device.processor import usable_cores
 from n2n_deploy.files.atomic import make_writable_folder, remove_stale_temporaries
 from n2n_deploy.io.movie_table import MovieRecord, MovieTable
 from n2n_deploy.movies.job import Gains, Outputs, sum_movie
@@ -104,7 +106,7 @@ def sum_movies(
     stop = threading.Event()
     outcomes: dict[int, _Outcome] = {}
     notes: Counter[str] = Counter()
-    processors = fft_workers()
+    processors = usable_cores()
     workers = min(jobs or processors, max(1, len(chosen)))
 
     def work(movie: MovieRecord) -> _Outcome:
@@ -113,33 +115,28 @@ def sum_movies(
             raise DataError(
                 f"{movie.name}: {taken[whole]} movies would be written to {whole}; give them different names"
             )
-        return _one(movie, Outputs.of(whole), movies, options, gains, gate, stop, overwrite)
+        with scipy.fft.set_workers(max(1, processors // workers)):
+            return _one(movie, Outputs.of(whole), movies, options, gains, gate, stop, overwrite)
 
-    set_fft_workers(max(1, processors // workers))
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            pending = {pool.submit(work, movie): movie for movie in chosen}
-            try:
-                for done, future in enumerate(as_completed(pending), 1):
-                    movie, reason = pending[future], None
-                    try:
-                        outcomes[movie.row] = outcome = future.result()
-                        notes.update(outcome.notes)
-                        account.summed += outcome.is_new
-                        account.finished_before += not outcome.is_new
-                    except (N2NError, OSError, MemoryError) as error:
-                        reason = (
-                            str(error) or f"{movie.name}: not enough memory; give fewer --jobs or a smaller --memory"
-                        )
-                        account.failures.append((movie, reason))
-                    if progress is not None:
-                        progress(movie, reason, done, len(chosen))
-            except BaseException:
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    finally:
-        set_fft_workers(processors)
+    with ThreadPoolExecutor(workers) as pool:
+        pending = {pool.submit(work, movie): movie for movie in chosen}
+        try:
+            for done, future in enumerate(as_completed(pending), 1):
+                movie, reason = pending[future], None
+                try:
+                    outcomes[movie.row] = outcome = future.result()
+                    notes.update(outcome.notes)
+                    account.summed += outcome.is_new
+                    account.finished_before += not outcome.is_new
+                except (N2NError, OSError, MemoryError) as error:
+                    reason = str(error) or f"{movie.name}: not enough memory; give fewer --jobs or a smaller --memory"
+                    account.failures.append((movie, reason))
+                if progress is not None:
+                    progress(movie, reason, done, len(chosen))
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     part = "" if shard is None else f"_{shard[0]}-of-{shard[1]}"
     account.failures.sort(key=lambda failure: failure[0].row)
     account.notes += [f"{count} movies have {note}" for note, count in notes.items()]

@@ -7,7 +7,7 @@ is undone by bilinear interpolation in real space. Interpolation dampens the hig
 import numpy as np
 import numpy.typing as npt
 
-from n2n_deploy.device.arrays import map_row_blocks
+from n2n_deploy.device.host import HOST
 
 Image = npt.NDArray[np.float32]
 Spectrum = npt.NDArray[np.complex64]
@@ -32,7 +32,7 @@ def shift_spectrum(spectrum: Spectrum, shape: tuple[int, int], x: float, y: floa
         spectrum[block] *= rows[block, None]
         spectrum[block] *= columns
 
-    map_row_blocks(ramp, spectrum.shape, np)
+    HOST.map_rows(ramp, spectrum.shape)
 
 
 def local_shift(coefficients: Floats, time: float, x: Image, y: Image) -> Image:
@@ -90,7 +90,7 @@ def undo_local_motion(image: Image, coefficients: Floats, time: float, total: Im
         upper = corners[2] + right * (corners[3] - corners[2])
         total[block] += lower + above * (upper - lower)
 
-    map_row_blocks(add, image.shape, np)
+    HOST.map_rows(add, image.shape)
 
 
 def _whole_and_fraction(shift: Image) -> tuple[npt.NDArray[np.intp], Image]:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.device.arrays import to_host
 from n2n_deploy.imaging.fourier import common_columns, partial_irfft2, partial_rfft2, resize_occupied
 from n2n_deploy.movies.dose import DoseWeights
 from n2n_deploy.movies.shifting import shift_spectrum, undo_local_motion
@@ -82,10 +83,12 @@ class HalfSums:
             self._plain[half] = _added(self._plain[half], image)
             return
         mean = float(image.mean(dtype=np.float64))
-        spectrum = partial_rfft2(image, mean, common_columns(self._shape, self._out_shape))
+        whole = partial_rfft2(image, mean, common_columns(self._shape, self._out_shape))
         del image
         if self._out_shape != self._shape:
-            spectrum = resize_occupied(spectrum, self._shape, self._out_shape)
+            whole = resize_occupied(whole, self._shape, self._out_shape)
+        spectrum = to_host(whole)
+        del whole
         scale = self._out_shape[1] / self._shape[1], self._out_shape[0] / self._shape[0]
         shift_spectrum(spectrum, self._out_shape, shift[0] * scale[0], shift[1] * scale[1])
         if self._weights is not None:
@@ -98,7 +101,7 @@ class HalfSums:
             return
         if (total := self._local[half]) is None:
             total = self._local[half] = np.zeros(self._out_shape, np.float32)
-        undo_local_motion(partial_irfft2(spectrum, self._out_shape, 0.0), *local, total)
+        undo_local_motion(to_host(partial_irfft2(spectrum, self._out_shape, 0.0)), *local, total)
 
     def result(self, half: int) -> Image:
         """Return a sum, (ny, nx) float32 of the sums' size; it is given away."""
@@ -113,8 +116,9 @@ class HalfSums:
             self._plain[half] = None
             if self._out_shape != self._shape:
                 mean = float(plain.mean(dtype=np.float64))
-                spectrum = partial_rfft2(plain, mean, common_columns(self._shape, self._out_shape))
-                plain = partial_irfft2(resize_occupied(spectrum, self._shape, self._out_shape), self._out_shape, mean)
+                whole = partial_rfft2(plain, mean, common_columns(self._shape, self._out_shape))
+                cropped = resize_occupied(whole, self._shape, self._out_shape)
+                plain = to_host(partial_irfft2(cropped, self._out_shape, mean))
             total = _added(total, plain)
         return np.zeros(self._out_shape, np.float32) if total is None else total
 
