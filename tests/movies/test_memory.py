@@ -9,7 +9,7 @@ import pytest
 from movie_builder import save_movie
 
 from n2n_deploy.core.errors import HostError
-from n2n_deploy.device.arrays import grid_cache
+from n2n_deploy.device.host import HOST
 from n2n_deploy.io.movie_table import read_movies
 from n2n_deploy.movies.memory import MemoryGate, memory_needed
 from n2n_deploy.movies.options import HalvesOptions
@@ -58,7 +58,7 @@ def test_estimate_covers_the_allocations(tmp_path: Path, case: str) -> None:
         is_local=is_local,
     )
     table = read_movies([tmp_path / "a.mrcs"], motion=motion)
-    grid_cache.clear()
+    HOST.grids.clear()
     tracemalloc.start()
     try:
         account = sum_movies(table, tmp_path / "out", options, jobs=1, memory=estimate)
