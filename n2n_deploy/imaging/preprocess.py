@@ -28,7 +28,8 @@ class Prepared:
     """A micrograph as the network sees it, and what is needed to make its output a micrograph again.
 
     Attributes:
-        image: (height, width) float32, mean 0 and standard deviation 1, sides multiples of 8.
+        image: (height, width) float32, mean 0 and, outside of what was filled, standard deviation 1; sides multiples
+            of 8.
         mean: grey level of the raw image.
         std: standard deviation of the Fourier-cropped, band-passed image, in raw grey levels.
         shape: (ny, nx) of the raw image.
@@ -83,9 +84,9 @@ def preprocess(
             "the model flips phases and the table gives no CTF for this micrograph: "
             "estimate it first, or use a model with phase_flip off"
         )
-    image, pixels = repair_pixels(image)
     pixel_size = optics.pixel_size
     size = network_shape(shape, pixel_size, recipe.max_resolution)
+    image, pixels = repair_pixels(image, recipe.highpass / pixel_size)
     spacing = grid_spacing(shape, pixel_size, size)
     columns = shape[1] // 2 + 1 if keep_spectrum else common_columns(shape, size)
     raw = partial_rfft2(image, pixels.mean, columns)
@@ -101,7 +102,8 @@ def preprocess(
     if not keep_spectrum:
         raw = None
     small = irfft2(cropped, size)
-    std = standard_deviation(small)
+    # What was filled has no contrast, and that of the rest is wanted.
+    std = standard_deviation(small) / math.sqrt(1.0 - pixels.filled)
     if not std > 1e-6 * pixels.std:
         raise DataError(
             f"no signal between {recipe.highpass:g} and {recipe.max_resolution:g} Å: the standard deviation "

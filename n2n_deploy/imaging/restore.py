@@ -9,6 +9,7 @@ from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.device.arrays import Array, array_module, rfft2
 from n2n_deploy.imaging import kernels
 from n2n_deploy.imaging.ctf import flip_phases
+from n2n_deploy.imaging.defects import put_back
 from n2n_deploy.imaging.filters import apply_filter, soft_lowpass
 from n2n_deploy.imaging.fourier import (
     common_columns,
@@ -61,7 +62,8 @@ def restore(
     """Return the denoised micrograph at the input's size and grey levels (S2.3).
 
     The output is denoised × std + mean, zero-padded in Fourier space behind a soft low-pass whose cosine edge
-    ends at the Nyquist frequency of the network's grid (or of the raw image, where that is lower).
+    ends at the Nyquist frequency of the network's grid (or of the raw image, where that is lower). Constant margins and
+    areas that were filled for the network hold their one value again.
 
     Args:
         denoised: (height, width) float32, the network's output for `prepared.image`.
@@ -86,6 +88,14 @@ def restore(
         raise DataError(f"expected a denoised image of {size}, like the network's input, not {tuple(denoised.shape)}")
     if lowpass is not None and not lowpass > 0:
         raise UsageError(f"a low-pass needs a resolution above 0 Å, not {lowpass:g}")
+    full = _full(denoised, prepared, merge, flip_back, lowpass)
+    put_back(full, prepared.pixels.defects)
+    return full
+
+
+def _full(denoised: Array, prepared: Prepared, merge: Merge | None, flip_back: bool, lowpass: float | None) -> Array:
+    """Return the denoised image at full size, before what holds one value gets it back."""
+    size = tuple(prepared.image.shape)
     xp = array_module(denoised)
     end = _end(prepared)
     if merge is not None:
