@@ -64,10 +64,10 @@ def level(image: Array, statistics: PixelStatistics, highpass: float) -> tuple[A
         The image, a new one where there is something to level; and what was found.
     """
     tiles = max(1, round(highpass / _BLOCKS / TILE))
-    means, spread = _blocks(statistics.tile_mean, tiles), float(numpy.median(statistics.tile_std))
     size = max(2, round(_SIZE * highpass / (tiles * TILE)))
-    if min(means.shape) < size + 1 or not spread > 0:
+    if min(statistics.tile_mean.shape) < tiles * (size + 1):
         return image, None
+    means, spread = _blocks(statistics.tile_mean, tiles), float(numpy.median(statistics.tile_std))
     normal = float(numpy.median(means))
     grey = statistics.mean + normal
     positive = grey > _POSITIVE * spread

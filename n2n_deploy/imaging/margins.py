@@ -83,7 +83,7 @@ def find_staircases(image: Array, window: Window, shares: ValueShares, known: li
     found: list[Defect] = []
     for side, border in _borders(image, window).items():
         value, length = _longest_run(border)
-        if length < max(_SHORTEST_RUN, shares.fewest(value)):
+        if length < _SHORTEST_RUN or length < shares.fewest(value):
             continue
         rows, columns = _strip(window, side)
         equal = to_numpy(image[slice(*rows), slice(*columns)] == numpy.float32(value))

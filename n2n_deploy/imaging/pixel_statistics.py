@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from n2n_deploy.device.arrays import Array, array_module, map_row_blocks, to_numpy
 
 TILE = 16
-"""Pixels; side of a tile. The last tiles of an axis overlap those before where its length is no multiple."""
+"""Pixels; side of a tile."""
+
+_ROUNDING = 1e-6
 
 Values = NDArray[numpy.float64]
 
@@ -42,9 +44,10 @@ class PixelStatistics:
         high: largest value.
         rows: of the rows, (ny,).
         columns: of the columns, (nx,).
-        tile_mean: (tiles_y, tiles_x), relative to the image's mean, on the host.
-        tile_std: (tiles_y, tiles_x), on the host.
-        constant_tiles: (tiles_y, tiles_x) bool, on the host: tiles that hold one value.
+        tile_mean: (ny//16, nx//16), relative to the image's mean, on the host.
+        tile_std: (ny//16, nx//16), on the host.
+        constant_tiles: bool, on the host: tiles that hold one value. Where the length of an axis is no multiple of 16,
+            there is one tile more than above, and it ends with the image.
     """
 
     mean: float
@@ -73,7 +76,7 @@ def pixel_statistics(image: Array) -> PixelStatistics:
     def part(rows: slice) -> tuple[Array, ...]:
         # NumPy keeps these settings per thread. Whatever is not finite shows in the mean.
         with numpy.errstate(all="ignore"):
-            low, high = tile_rows(image[rows], xp.min), tile_rows(image[rows], xp.max)
+            low, high = image[rows].min(), image[rows].max()
             # Cast, then subtract: NumPy crashes the process where a ufunc that casts gets no memory for its buffers.
             values = image[rows].astype(xp.float64)
             values -= origin
@@ -82,29 +85,38 @@ def pixel_statistics(image: Array) -> PixelStatistics:
             return low, high, *first, *_sums(values)
 
     parts = zip(*map_row_blocks(part, image.shape, xp, multiple=TILE), strict=True)
-    lows, highs, row_sums, column_sums, bands, row_squares, column_squares, band_squares = map(list, parts)
+    lows, highs, row_sums, column_sums, tile_sums, row_squares, column_squares, tile_squares = map(list, parts)
     with numpy.errstate(all="ignore"):
-        low, high = _tiles(lows, xp.min), _tiles(highs, xp.max)
-        extremes = float(low.min()), float(high.max())
-        constant = to_numpy(low == high)
-        tile_mean, tile_square = (to_numpy(_tiles(means, xp.mean)) for means in (bands, band_squares))
-        rows = [to_numpy(xp.concatenate(sums)) for sums in (row_sums, row_squares)]
-        columns = [to_numpy(sum(sums)) for sums in (column_sums, column_squares)]
+        low, high = min(map(float, lows)), max(map(float, highs))
+        rows, columns, tiles = (
+            [to_numpy(each) for each in (combine(sums), combine(squares))]
+            for combine, sums, squares in (
+                (xp.concatenate, row_sums, row_squares),
+                (sum, column_sums, column_squares),
+                (xp.concatenate, tile_sums, tile_squares),
+            )
+        )
         offset, square = (float(sums.sum()) / image.size for sums in rows)
+        tile_mean, tile_square = (sums / TILE**2 for sums in tiles)
+        tile_std = numpy.sqrt(numpy.maximum(tile_square - tile_mean**2, 0.0))
+        # Rounding leaves a constant tile a little of its own deviation.
+        constant = (tile_std <= _ROUNDING * abs(tile_mean)).any() or not tile_std.size
         return PixelStatistics(
             mean=origin + offset,
             std=math.sqrt(max(0.0, square - offset**2)) if math.isfinite(square) else math.nan,
-            low=extremes[0],
-            high=extremes[1],
+            low=low,
+            high=high,
             rows=_line_statistics(rows, image.shape[1], offset),
             columns=_line_statistics(columns, image.shape[0], offset),
             tile_mean=tile_mean - offset,
-            tile_std=numpy.sqrt(numpy.maximum(tile_square - tile_mean**2, 0.0)),
-            constant_tiles=constant,
+            tile_std=tile_std,
+            constant_tiles=_constant_tiles(image)
+            if constant
+            else numpy.zeros([-(-n // TILE) for n in image.shape], bool),
         )
 
 
-def tile_rows(image: Array, reduce: Callable[..., Array]) -> Array:
+def _tile_rows(image: Array, reduce: Callable[..., Array]) -> Array:
     """Reduce every 16 rows to one; the last 16 overlap those before where the height is no multiple."""
     xp = array_module(image)
     whole = image.shape[0] // TILE
@@ -114,24 +126,39 @@ def tile_rows(image: Array, reduce: Callable[..., Array]) -> Array:
     return xp.concatenate([tiles, reduce(image[-TILE:], axis=0)[None]])
 
 
+def _constant_tiles(image: Array) -> NDArray[numpy.bool_]:
+    """Return which tiles hold one value, exactly."""
+    xp = array_module(image)
+
+    def extremes(rows: slice) -> tuple[Array, Array]:
+        with numpy.errstate(all="ignore"):
+            return _tile_rows(image[rows], xp.min), _tile_rows(image[rows], xp.max)
+
+    low, high = (
+        _tile_rows(xp.ascontiguousarray(xp.concatenate(bands).T), reduce).T
+        for bands, reduce in zip(
+            zip(*map_row_blocks(extremes, image.shape, xp, multiple=TILE), strict=True), (xp.min, xp.max), strict=True
+        )
+    )
+    constant: NDArray[numpy.bool_] = to_numpy(low == high)
+    return constant
+
+
+def _sums(values: Array) -> tuple[Array, Array, Array]:
+    """Return the sums of the rows, (rows,), of the columns, (nx,), and of whole tiles, (tiles, tiles_x)."""
+    height, width = (n // TILE for n in values.shape)
+    bands = values[: height * TILE].reshape(height, TILE, values.shape[1]).sum(axis=1)
+    columns = bands.sum(axis=0)
+    if values.shape[0] % TILE:
+        columns += values[height * TILE :].sum(axis=0)
+    tiles = bands[:, : width * TILE].reshape(height, width, TILE).sum(axis=2)
+    return values.sum(axis=1), columns, tiles
+
+
 def runs(flags: NDArray[numpy.bool_]) -> list[tuple[int, int]]:
     """Return where each run of set flags, (n,), begins and ends (last + 1)."""
     edges = numpy.flatnonzero(numpy.diff(numpy.concatenate([[False], flags, [False]]).astype(numpy.int8)))
     return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
-
-
-def _sums(values: Array) -> tuple[Array, Array, Array]:
-    """Return the sums of the rows, (rows,), those of the columns, (nx,), and the means of bands of 16 rows."""
-    bands = tile_rows(values, array_module(values).mean)
-    whole = values.shape[0] // TILE
-    columns = TILE * bands[:whole].sum(axis=0) + values[whole * TILE :].sum(axis=0)
-    return values.sum(axis=1), columns, bands
-
-
-def _tiles(bands: list[Array], reduce: Callable[..., Array]) -> Array:
-    """Reduce bands, (tiles_y, nx), to tiles, (tiles_y, tiles_x)."""
-    xp = array_module(bands[0])
-    return tile_rows(xp.ascontiguousarray(xp.concatenate(bands).T), reduce).T
 
 
 def _line_statistics(sums: list[NDArray[Any]], length: int, offset: float) -> LineStatistics:
