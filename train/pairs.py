@@ -17,7 +17,9 @@ COARSE = 20.0
 _SAMPLE = 1 << 16  # bytes compared to tell whether two files are the same image
 
 
-def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def prepare_pair(
+    micrograph: Micrograph, recipe: Recipe
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """Read a micrograph's halves and make them network input.
 
     Args:
@@ -25,7 +27,8 @@ def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[NDArray[np.flo
         recipe: crop, band-pass and phase flip.
 
     Returns:
-        Two images (h, w) of the same shape, mean 0 and standard deviation 1, sides multiples of 8.
+        Two images (h, w) of the same shape, mean 0 and standard deviation 1, sides multiples of 8; and where one
+        of them shows no specimen, (h, w).
 
     Raises:
         DataError: a half is missing, unreadable or without signal; their shapes differ; they are the same
@@ -51,14 +54,15 @@ def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[NDArray[np.flo
             f"{even_path}: the even half is {_size(even)} and the odd half {odd_path.name} {_size(odd)}; "
             "halves of one micrograph have one shape"
         )
-    images = []
+    prepared = []
     for path, half in ((even_path, even), (odd_path, odd)):
         try:
-            images.append(preprocess(half, micrograph.optics, micrograph.ctf, recipe).image)
+            prepared.append(preprocess(half, micrograph.optics, micrograph.ctf, recipe))
         except DataError as error:
             raise _named(error, path) from error
-    _refuse_unrelated(images[0], images[1], even_path, odd_path, micrograph.optics.pixel_size, even.shape)
-    return images[0], images[1]
+    images = prepared[0].image, prepared[1].image
+    _refuse_unrelated(*images, even_path, odd_path, micrograph.optics.pixel_size, even.shape)
+    return *images, prepared[0].missing() | prepared[1].missing()
 
 
 def same_image(a: Path, b: Path) -> bool:

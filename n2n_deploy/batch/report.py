@@ -15,6 +15,7 @@ from n2n_deploy.device.arrays import to_numpy
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.report.entries import Flag, MicrographEntry, RunInfo
 from n2n_deploy.report.entry_store import EntryStore
+from n2n_deploy.report.illumination import illumination_flags
 from n2n_deploy.report.page import read_report, write_report
 
 REPORT = "report.html"
@@ -60,7 +61,7 @@ class EntryKeeper:
             seconds=seconds,
             pixel_size=micrograph.optics.pixel_size,
             defocus=_defocus(job),
-            flags=views.flags,
+            flags=(*illumination_flags(result.illumination), *views.flags),
             notes=tuple(notes),
             views=views,
         )

@@ -165,7 +165,19 @@ class Denoiser(Closing):
         passes = len(parts) * (VIEWS if self.augment else 1)
         tiles = passes * count_tiles(prepared.image.shape, self.bundle.manifest.halo, tile)
         grey, said = (prepared.mean, prepared.std), notes(prepared) + short
-        return Denoised(full, noisy, made, prepared.spacing, said, tiles, seconds, grey, tuple(each), statistics)
+        return Denoised(
+            full,
+            noisy,
+            made,
+            prepared.spacing,
+            said,
+            tiles,
+            seconds,
+            grey,
+            tuple(each),
+            statistics,
+            prepared.pixels.illumination,
+        )
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         """Return a host array to read a micrograph into: for a GPU in pinned memory, which saves a copy on the way."""

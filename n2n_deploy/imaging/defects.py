@@ -96,24 +96,29 @@ def put_back(image: Array, defects: tuple[Defect, ...]) -> None:
             image[defect.box] = xp.where(inside, numpy.float32(defect.value), image[defect.box])
 
 
-def describe(defects: tuple[Defect, ...]) -> list[str]:
-    """Return what there is to say about defects, without a verb: "3 dead columns", "a constant margin of 4 px …"."""
-    said = []
+def describe(defects: tuple[Defect, ...]) -> tuple[list[str], list[str]]:
+    """Return in words what was repaired, and what keeps its values: "3 dead columns", "a constant margin of 4 px …"."""
+    repaired = []
     for kind in ("row", "column"):
         count = sum(defect.lines for defect in defects if defect.kind == kind)
         if count:
-            said.append(f"{count} dead {kind}{'s' if count > 1 else ''}")
-    straight: dict[int, list[str]] = {}
+            repaired.append(f"{count} dead {kind}{'s' if count > 1 else ''}")
+    widths: dict[str, int] = {}
     for defect in defects:
-        if defect.kind == "margin" and defect.side and defect.packed is None:
-            straight.setdefault(defect.lines, []).append(defect.side)
-    said += [f"a constant margin of {width} px at the {_joined(sides)}" for width, sides in straight.items()]
-    for defect in defects:
-        if defect.kept and not (defect.side and defect.packed is None):
-            height, width = defect.shape
-            size = f"{width}×{height} px" if defect.packed is None else f"{int(defect.mask().sum())} px"
-            said.append(f"a constant area of {size}")
-    return said
+        if defect.side is not None:
+            widths[defect.side] = widths.get(defect.side, 0) + defect.lines
+    kept = [
+        f"a constant margin of {width} px at the {_joined([side for side in widths if widths[side] == width])}"
+        for width in dict.fromkeys(widths.values())
+    ]
+    areas = [defect for defect in defects if defect.kind == "area"]
+    if len(areas) == 1 and areas[0].packed is None:
+        height, width = areas[0].shape
+        kept.append(f"a constant area of {width}×{height} px")
+    elif areas:
+        pixels = sum(int(area.mask().sum()) for area in areas)
+        kept.append(f"{'a constant area' if len(areas) == 1 else f'{len(areas)} constant areas'} of {pixels} px")
+    return repaired, kept
 
 
 def _joined(words: list[str]) -> str:

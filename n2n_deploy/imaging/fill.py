@@ -12,7 +12,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from n2n_deploy.device.arrays import Array, array_module, from_row_blocks, to_numpy
+from n2n_deploy.device.arrays import Array, array_module, map_row_blocks, to_numpy
 from n2n_deploy.imaging.defects import Defect
 
 _BLOCK = 16
@@ -26,23 +26,35 @@ _SIGMA = 3.0
 Values = NDArray[numpy.float64]
 
 
-def fill_smoothly(image: Array, mask: Array, origin: float) -> Array:
-    """Return a copy of an image whose masked pixels continue the local mean of the others.
+def fill_smoothly(image: Array, mask: Array, origin: float) -> None:
+    """Give masked pixels values that continue the local mean of the others.
 
     Args:
-        image: (ny, nx) float32.
+        image: (ny, nx) float32, changed in place.
         mask: (ny, nx) bool, pixels to fill; not all of them.
         origin: a grey level near the image's mean, which keeps the precision of its contrast.
     """
     xp = array_module(image)
-    total, count = xp.where(mask, numpy.float32(0), image - numpy.float32(origin)), (~mask).astype(xp.float32)
-    for _ in range(_HALVINGS):
-        total, count = halve(total), halve(count)
-    total, count = to_numpy(total).astype(numpy.float64), to_numpy(count)
+
+    def block_sums(rows: slice) -> tuple[Array, Array]:
+        total = xp.where(mask[rows], numpy.float32(0), image[rows] - numpy.float32(origin))
+        count = (~mask[rows]).astype(xp.float32)
+        for _ in range(_HALVINGS):
+            total, count = halve(total), halve(count)
+        return total, count
+
+    total, count = (
+        numpy.asarray(to_numpy(xp.concatenate(blocks)), dtype=numpy.float64)
+        for blocks in map(list, zip(*map_row_blocks(block_sums, image.shape, xp, multiple=_BLOCK), strict=True))
+    )
     known = count >= min(_BLOCK**2 / 4, float(count.max()))
     means = complete(numpy.where(known, total / numpy.maximum(count, 1.0), 0.0), known) + origin
     fine = upsampler(means.astype(numpy.float32), image.shape, _BLOCK, xp)
-    return from_row_blocks(lambda rows: xp.where(mask[rows], fine(rows), image[rows]), image.shape, xp.float32, xp)
+
+    def fill(rows: slice) -> None:
+        image[rows] = xp.where(mask[rows], fine(rows), image[rows])
+
+    map_row_blocks(fill, image.shape, xp)
 
 
 def fill_lines(image: Array, lines: list[Defect]) -> None:

@@ -33,19 +33,29 @@ _BLOCKS = 3
 Map = NDArray[numpy.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Illumination:
     """An area that is much darker or brighter than the rest of the frame.
 
     Attributes:
         kind: "beam edge" where less than half of the electrons arrive, "uneven illumination" elsewhere.
-        fraction: of the frame.
+        fraction: of the frame, without its fading edge.
         level: its grey level over that of the rest; None where the grey scale has no zero.
+        area: (blocks_y, blocks_x) bool, on the host: where it is, with its edge.
+        block: pixels; side of a block.
     """
 
     kind: Literal["beam edge", "uneven illumination"]
     fraction: float
     level: float | None
+    area: NDArray[numpy.bool_]
+    block: int
+
+    def __str__(self) -> str:
+        """Return a sentence about it."""
+        grey = "far less" if self.level is None else f"{self.level:.0%}"
+        cause = "no specimen is seen there" if self.kind == "beam edge" else "carbon, thick ice, or a crystal"
+        return f"{self.fraction:.0%} of the area has {grey} of the intensity of the rest: {cause}"
 
 
 def level(image: Array, statistics: PixelStatistics, highpass: float) -> tuple[Array, Illumination | None]:
@@ -90,7 +100,8 @@ def level(image: Array, statistics: PixelStatistics, highpass: float) -> tuple[A
     xp = array_module(image)
     rows_of = upsampler(correction, image.shape, tiles * TILE, xp)
     levelled = from_row_blocks(lambda rows: image[rows] + rows_of(rows), image.shape, xp.float32, xp)
-    return levelled, Illumination("beam edge" if dark else "uneven illumination", fraction, share)
+    kind: Literal["beam edge", "uneven illumination"] = "beam edge" if dark else "uneven illumination"
+    return levelled, Illumination(kind, fraction, share, affected, tiles * TILE)
 
 
 def _blocks(tiles: Map, size: int) -> Map:

@@ -114,6 +114,8 @@ def _without_defects(image: Array, found: PixelStatistics) -> tuple[Array, Pixel
         more = find_constant_areas(image, found) or find_dead_lines(image, found)
         if not more:
             break
+        if not defects:
+            image = image.copy()
         defects += tuple(more)
         mask = mask_of(defects, image.shape, image)
         filled = float(mask.mean())
@@ -121,7 +123,7 @@ def _without_defects(image: Array, found: PixelStatistics) -> tuple[Array, Pixel
             raise DataError(
                 f"no signal to trust: {filled:.0%} of the image are dead; up to {MAX_CONSTANT:.0%} are filled"
             )
-        image = fill_smoothly(image, mask, found.mean)
+        fill_smoothly(image, mask, found.mean)
         fill_lines(image, [line for line in defects if not line.kept])
         found = pixel_statistics(image)
     return image, found, defects, filled

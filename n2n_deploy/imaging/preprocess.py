@@ -4,12 +4,14 @@ import math
 from dataclasses import dataclass
 
 import numpy
+from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.arrays import BLOCK, Array, array_module, fft_workers, irfft2, standard_deviation
 from n2n_deploy.imaging import kernels
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, flip_phases
+from n2n_deploy.imaging.defects import mask_of
 from n2n_deploy.imaging.filters import apply_filter, bandpass
 from n2n_deploy.imaging.fourier import (
     common_columns,
@@ -56,6 +58,24 @@ class Prepared:
     pixels: PixelReport
     spectrum: Array | None = None
 
+    def missing(self) -> NDArray[numpy.bool_]:
+        """Return where the network's image shows no specimen: constant areas and the dark beyond a beam's edge.
+
+        Returns:
+            (height, width) bool, on the host.
+        """
+        kept = tuple(defect for defect in self.pixels.defects if defect.kept)
+        raw = mask_of(kept, self.shape, numpy.empty(0))
+        y, x = (
+            ((numpy.arange(n) + 0.5) * raw_n / n).astype(int)
+            for n, raw_n in zip(self.image.shape, self.shape, strict=True)
+        )
+        missing: NDArray[numpy.bool_] = raw[numpy.ix_(y, x)]
+        dark = self.pixels.illumination
+        if dark is not None and dark.kind == "beam edge":
+            missing |= dark.area[numpy.ix_(y // dark.block, x // dark.block)]
+        return missing
+
     @property
     def limited_by_pixels(self) -> bool:
         """Whether the raw image does not reach the recipe's max_resolution, so that its Nyquist was used."""
@@ -85,8 +105,9 @@ def preprocess(
             "estimate it first, or use a model with phase_flip off"
         )
     pixel_size = optics.pixel_size
+    # A pixel size that is not positive is refused below, after what is no image.
+    image, pixels = repair_pixels(image, recipe.highpass / pixel_size if pixel_size > 0 else None)
     size = network_shape(shape, pixel_size, recipe.max_resolution)
-    image, pixels = repair_pixels(image, recipe.highpass / pixel_size)
     spacing = grid_spacing(shape, pixel_size, size)
     columns = shape[1] // 2 + 1 if keep_spectrum else common_columns(shape, size)
     raw = partial_rfft2(image, pixels.mean, columns)
