@@ -32,6 +32,9 @@ _SHARP = 0.1
 """Of a dead line's deviation; by less the lines beside it must differ."""
 
 _LONGEST_SEGMENT = 64
+_FEW = 4
+"""Pixels of a segment that single defects may spoil: a cluster of hot pixels is a few pixels long."""
+
 _SHARE = 1 / 8
 _WHOLE = 0.75
 _MOST = 1 / 32
@@ -112,7 +115,8 @@ def _sharp_groups(values: Values, least: float) -> list[tuple[int, int]]:
 def _confirmed(across: Array, start: int, stop: int) -> list[tuple[int, int]]:
     """Return which pixels of a candidate are defective: all of them, a part of an eighth at least, or none.
 
-    A hot pixel or a gold bead moves a line's mean too, but in one or two of its segments.
+    A hot pixel or a gold bead moves a line's mean too, but in one or two of its segments; and a few pixels do not move
+    the trimmed mean of a segment.
 
     Args:
         across: (length, lines) view of the image.
@@ -124,7 +128,7 @@ def _confirmed(across: Array, start: int, stop: int) -> list[tuple[int, int]]:
     strip = to_host(across[:, first:last].copy()).astype(numpy.float64)
     segments = min(max(length // _LONGEST_SEGMENT, 8), 32)
     edges = numpy.linspace(0, length, segments + 1).astype(int)
-    pieces = [strip[top:bottom] for top, bottom in itertools.pairwise(edges)]
+    pieces = [_trimmed(strip[top:bottom]) for top, bottom in itertools.pairwise(edges)]
     inside = numpy.zeros(last - first, dtype=bool)
     inside[start - first : stop - first] = True
     means, spreads = (numpy.array([getattr(part, name)(axis=0) for part in pieces]) for name in ("mean", "std"))
@@ -138,6 +142,12 @@ def _confirmed(across: Array, start: int, stop: int) -> list[tuple[int, int]]:
     parts = runs(hits)
     # Several parts, or a short one, are something else that lies there.
     return [(int(edges[a]), int(edges[b])) for a, b in parts if len(parts) == 1 and b - a >= _SHARE * segments]
+
+
+def _trimmed(segment: Values) -> Values:
+    """Return a segment, (pixels, lines), without the few highest and lowest pixels of each line."""
+    few = min(_FEW, (len(segment) - 1) // 4)
+    return numpy.sort(segment, axis=0)[few : len(segment) - few]
 
 
 def _away(values: Values, inside: NDArray[numpy.bool_], least: Values) -> NDArray[numpy.bool_]:
