@@ -71,7 +71,8 @@ def notes(prepared: Prepared) -> tuple[str, ...]:
     repaired, kept = describe(prepared.pixels.defects)
     if repaired:
         said.append(f"{' and '.join(repaired)} replaced by local means")
-    said += [f"{area} keeps its value in the output" for area in kept]
+    if kept:
+        said.append(f"{' and '.join(kept)}: not denoised, the output keeps the input's values there")
     if prepared.pixels.illumination is not None:
         said.append(f"{prepared.pixels.illumination.kind}: {prepared.pixels.illumination}")
     if prepared.limited_by_pixels:

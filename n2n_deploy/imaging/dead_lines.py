@@ -141,7 +141,7 @@ def _confirmed(across: Array, start: int, stop: int) -> list[tuple[int, int]]:
         return [(0, length)]
     parts = runs(hits)
     # Several parts, or a short one, are something else that lies there.
-    return [(int(edges[a]), int(edges[b])) for a, b in parts if len(parts) == 1 and b - a >= _SHARE * segments]
+    return [(int(edges[a]), int(edges[b])) for a, b in parts if len(parts) == 1 and b - a >= max(3, _SHARE * segments)]
 
 
 def _trimmed(segment: Values) -> Values:

@@ -51,7 +51,10 @@ def fill_smoothly(image: Array, mask: Array, origin: float) -> None:
         for blocks in map(list, zip(*device_of(image).map_rows(block_sums, image.shape, multiple=_BLOCK), strict=True))
     )
     known = count >= min(_BLOCK**2 / 4, float(count.max()))
-    means = complete(numpy.where(known, total / numpy.maximum(count, 1.0), 0.0), known) + origin
+    means = numpy.where(known, total / numpy.maximum(count, 1.0), 0.0)
+    # An ice gradient goes on behind the edge of an area; harmonic functions level out there.
+    plane = _plane(means, known)
+    means = complete(means - plane, known) + plane + origin
     fine = upsampler(means.astype(numpy.float32), image.shape, _BLOCK, xp)
 
     def fill(rows: slice) -> None:
@@ -117,6 +120,14 @@ def complete(values: Values, known: NDArray[numpy.bool_]) -> Values:
         around = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
         filled = numpy.where(known, values, around)
     return filled
+
+
+def _plane(values: Values, known: NDArray[numpy.bool_]) -> Values:
+    """Return the plane that fits the known values of a map best."""
+    terms = numpy.stack([numpy.ones(values.size), *(axis.ravel() for axis in numpy.indices(values.shape))], axis=1)
+    inside = known.ravel()
+    fit: Values = terms @ numpy.linalg.lstsq(terms[inside], values.ravel()[inside], rcond=None)[0]
+    return fit.reshape(values.shape)
 
 
 def upsampler(values: NDArray[Any], shape: tuple[int, int], block: int, xp: ArrayModule) -> Callable[[slice], Array]:
