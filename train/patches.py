@@ -133,7 +133,7 @@ def cut_pairs(
         The pairs (n, 2, side, side), mean 0 and standard deviation 1 each, and their corners (n, 2) as (y, x).
 
     Raises:
-        DataError: the image is smaller than a patch, or every patch is constant.
+        DataError: the image is smaller than a patch, or no patch shows a specimen.
     """
     if min(even.shape) < side:
         raise DataError(
@@ -153,7 +153,7 @@ def cut_pairs(
     if missing is not None and missing.any():
         signal &= np.array([missing[y : y + side, x : x + side].mean() <= _MOST_MISSING for y, x in corners])
     if not signal.any():
-        raise DataError("every patch is constant; check the image")
+        raise DataError("no patch shows a specimen: each is constant, or lies in a margin or dark area; check the image")
     pairs, std = pairs[signal], std[signal]
     pairs -= pairs.mean(axis=(2, 3), dtype=np.float64, keepdims=True)
     pairs /= std
