@@ -13,6 +13,7 @@ LABELS = {
 }
 COLOURS = {"paper": "#b2182b", "fast": "#2171b5", "small": "#6baed6"}
 OTHER = "#8c8c8c"
+TICKS = (10, 20, 50, 100, 200, 500)
 
 
 def draw(path: Path, report: Mapping[str, Any]) -> None:
@@ -27,16 +28,20 @@ def draw(path: Path, report: Mapping[str, Any]) -> None:
     panels = figure.subplots(len(shown), len(ways), squeeze=False, sharex=True, sharey="row")
     for line, (where, name) in zip(panels, shown, strict=True):
         for axes, way in zip(line, ways, strict=True):
-            for row in report["results"]:
+            for number, row in enumerate(report["results"]):
                 if (row["data"], row["equal"]) != (where, way) or name not in row:
                     continue
                 cost = report["costs"][row["cost"]]["kflop_per_pixel"]
                 colour = COLOURS.get(row["network"], OTHER)
                 hollow = {"markerfacecolor": "white"} if row["training"] else {}
                 axes.errorbar(cost, row[name], row[f"{name}_std"], fmt="o", color=colour, markersize=4, **hollow)
-                text = f"{row['network']} ({row['steps']})" + (f", {row['training']}" if row["training"] else "")
-                axes.annotate(text, (cost, row[name]), (4, 3), textcoords="offset points", fontsize=6)
+                text = f"{row['network'].split(' (')[0]} ({row['steps']})"
+                text += f", {row['training']}" if row["training"] else ""
+                place = (4, 3 if number % 2 else -7)  # names of neighbours apart
+                axes.annotate(text, (cost, row[name]), place, textcoords="offset points", fontsize=6)
             axes.set_xscale("log")
+            axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+            axes.set_xticks([], minor=True)
             axes.spines[["top", "right"]].set_visible(False)
     for axes, way in zip(panels[0], ways, strict=True):
         seconds = f"{report['seconds']:g} s of one core"

@@ -82,8 +82,8 @@ class TrainConfig(BaseModel):
     def chosen(self, device_type: str) -> "TrainConfig":
         """The same with a preset that names a network: for "auto", `paper` on a GPU and `fast` elsewhere.
 
-        A GPU has the time for the network of least error at equal steps. In the minutes that a CPU has, `fast` ends
-        with the least error (`benchmarks.front`).
+        On CPUs `benchmarks.front` finds `fast` the best at equal steps; `small` is as good in a training of a minute,
+        and on a single micrograph. On GPUs nothing cheaper than the paper's network was measured against it yet.
         """
         if self.preset != AUTO:
             return self
