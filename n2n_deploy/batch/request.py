@@ -14,7 +14,7 @@ from n2n_deploy.batch.plan import Plan, look_at_headers, make_plan
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError, N2NError, UsageError
-from n2n_deploy.core.options import NamingOptions
+from n2n_deploy.core.options import NamingOptions, OpticsOptions
 from n2n_deploy.engines.select import candidates
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
@@ -66,6 +66,7 @@ class Request:
         shard: the part of the table to process; None for all of it.
         retry: a table such as `failed.star`; only its micrographs are processed. None for all.
         naming: how files and their halves are found.
+        optics: for tables and files that lack them.
     """
 
     source: Source
@@ -75,6 +76,7 @@ class Request:
     shard: Shard | None
     retry: Path | None
     naming: NamingOptions
+    optics: OpticsOptions
 
     @classmethod
     def open(
@@ -86,6 +88,7 @@ class Request:
         shard: Shard | None = None,
         retry: Path | None = None,
         naming: NamingOptions | None = None,
+        optics: OpticsOptions | None = None,
     ) -> Self:
         """Make a request, opening the bundle.
 
@@ -103,7 +106,8 @@ class Request:
             return Bundle.open(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle
 
         opened = with_time_limit(read, options.timeout)
-        return cls(source, opened, Path(output).absolute(), options, shard, retry, naming or NamingOptions())
+        known = naming or NamingOptions(), optics or OpticsOptions()
+        return cls(source, opened, Path(output).absolute(), options, shard, retry, *known)
 
     @property
     def folder(self) -> Path:
@@ -136,6 +140,7 @@ class Request:
                 need_ctf=self.bundle.recipe.phase_flip,
                 need_halves=self.options.average_halves,
                 headers=headers,
+                **self.optics.model_dump(),
             )
 
         return with_time_limit(read, self.options.timeout)

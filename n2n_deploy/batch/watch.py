@@ -191,6 +191,9 @@ class _GrowingBatch:
         if self.account is None:
             plan.check(request.output, request.options.on_exists)
             self.account = self.stack.enter_context(Account(request, self.layout, self.ledger, self.say))
+            if self.say:
+                for note in table.notes:
+                    self.say(note)
         self.account.begin(table, plan)
         if progress:
             progress(Progress(plan, 0, None))

@@ -10,6 +10,7 @@ from n2n_deploy.cli.denoise_output import DenoiseProgress, print_dry_run, print_
 from n2n_deploy.cli.options import (
     FILES,
     PIXELS,
+    AmplitudeContrastOption,
     AugmentOption,
     DeviceOption,
     EngineOption,
@@ -18,16 +19,19 @@ from n2n_deploy.cli.options import (
     LanesOption,
     MemoryOption,
     OddOption,
+    PixelSizeOption,
     PrecisionOption,
     ProjectOption,
+    SphericalAberrationOption,
     SuffixesOption,
     ThreadsOption,
     TrustedKeysOption,
     TtaOption,
+    VoltageOption,
     gather,
 )
 from n2n_deploy.core.errors import UsageError
-from n2n_deploy.core.options import NamingOptions
+from n2n_deploy.core.options import NamingOptions, OpticsOptions
 
 _RUN = "Run"
 
@@ -100,6 +104,10 @@ def denoise_command(
     even_template: EvenOption = None,
     odd_template: OddOption = None,
     project: ProjectOption = None,
+    pixel_size: PixelSizeOption = None,
+    voltage: VoltageOption = None,
+    spherical_aberration: SphericalAberrationOption = None,
+    amplitude_contrast: AmplitudeContrastOption = None,
     device: DeviceOption = "auto",
     gpus: GpusOption = None,
     engine: EngineOption = None,
@@ -207,7 +215,8 @@ def denoise_command(
         raise UsageError("--idle-minutes says when --watch ends; add --watch or leave it out")
     source = micrographs[0] if len(micrographs) == 1 else micrographs
     part = Shard.parse(shard) if shard else None
-    request = Request.open(source, model, output, options, part, retry_failed, gather(ctx, NamingOptions))
+    naming, optics = gather(ctx, NamingOptions), gather(ctx, OpticsOptions)
+    request = Request.open(source, model, output, options, part, retry_failed, naming, optics)
     if dry_run:
         print_dry_run(request, as_json=as_json)
     with DenoiseProgress(quiet=as_json) as bar:

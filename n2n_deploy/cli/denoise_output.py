@@ -62,6 +62,8 @@ def print_dry_run(request: "Request", *, as_json: bool) -> NoReturn:
     if found.seconds is not None:
         rows.append(("expected time", f"{timedelta(seconds=round(found.seconds))}, plus the time to write"))
     print_rows(rows)
+    for note in found.notes:
+        out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     for job in found.plan.with_status(Status.REFUSED):
         out.print(f"[red]refused:[/] {escape(job.reason)}", soft_wrap=True)
     if found.obstacle:
