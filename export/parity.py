@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from torch import nn
 
-from n2n_deploy.bundle.manifest import Deviation, ParityResult, Precision
+from n2n_deploy.bundle.manifest import Deviation, ParityResult
 from n2n_deploy.core.errors import BundleError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.select import deviation
 

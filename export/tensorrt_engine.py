@@ -9,9 +9,10 @@ import onnx
 
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.engine_facts import EngineFacts, Profile, TensorRTLibrary
-from n2n_deploy.bundle.manifest import Deviation, Precision
+from n2n_deploy.bundle.manifest import Deviation
 from n2n_deploy.bundle.members import engine_member, onnx_member
 from n2n_deploy.bundle.write import extend_bundle
+from n2n_deploy.core.options import Precision
 from n2n_deploy.engines.tensorrt.build import BuildOptions, build_engine
 from n2n_deploy.export.parity import TOLERANCE
 from n2n_deploy.export.tensorrt_graph import check_limits, to_bfloat16

@@ -18,8 +18,7 @@ from n2n_deploy.core.options import NamingOptions, OpticsOptions
 from n2n_deploy.engines.select import candidates
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.io.star import MicrographTable, read_micrographs
-from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
+from n2n_deploy.io.star import MicrographTable, listed_names, read_micrographs
 
 Source = Path | str | Sequence[Path | str]
 
@@ -190,7 +189,6 @@ class Request:
     def _listed(self, path: Path) -> frozenset[str]:
         @waiting_for(f"reading {path}")
         def read() -> frozenset[str]:
-            document = StarDocument.read(path)
-            return frozenset(document.columns(micrograph_table(document)[0], (NAME,))[NAME])
+            return listed_names(path)
 
         return with_time_limit(read, self.options.timeout)

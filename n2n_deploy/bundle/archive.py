@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from n2n_deploy.bundle.manifest import Manifest, Member, Precision, parse_manifest
+from n2n_deploy.bundle.manifest import Manifest, Member, parse_manifest
 from n2n_deploy.bundle.members import (
     GOLDEN,
     RECIPE,
@@ -29,6 +29,7 @@ from n2n_deploy.bundle.members import (
 )
 from n2n_deploy.bundle.seal import DAMAGE, payload, read_directory, read_sealed
 from n2n_deploy.core.errors import BundleError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.core.recipe import Recipe
 
 _INPUTS = (".star", ".cs", ".mrc", ".mrcs")

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from n2n_deploy.bundle.engine_facts import EngineFacts
 from n2n_deploy.core.errors import BundleError
-from n2n_deploy.core.options import Precision as Precision
+from n2n_deploy.core.options import Precision
 from n2n_deploy.core.version import __version__
 
 FORMAT = 1

@@ -1,6 +1,6 @@
 """Names of a bundle's members, the files in its zip."""
 
-from n2n_deploy.bundle.manifest import Precision
+from n2n_deploy.core.options import Precision
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"

@@ -19,6 +19,7 @@ from n2n_deploy.core.version import __version__
 
 COMMANDS = {
     "simulate": "n2n_deploy.cli.simulate",
+    "halves": "n2n_deploy.cli.halves_command",
     "train": "n2n_deploy.cli.train",
     "export": "n2n_deploy.cli.export",
     "compile": "n2n_deploy.cli.compile",

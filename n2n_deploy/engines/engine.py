@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.bundle.members import onnx_member
 from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.engines.session import Session
 
 

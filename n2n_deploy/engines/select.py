@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.bundle.manifest import Deviation, Precision
+from n2n_deploy.bundle.manifest import Deviation
 from n2n_deploy.bundle.trust import check_trusted
 from n2n_deploy.core.errors import BundleError, HostError, N2NError, UsageError
-from n2n_deploy.core.options import parse_device
+from n2n_deploy.core.options import Precision, parse_device
 from n2n_deploy.device.gpus import find_gpu
 from n2n_deploy.engines.engine import Engine, Request
 from n2n_deploy.engines.onnxruntime.diagnose import diagnose_cpu, diagnose_cuda

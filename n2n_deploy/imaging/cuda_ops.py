@@ -57,7 +57,8 @@ _PAD = numpy.dtype(
 @functools.cache
 def source() -> str:
     """Return the text of `kernels.cu`, with a line that lets compilers' messages point into that file."""
-    return '#line 1 "n2n_deploy/imaging/kernels.cu"\n' + (resources.files(__package__) / "kernels.cu").read_text()
+    text = (resources.files(__package__) / "kernels.cu").read_text(encoding="utf-8")
+    return f'#line 1 "n2n_deploy/imaging/kernels.cu"\n{text}'
 
 
 def crop_structure(step: CropStep, columns: int) -> NDArray[Any]:

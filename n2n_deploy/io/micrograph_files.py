@@ -81,8 +81,8 @@ def find_files(sources: Sequence[Path | str], half_names: HalfNames, exclude: Pa
 
 def _read_list(source: str) -> list[str]:
     try:
-        lines = Path(source).read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = Path(source).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
         raise DataError(f"{source}: cannot be read as a list of file names: {error}") from error
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 

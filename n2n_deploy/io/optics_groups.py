@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.read_options import ABERRATIONS, AMPLITUDE_CONTRASTS, LARGEST_PIXEL, VOLTAGES, ReadOptions
-from n2n_deploy.io.star_document import StarDocument, StarTable
+from n2n_deploy.io.star_document import StarDocument, StarTable, micrograph_table
 
 GROUP = "rlnOpticsGroup"
 FLIPPED, PREMULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
@@ -179,6 +179,16 @@ class OpticsReader:
             name = self._document.term(label)
             raise DataError(f"{where}: {name} is {values[label]}; expected a number {expected}")
         return number
+
+
+def group_values(document: StarDocument) -> dict[str, dict[str, str]]:
+    """Return what each optics group of a micrograph table says, by its number; nothing before RELION 3.1."""
+    _, groups = micrograph_table(document)
+    if groups is None:
+        return {}
+    columns = document.columns(groups, groups.labels)
+    numbers = columns.pop(GROUP, None) or [str(index + 1) for index in range(len(groups))]
+    return {number: {label: column[row] for label, column in columns.items()} for row, number in enumerate(numbers)}
 
 
 def is_set(value: str | None) -> bool:

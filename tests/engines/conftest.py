@@ -12,9 +12,10 @@ import torch
 from standin_gpu import standin_gpu
 
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.bundle.manifest import Manifest, Precision
+from n2n_deploy.bundle.manifest import Manifest
 from n2n_deploy.bundle.members import GOLDEN
 from n2n_deploy.bundle.write import write_bundle
+from n2n_deploy.core.options import Precision
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.parity import TOLERANCE, golden_vectors

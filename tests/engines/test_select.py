@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.bundle.manifest import Deviation, Manifest, Precision
+from n2n_deploy.bundle.manifest import Deviation, Manifest
 from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.core.errors import BundleError, HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.gpus import driver
 from n2n_deploy.engines.select import (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.device.gpus import gpus
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.select import ENGINES, choose_session, deviation

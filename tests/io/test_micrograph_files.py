@@ -102,7 +102,7 @@ def test_halves_and_several_sums_of_one_movie_are_noted(folder: Path) -> None:
     halves, sums = read_micrographs("raw/*.mrc", need_ctf=False).notes
     assert halves.startswith("4 files of 11 seem to be even or odd halves (_EVN, _ODD); ")
     assert sums.startswith("2 micrographs are there as several sums of the same movie (_DW, _DWS, no suffix)")
-    (left_out, sums) = read_micrographs("raw/*.mrc", need_ctf=False, suffixes=("DW", "EVN", "ODD")).notes
+    (left_out, sums) = read_micrographs("raw/*.mrc", NamingOptions(suffixes=("DW", "EVN", "ODD")), need_ctf=False).notes
     assert "4 files with the suffixes of even and odd halves left out" in left_out
     assert read_micrographs("raw/*_DW.mrc", need_ctf=False).notes == []
 

@@ -57,7 +57,7 @@ def same_names(table: MicrographTable) -> dict[int, str]:
 )
 def test_a_round_trip_changes_no_byte(shared_data: Path, tmp_path: Path, name: str) -> None:
     path = shared_data / "star" / name
-    table = read_micrographs(path, need_ctf=False, project=tmp_path)
+    table = read_micrographs(path, NamingOptions(project=tmp_path), need_ctf=False)
     table.write(tmp_path / "same.star", same_names(table))
     assert (tmp_path / "same.star").read_bytes() == path.read_bytes()
 
@@ -203,7 +203,7 @@ def test_halves_can_be_found_from_where_the_table_is_written(star: Star, tmp_pat
     (project / "Movies").mkdir(parents=True)
     for name in ("a_DW.mrc", "a_EVN.mrc", "a_ODD.mrc"):
         (project / "Movies" / name).touch()
-    table = read_micrographs(path, project=project)
+    table = read_micrographs(path, NamingOptions(project=project))
     names = {row: f"/out/{row}.mrc" for row in range(3)}
     table.write(project / "Denoise" / "denoised.star", names)
     table.write(tmp_path / "elsewhere" / "denoised.star", names)

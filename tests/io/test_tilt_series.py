@@ -11,6 +11,7 @@ import starfile
 from star_builder import star_loop
 
 from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.io.star import MicrographTable, listed_names, read_micrographs
 from n2n_deploy.io.tilt_series import TiltSeriesTable
@@ -132,14 +133,14 @@ def test_both_levels_are_written_with_all_columns(table: MicrographTable, projec
     expected["rlnMicrographName"] = [f"Denoise/TS_01/{row}.mrc" for row in (0, 7, 40)]
     written = starfile.read(out.parent / "denoised_tilt_series" / "TS_01.star", always_dict=True)
     pandas.testing.assert_frame_equal(written["TS_01"], expected)
-    again = read_micrographs(out, need_ctf=False, project=project)
+    again = read_micrographs(out, NamingOptions(project=project), need_ctf=False)
     assert [each.path for each in again.micrographs] == [project / name for _, name in sorted(names.items())]
 
 
 def test_denoised_halves_get_their_columns(table: MicrographTable, project: Path) -> None:
     halves = {3: ("out/even.mrc", "out/odd.mrc"), 50: ("out/even2.mrc", "out/odd2.mrc")}
     table.write(project / "out.star", {3: "out/whole.mrc", 50: "out/whole2.mrc"}, halves=halves)
-    again = read_micrographs(project / "out.star", need_ctf=False, project=project)
+    again = read_micrographs(project / "out.star", NamingOptions(project=project), need_ctf=False)
     assert [(each.even, each.odd) for each in again.micrographs] == [
         (project / "out/even.mrc", project / "out/odd.mrc"),
         (project / "out/even2.mrc", project / "out/odd2.mrc"),

@@ -1,8 +1,8 @@
 """Open an ONNX Runtime session: on the CPU with the runtime's own kernels, or on a GPU."""
 
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.device.gpus import find_gpu
 from n2n_deploy.engines.engine import Request, onnx_model
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession

@@ -1,8 +1,8 @@
 """Open an OpenVINO session, where it gains much over ONNX Runtime's own kernels or the user asked for it."""
 
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.device.processor import multiplies_bfloat16
 from n2n_deploy.engines.engine import Request, check_tolerance
 from n2n_deploy.engines.openvino.run import OpenVinoSession

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.engines.onnxruntime.library import import_onnxruntime, open_model
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.openvino.library import find_processor

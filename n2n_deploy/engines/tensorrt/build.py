@@ -21,8 +21,8 @@ from n2n_deploy.bundle.engine_facts import (
     header_capabilities,
     header_version,
 )
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.device.gpus import gpus
 from n2n_deploy.engines.tensorrt.library import import_tensorrt, last_error, make_logger
 from n2n_deploy.files.atomic import atomic_write

@@ -5,8 +5,8 @@ from types import ModuleType
 
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.engine_facts import EngineFacts, Profile, TensorRTLibrary
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.device.cuda import cuda_device, import_cupy
 from n2n_deploy.device.gpus import GPU, find_gpu
 from n2n_deploy.engines.engine import Request, onnx_model

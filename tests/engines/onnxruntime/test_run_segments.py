@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import BundleError, HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.engines.onnxruntime.run_segments import SegmentedSession
 from n2n_deploy.export.segments import split
 

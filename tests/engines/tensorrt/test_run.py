@@ -13,8 +13,8 @@ from standin_streams import Stream
 from standin_tensorrt import BYTES_PER_PIXEL, RuntimeCache, tensorrt_library
 
 from n2n_deploy.bundle.engine_facts import EngineFacts
-from n2n_deploy.bundle.manifest import Precision
 from n2n_deploy.core.errors import HostError, UsageError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.tensorrt import run as tensorrt
 from n2n_deploy.engines.tensorrt.profiles import make_profiles

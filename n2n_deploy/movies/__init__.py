@@ -1,0 +1,1 @@
+"""Movies to micrographs: even, odd and whole sums with gain, defects, known motion and dose weights applied."""
