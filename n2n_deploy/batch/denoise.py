@@ -13,6 +13,7 @@ from n2n_deploy.batch.local_workers import LocalWorkers, Workers
 from n2n_deploy.batch.micrograph_job import Outcome
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Plan
+from n2n_deploy.batch.png import draw_missing
 from n2n_deploy.batch.report_entry import draw_entry
 from n2n_deploy.batch.request import Request, Shard, Source
 from n2n_deploy.batch.status import Status
@@ -109,6 +110,9 @@ def run_request(
             with open_workers(request, plan, cluster, say) as workers:
                 session = workers.session
                 do_jobs(plan, workers, account, stopping, request.options, progress)
+        for problem in draw_missing(plan.jobs, request.options, stopping.event):
+            if say:
+                say(problem)
         account.end(time.perf_counter() - start, session, stopping.signal)
         return account.write()
 

@@ -11,6 +11,7 @@ from n2n_deploy.batch.ledger import Ledger
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Plan, look_at_headers, make_plan
+from n2n_deploy.batch.png import require_pillow
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError, N2NError, UsageError
@@ -19,6 +20,7 @@ from n2n_deploy.engines.select import candidates
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable, listed_names, read_micrographs
+from n2n_deploy.io.tilt_series import TiltSeriesTable
 
 Source = Path | str | Sequence[Path | str]
 
@@ -94,9 +96,11 @@ class Request:
         Raises:
             BundleError: the model is damaged.
             UsageError: there is no such device or engine.
-            HostError: the file system does not answer.
+            HostError: the file system does not answer, or Pillow is missing for `png`.
         """
         options = options or DenoiseOptions()
+        if options.png:
+            require_pillow()
         for device in options.devices:
             candidates(device, options.engine)  # an error here comes before anything is written
 
@@ -166,6 +170,11 @@ class Request:
 
     def plan(self, micrographs: Sequence[Micrograph], table: MicrographTable, layout: OutputLayout) -> Plan:
         """Plan some of a table's micrographs, or all of them; see `make_plan`."""
+        if self.options.output_pixel_size is not None and isinstance(table, TiltSeriesTable):
+            raise UsageError(
+                f"{table.path}: --output-pixel-size is for micrographs; tilt images keep theirs, which their alignment "
+                "belongs to"
+            )
         return make_plan(micrographs, table.problems, layout, self.bundle.short_hash, self.bundle.recipe, self.options)
 
     def part(self, table: MicrographTable) -> Sequence[Micrograph]:

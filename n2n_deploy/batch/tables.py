@@ -11,6 +11,7 @@ from n2n_deploy.batch.standing import Standing
 from n2n_deploy.batch.status import FINISHED, UNUSABLE
 from n2n_deploy.batch.table_join import count_micrographs, join_tables
 from n2n_deploy.batch.watchdog import waiting_for
+from n2n_deploy.io.pixel_sizes import set_pixel_sizes
 from n2n_deploy.io.star_document import StarDocument
 from n2n_deploy.io.tilt_series import series_folder
 
@@ -58,7 +59,8 @@ def write_tables(folder: Path, standings: Sequence[Standing]) -> WrittenTables:
 
 def _finished(standing: Standing, folder: Path) -> list[StarDocument]:
     """Return the rows of finished micrographs under the names of their outputs, a document for each source table."""
-    chosen: dict[tuple[int, bool], dict[int, str]] = {}
+    chosen: dict[tuple[int, bool, bool], dict[int, str]] = {}
+    sizes: dict[tuple[int, int], float] = {}
     prefixes = [_prefix(source, standing.layout.output) for source in standing.sources]
     taken: set[str] = set()
     for name, record, number, rows in _rows(standing):
@@ -68,12 +70,18 @@ def _finished(standing: Standing, folder: Path) -> list[StarDocument]:
         if output in taken:
             continue  # another name of the same file
         taken.add(output)
-        of_table = chosen.setdefault((number, record.run.header["phase_flipped"]), {})
+        cropped = record.pixel_size is not None
+        of_table = chosen.setdefault((number, record.run.header["phase_flipped"], cropped), {})
         of_table.update(dict.fromkeys(rows, prefixes[number] + output))
-    return [
-        standing.sources[number].select(names, phase_flipped=flipped, folder=folder)
-        for (number, flipped), names in chosen.items()
-    ]
+        if record.pixel_size is not None:
+            sizes |= {(number, row): record.pixel_size for row in rows}
+    documents = []
+    for (number, flipped, cropped), names in chosen.items():
+        document = standing.sources[number].select(names, phase_flipped=flipped, folder=folder)
+        if cropped:
+            set_pixel_sizes(document, [sizes[number, row] for row in sorted(names)])
+        documents.append(document)
+    return documents
 
 
 def _failed(standing: Standing, folder: Path) -> list[StarDocument]:

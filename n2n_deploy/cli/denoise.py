@@ -73,6 +73,15 @@ def denoise_command(
         float | None,
         typer.Option("--lowpass", metavar="Å", help="Apply a soft low-pass to the output.", rich_help_panel=PIXELS),
     ] = None,
+    output_pixel_size: Annotated[
+        float | None,
+        typer.Option(
+            "--output-pixel-size",
+            metavar="Å",
+            help="Fourier-crop the output to coarser pixels, such as 4 for a picker; denoised.star says so.",
+            rich_help_panel=PIXELS,
+        ),
+    ] = None,
     tta: TtaOption = False,
     augment: AugmentOption = False,
     average_halves: Annotated[
@@ -91,6 +100,15 @@ def denoise_command(
             rich_help_panel=PIXELS,
         ),
     ] = "float32",
+    png: Annotated[
+        bool,
+        typer.Option(
+            "--png",
+            help="Write a picture of each output beside it, at most 1024 pixels wide; also of outputs that an earlier "
+            "run finished.",
+            rich_help_panel=FILES,
+        ),
+    ] = False,
     on_exists: Annotated[
         str,
         typer.Option(
