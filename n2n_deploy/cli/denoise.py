@@ -218,6 +218,10 @@ def denoise_command(
     [bold]denoised.star[/] with every column of the input table, [bold]failed.star[/] with the micrographs that failed,
     summary.json, [bold]report.html[/] and the ledger from which these are made. A failing micrograph is recorded and
     skipped. To continue after an interruption, run the same command again.
+
+    With a model that flips phases, pick on the outputs and extract the particles from the originals by their
+    coordinates, or give --flip-back: RELION does not see in a table that phases are flipped, and would apply the sign
+    of the CTF twice (relion_refine --ctf_phase_flipped tells it).
     """
     from n2n_deploy.batch.denoise import run_request
     from n2n_deploy.batch.options import DenoiseOptions
