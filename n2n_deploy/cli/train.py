@@ -97,7 +97,7 @@ def train_command(
 
     The network learns to predict one half of a micrograph's frames from the other: noise cannot be predicted,
     the specimen can. A few hundred micrographs are enough. Motion correction writes the halves (MotionCor2:
-    -SplitSum 1; RELION: --even_odd_split).
+    -SplitSum 1; RELION: --even_odd_split under Additional arguments).
 
     Writes to the output folder [bold]model.pt[/] (for n2n-deploy export), curves.png and curves.csv,
     validation.png (held-out patches before and after), state.pt (for --resume) and the patches. Ctrl-C or
