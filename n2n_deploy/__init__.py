@@ -7,7 +7,7 @@ from n2n_deploy.batch.denoise import denoise
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import BundleError, DataError, HostError, N2NError, UsageError
-from n2n_deploy.core.options import ComputeOptions, NamingOptions
+from n2n_deploy.core.options import ComputeOptions, NamingOptions, OpticsOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.core.version import __version__
 from n2n_deploy.denoiser.denoiser import Denoiser
@@ -27,6 +27,7 @@ __all__ = [
     "N2NError",
     "NamingOptions",
     "Optics",
+    "OpticsOptions",
     "Recipe",
     "UsageError",
     "__version__",

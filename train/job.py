@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.core.options import NamingOptions
+from n2n_deploy.core.options import NamingOptions, OpticsOptions
 from n2n_deploy.files.atomic import make_writable_folder
 from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.train.config import TrainConfig
@@ -33,6 +33,7 @@ def train(
     resume: bool = False,
     patches: Path | str | None = None,
     naming: NamingOptions | None = None,
+    optics: OpticsOptions | None = None,
     workers: int | None = None,
     progress: Callable[[Preparing | Progress], None] | None = None,
     prepared: Callable[[Preparation], None] | None = None,
@@ -46,6 +47,7 @@ def train(
         resume: continue the run in `out` if there is one; existing patches are used either way.
         patches: folder of the patch store; None for `out/patches`.
         naming: how files and their halves are found.
+        optics: for tables and files that lack them.
         workers: micrographs prepared concurrently; None for one per processor, but at most 4 to limit memory.
         progress: called with a `Preparing` after each micrograph and a `Progress` after each step.
         prepared: called with the outcome for each micrograph, before the training starts.
@@ -65,7 +67,8 @@ def train(
     find_device(config.device)
     refuse_taken_folder(out, resume=resume)
     make_writable_folder(out)
-    table = read_micrographs(Path(table_path), naming, need_ctf=config.recipe.phase_flip, need_halves=True)
+    known = (optics or OpticsOptions()).model_dump()
+    table = read_micrographs(Path(table_path), naming, need_ctf=config.recipe.phase_flip, need_halves=True, **known)
     result = prepare_patches(
         [micrograph for micrograph in table.micrographs if micrograph.row not in table.problems],
         config.recipe,

@@ -153,7 +153,7 @@ def cut_pairs(
     if missing is not None and missing.any():
         signal &= np.array([missing[y : y + side, x : x + side].mean() <= _MOST_MISSING for y, x in corners])
     if not signal.any():
-        raise DataError("no patch shows a specimen: each is constant, or lies in a margin or dark area; check the image")
+        raise DataError("no patch shows a specimen: each is constant, in a margin or in the dark; check the image")
     pairs, std = pairs[signal], std[signal]
     pairs -= pairs.mean(axis=(2, 3), dtype=np.float64, keepdims=True)
     pairs /= std

@@ -172,7 +172,10 @@ class Account:
         name, when, work = job.micrograph.name, now(self._ledger), job.work
         table = self._run.tables[-1] if self._run.tables else None
         notes = details.get("notes", ())
-        self._ledger.add(Record(name, status, work, self._run, when, reason, notes, table))
+        pixel_size = None
+        if job.grid is not None and job.grid.shape != job.shape:
+            details["pixel_size"] = pixel_size = job.grid.pixel_size
+        self._ledger.add(Record(name, status, work, self._run, when, reason, notes, table, pixel_size))
         line: dict[str, Any] = {"time": timestamp(when), "micrograph": name, "status": status, "work": work}
         line |= {"output": self._layout.relative(name), **({"reason": reason} if reason else {}), **details}
         count(self._run, line)

@@ -13,6 +13,7 @@ from n2n_deploy.batch.local_workers import LocalWorkers, Workers
 from n2n_deploy.batch.micrograph_job import Outcome
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Plan
+from n2n_deploy.batch.png import draw_missing
 from n2n_deploy.batch.report_entry import draw_entry
 from n2n_deploy.batch.request import Request, Shard, Source
 from n2n_deploy.batch.status import Status
@@ -20,7 +21,7 @@ from n2n_deploy.batch.summary import Summary
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
-from n2n_deploy.core.options import NamingOptions
+from n2n_deploy.core.options import NamingOptions, OpticsOptions
 from n2n_deploy.core.signals import Stopping, stop_on_signal
 from n2n_deploy.files.atomic import make_writable_folder, remove_stale_temporaries
 from n2n_deploy.report.run_info import missing_libraries
@@ -43,6 +44,7 @@ def denoise(
     *,
     options: DenoiseOptions | None = None,
     naming: NamingOptions | None = None,
+    optics: OpticsOptions | None = None,
     shard: Shard | None = None,
     retry: Path | None = None,
     cluster: str | None = None,
@@ -60,10 +62,12 @@ def denoise(
             everything in the folder: denoising `failed.star` again adds to them.
         options: how to denoise; see `DenoiseOptions`.
         naming: how files and their halves are found; see `NamingOptions`.
+        optics: for tables and files that lack them; see `OpticsOptions`.
         shard: process one part of the table and write to the ledger only; see `merge_results`.
         retry: the `failed.star` of an earlier run: process only the micrographs that it lists.
         cluster: distribute the work with Dask: "local:N", a scheduler's address or "slurm:N"; see `ClusterWorkers`.
-        say: told how the memory is planned, the address of the cluster's dashboard, and trouble with the ledger.
+        say: told what the user should know of the table, how the memory is planned, the address of the cluster's
+            dashboard, and trouble with the ledger.
         progress: called after planning and after each micrograph, from the calling thread.
 
     Returns:
@@ -76,7 +80,7 @@ def denoise(
         BundleError: the model is damaged or does not work here.
         UsageError, HostError: the plan cannot succeed; nothing was written.
     """
-    request = Request.open(micrographs, bundle, output, options, shard, retry, naming)
+    request = Request.open(micrographs, bundle, output, options, shard, retry, naming, optics)
     return run_request(request, cluster=cluster, say=say, progress=progress)
 
 
@@ -90,6 +94,9 @@ def run_request(
     """Do what a request asks; see `denoise`."""
     start = time.perf_counter()
     table, ledger = request.read(), request.ledger()
+    if say:
+        for note in table.notes:
+            say(note)
     layout = request.layout(table, ledger)
     plan = request.plan(request.part(table), table, layout)
     plan.check(request.output, request.options.on_exists)
@@ -103,6 +110,9 @@ def run_request(
             with open_workers(request, plan, cluster, say) as workers:
                 session = workers.session
                 do_jobs(plan, workers, account, stopping, request.options, progress)
+        for problem in draw_missing(plan.jobs, request.options, stopping.event):
+            if say:
+                say(problem)
         account.end(time.perf_counter() - start, session, stopping.signal)
         return account.write()
 

@@ -59,6 +59,7 @@ class Forecast:
         memory_free: bytes that are free on this machine.
         kinds: what is to be denoised.
         seconds: expected wall time; None if nothing was measured.
+        notes: what the user should know of the table.
     """
 
     plan: Plan
@@ -70,6 +71,7 @@ class Forecast:
     memory_free: int = 0
     kinds: Sequence[Kind] = field(default_factory=tuple)
     seconds: float | None = None
+    notes: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -78,6 +80,7 @@ class Forecast:
             **{status.value.replace(" ", "_"): counts[status] for status in PLANNED},
             "reasons": {job.micrograph.name: job.reason for job in self.plan.with_status(Status.REFUSED)},
             "obstacle": self.obstacle,
+            "notes": list(self.notes),
             "disk_needed": self.plan.bytes_needed,
             "disk_free": self.plan.bytes_free,
             "memory_needed": self.memory.host - self.memory.budget.process if self.memory else 0,
@@ -119,7 +122,8 @@ def forecast(request: Request) -> Forecast:
         obstacle, exit_code = str(error), error.exit_code
     todo = plan.with_status(Status.PENDING)
     if not todo:
-        return Forecast(plan, obstacle, exit_code, lanes=request.options.lanes_here, memory_free=available_memory())
+        lanes, free = request.options.lanes_here, available_memory()
+        return Forecast(plan, obstacle, exit_code, lanes=lanes, memory_free=free, notes=table.notes)
     free = available_memory()
     with open_denoiser(request.bundle, request.options) as denoiser:
         gpus = len(request.options.devices)
@@ -130,7 +134,7 @@ def forecast(request: Request) -> Forecast:
         if all(kind.seconds is not None for kind in kinds):
             seconds = sum(kind.count * kind.seconds for kind in kinds if kind.seconds is not None) / gpus
         lanes, session = memory.lanes * gpus, denoiser.session.name
-        return Forecast(plan, obstacle, exit_code, session, lanes, memory, free, kinds, seconds)
+        return Forecast(plan, obstacle, exit_code, session, lanes, memory, free, kinds, seconds, table.notes)
 
 
 def _kinds(todo: Sequence[Job], denoiser: Denoiser, request: Request) -> list[Kind]:

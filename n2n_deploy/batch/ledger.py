@@ -5,8 +5,9 @@ file system are not atomic. All files are read as one. Lines are JSON objects of
 
 * the first line, `{"ledger": 1, …}`: format, version, command, model, recipe, options, base folder, shard, host;
 * `{"table": …}`: a source table, of which `ledger/tables` holds a copy, and which of its rows the run is about;
-* `{"micrograph": …}`: name, output, status, work hash, reason, notes, seconds by stage, tiles, shape, host. With
-  `"entry": N` the next line has N bytes and holds what the report shows, so that a reader may skip it;
+* `{"micrograph": …}`: name, output, status, work hash, reason, notes, seconds by stage, tiles, shape, host, and the
+  pixel size of an output on another grid. With `"entry": N` the next line has N bytes and holds what the report shows,
+  so that a reader may skip it;
 * `{"end": …}`: the process ended by itself: seconds, session, signal.
 
 The last line of a micrograph counts, by time. Half a line, as a power failure leaves it, is passed over.
@@ -97,6 +98,7 @@ class Record:
         reason: why it was refused, failed or kept.
         notes: what the user should know of it.
         table: the source table that the run had then.
+        pixel_size: Å, of the output where it is another than the micrograph's; None where it is not.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Record:
     reason: str = ""
     notes: tuple[str, ...] = ()
     table: TableRows | None = None
+    pixel_size: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +246,8 @@ class Ledger:
             when = seconds_since_1970(content["time"])
             table = run.tables[-1] if run.tables else None
             notes = tuple(content.get("notes", ()))
-            self.add(Record(name, status, work, run, when, content.get("reason", ""), notes, table))
+            reason, pixel_size = content.get("reason", ""), content.get("pixel_size")
+            self.add(Record(name, status, work, run, when, reason, notes, table, pixel_size))
             count(run, content)
             if size := content.get("entry", 0):
                 self.add_entry(name, work, run.path, end, size)

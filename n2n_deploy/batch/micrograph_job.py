@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
+from n2n_deploy.batch.png import write_png
 from n2n_deploy.batch.report_entry import DrawEntry
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
@@ -29,7 +30,7 @@ class Outcome:
         job: what was to be done.
         error: why it failed, one line; None if the output was written.
         notes: what the user should know of a denoised micrograph: repaired pixels, an odd header.
-        seconds: wall time by stage: read, preprocess, network, restore, write, report.
+        seconds: wall time by stage: read, preprocess, network, restore, write, png, report.
         tiles: tiles the network saw.
         host: name of the machine that did it, if it is another than the one that the run was started on.
         retry_alone: why it may succeed if it is tried again with no other micrograph in progress: memory ran short, or
@@ -90,6 +91,7 @@ def open_denoiser(
         merge=options.merge,
         flip_back=options.flip_back,
         lowpass=options.lowpass,
+        output_pixel_size=options.output_pixel_size,
         tta=options.tta,
     )
 
@@ -142,6 +144,7 @@ def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions, draw: Dra
             result.image,
             like=source,
             label=job.label,
+            pixel_size=result.pixel_size,
             dtype=options.dtype,
             statistics=result.statistics,
         )
@@ -150,6 +153,13 @@ def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions, draw: Dra
     stated, found = micrograph.optics.pixel_size, source.pixel_size
     if found and abs(found / stated - 1) > _PIXEL_SIZE_TOLERANCE:
         notes.append(f"the pixel size is {stated:g} Å in the table and {found:g} Å in the header; the table's is used")
+    written = time.perf_counter()
+    if options.png:
+        try:
+            write_png(job.output, result.image)
+        except Exception as error:  # the output is written; only its picture is missing
+            notes.append(f"no PNG: {type(error).__name__}: {error}")
+        seconds["png"] = time.perf_counter() - written
     entry = ""
     if draw is not None:
         written = time.perf_counter()

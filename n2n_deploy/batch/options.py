@@ -11,7 +11,8 @@ from n2n_deploy.core.options import ComputeOptions
 from n2n_deploy.device.gpus import gpus
 from n2n_deploy.imaging.restore import Merge
 
-_OUTPUT = {"merge_resolution", "merge_width", "flip_back", "lowpass", "tta", "average_halves", "dtype", "precision"}
+_OUTPUT = {"merge_resolution", "merge_width", "flip_back", "lowpass", "output_pixel_size"}
+_OUTPUT |= {"tta", "average_halves", "dtype", "precision"}
 
 
 class OnExists(StrEnum):
@@ -32,7 +33,9 @@ class DenoiseOptions(ComputeOptions):
         lowpass: Å; a further soft low-pass of the output.
         tta: test-time augmentation: average the network over the eight flips and quarter turns of its input.
         average_halves: denoise the even and the odd half and average, in place of denoising the whole sum.
+        output_pixel_size: Å; Fourier-crop the output to coarser pixels; see `output_grid`.
         dtype: of the files written.
+        png: write a picture of each output beside it, also of those that an earlier run finished.
         on_exists: what to do with outputs that are there; finished work of the same model and options is always kept.
         timeout: seconds that reading or writing one file may take before the micrograph is recorded as failed.
         max_failures: end the run once more micrographs than this have failed; None for no limit.
@@ -45,7 +48,9 @@ class DenoiseOptions(ComputeOptions):
     lowpass: Annotated[float, Field(gt=0)] | None = None
     tta: bool = False
     average_halves: bool = False
+    output_pixel_size: Annotated[float, Field(gt=0)] | None = None
     dtype: Literal["float32", "float16"] = "float32"
+    png: bool = False
     on_exists: OnExists = OnExists.ERROR
     timeout: Annotated[float, Field(gt=0)] = 600.0
     max_failures: Annotated[int, Field(ge=0)] | None = None

@@ -20,6 +20,7 @@ from n2n_deploy.core.errors import DataError, HostError, N2NError, UsageError, n
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.core.sizes import size_text
 from n2n_deploy.imaging.fourier import network_shape
+from n2n_deploy.imaging.output_grid import OutputGrid, output_grid
 from n2n_deploy.io.halves import half_files
 from n2n_deploy.io.mrc import read_header
 from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader
@@ -40,6 +41,7 @@ class Job:
         status: to do, done by an earlier run, kept (an output of other work exists and stays) or refused.
         reason: why it was refused, or what is known of the output that was kept.
         shape: (ny, nx) of the micrograph; (0, 0) if refused.
+        grid: size and pixel size of the output; None if refused.
     """
 
     micrograph: Micrograph
@@ -48,6 +50,7 @@ class Job:
     status: Status
     reason: str = ""
     shape: tuple[int, int] = (0, 0)
+    grid: OutputGrid | None = None
 
     @property
     def work(self) -> str:
@@ -56,7 +59,8 @@ class Job:
 
     def output_bytes(self, dtype: str) -> int:
         """Return the size of the output without an extended header."""
-        return HEADER_BYTES + self.shape[0] * self.shape[1] * (2 if dtype == "float16" else 4)
+        height, width = self.grid.shape if self.grid else self.shape
+        return HEADER_BYTES + height * width * (2 if dtype == "float16" else 4)
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,8 @@ def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe,
     try:
         header = read_header(micrograph.path)
         _check_size(micrograph, header.shape, recipe)
+        with names_file(micrograph.path):
+            grid = output_grid(header.shape, micrograph.optics.pixel_size, options.output_pixel_size)
         files = [micrograph.path, *(half_files(micrograph, header.shape) if options.average_halves else ())]
         stamps = [(stat.st_size, stat.st_mtime_ns) for stat in (file.stat() for file in files)]
     except (DataError, OSError) as error:
@@ -172,7 +178,7 @@ def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe,
     status, reason = output_status(path, work_of(label))
     if status is Status.KEPT and options.on_exists is OnExists.OVERWRITE:
         status, reason = Status.PENDING, ""
-    return Job(micrograph, path, label, status, reason, header.shape)
+    return Job(micrograph, path, label, status, reason, header.shape, grid)
 
 
 def look_at_headers(paths: Sequence[Path], timeout: float) -> Sequence[MRCHeader | N2NError]:

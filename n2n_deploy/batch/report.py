@@ -7,7 +7,7 @@ from pathlib import Path
 from n2n_deploy.batch.ledger import Run
 from n2n_deploy.batch.standing import Standing
 from n2n_deploy.batch.status import Status
-from n2n_deploy.batch.summary import Summary
+from n2n_deploy.batch.summary import PHASES_FLIPPED, Summary
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.report.entries import MicrographEntry, RunInfo
 from n2n_deploy.report.page import write_report
@@ -48,6 +48,7 @@ def describe_run(run: Run, summary: Summary) -> RunInfo:
         versions=header["versions"],
         hardware=header["hardware"] | {"network runs on": summary.run["session"]},
         throughput=summary.throughput(),
+        remarks=_remarks(summary),
     )
 
 
@@ -68,7 +69,12 @@ def describe_runs(runs: Sequence[Run], summary: Summary, missing: Sequence[str])
             "wall time of the longest": f"{summary.seconds:.1f} s",
             "megapixels denoised": round(summary.megapixels, 3),
         },
+        remarks=_remarks(summary),
     )
+
+
+def _remarks(summary: Summary) -> tuple[str, ...]:
+    return (PHASES_FLIPPED,) if summary.phases_flipped else ()
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,16 @@ from n2n_deploy.batch.ledger import Ledger
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Plan, look_at_headers, make_plan
+from n2n_deploy.batch.png import require_pillow
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError, N2NError, UsageError
-from n2n_deploy.core.options import NamingOptions
+from n2n_deploy.core.options import NamingOptions, OpticsOptions
 from n2n_deploy.engines.select import candidates
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.io.star import MicrographTable, read_micrographs
-from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
+from n2n_deploy.io.star import MicrographTable, listed_names, read_micrographs
+from n2n_deploy.io.tilt_series import TiltSeriesTable
 
 Source = Path | str | Sequence[Path | str]
 
@@ -66,6 +67,7 @@ class Request:
         shard: the part of the table to process; None for all of it.
         retry: a table such as `failed.star`; only its micrographs are processed. None for all.
         naming: how files and their halves are found.
+        optics: for tables and files that lack them.
     """
 
     source: Source
@@ -75,6 +77,7 @@ class Request:
     shard: Shard | None
     retry: Path | None
     naming: NamingOptions
+    optics: OpticsOptions
 
     @classmethod
     def open(
@@ -86,15 +89,18 @@ class Request:
         shard: Shard | None = None,
         retry: Path | None = None,
         naming: NamingOptions | None = None,
+        optics: OpticsOptions | None = None,
     ) -> Self:
         """Make a request, opening the bundle.
 
         Raises:
             BundleError: the model is damaged.
             UsageError: there is no such device or engine.
-            HostError: the file system does not answer.
+            HostError: the file system does not answer, or Pillow is missing for `png`.
         """
         options = options or DenoiseOptions()
+        if options.png:
+            require_pillow()
         for device in options.devices:
             candidates(device, options.engine)  # an error here comes before anything is written
 
@@ -103,7 +109,8 @@ class Request:
             return Bundle.open(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle
 
         opened = with_time_limit(read, options.timeout)
-        return cls(source, opened, Path(output).absolute(), options, shard, retry, naming or NamingOptions())
+        known = naming or NamingOptions(), optics or OpticsOptions()
+        return cls(source, opened, Path(output).absolute(), options, shard, retry, *known)
 
     @property
     def folder(self) -> Path:
@@ -136,6 +143,7 @@ class Request:
                 need_ctf=self.bundle.recipe.phase_flip,
                 need_halves=self.options.average_halves,
                 headers=headers,
+                **self.optics.model_dump(),
             )
 
         return with_time_limit(read, self.options.timeout)
@@ -162,6 +170,11 @@ class Request:
 
     def plan(self, micrographs: Sequence[Micrograph], table: MicrographTable, layout: OutputLayout) -> Plan:
         """Plan some of a table's micrographs, or all of them; see `make_plan`."""
+        if self.options.output_pixel_size is not None and isinstance(table, TiltSeriesTable):
+            raise UsageError(
+                f"{table.path}: --output-pixel-size is for micrographs; tilt images keep theirs, which their alignment "
+                "belongs to"
+            )
         return make_plan(micrographs, table.problems, layout, self.bundle.short_hash, self.bundle.recipe, self.options)
 
     def part(self, table: MicrographTable) -> Sequence[Micrograph]:
@@ -185,7 +198,6 @@ class Request:
     def _listed(self, path: Path) -> frozenset[str]:
         @waiting_for(f"reading {path}")
         def read() -> frozenset[str]:
-            document = StarDocument.read(path)
-            return frozenset(document.columns(micrograph_table(document)[0], (NAME,))[NAME])
+            return listed_names(path)
 
         return with_time_limit(read, self.options.timeout)

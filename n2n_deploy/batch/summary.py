@@ -12,6 +12,13 @@ from n2n_deploy.batch.status import UNUSABLE, Status
 
 SUMMARY = "summary.json"
 
+PHASES_FLIPPED = (
+    "The phases are flipped: pick on these micrographs and extract the particles from the originals by their "
+    "coordinates, or run with --flip-back. RELION ignores rlnCtfDataArePhaseFlipped in a table: on particles from "
+    "these micrographs relion_refine would need --ctf_phase_flipped."
+)
+"""What to do next; without it the CTF's sign is applied twice."""
+
 
 @dataclass
 class Summary:
@@ -34,6 +41,7 @@ class Summary:
         stage_seconds: time by stage, summed over the micrographs of all lanes.
         megapixels: raw pixels denoised by this run, in millions.
         base: folder that absolute names of inputs lost; see `OutputLayout`.
+        phases_flipped: whether outputs have flipped phases.
         run: version, model, session, host, shard and the effective options.
     """
 
@@ -53,6 +61,7 @@ class Summary:
     stage_seconds: dict[str, float] = field(default_factory=dict)
     megapixels: float = 0.0
     base: str = "/"
+    phases_flipped: bool = False
     run: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -91,6 +100,7 @@ class Summary:
             "failures": self.failures,
             "notes": {name: list(notes) for name, notes in self.notes.items()},
             "mirrored_from": self.base,
+            "phases_flipped": self.phases_flipped,
             **self.run,
         }
 
@@ -114,6 +124,7 @@ def summarise(output: Path, standings: Sequence[Standing], runs: Iterable[Run], 
         seconds=max((run.end or {}).get("seconds", 0.0) for run in runs),
         megapixels=sum(run.megapixels for run in runs),
         base=first.header["base"],
+        phases_flipped=any(run.header["phase_flipped"] for run in runs),
         run=_description(first),
     )
     for run in runs:

@@ -9,9 +9,11 @@ from n2n_deploy.batch.ledger import Record
 from n2n_deploy.batch.source_tables import SourceTable
 from n2n_deploy.batch.standing import Standing
 from n2n_deploy.batch.status import FINISHED, UNUSABLE
-from n2n_deploy.batch.table_join import join_tables
+from n2n_deploy.batch.table_join import count_micrographs, join_tables
 from n2n_deploy.batch.watchdog import waiting_for
-from n2n_deploy.io.star_document import StarDocument, micrograph_table
+from n2n_deploy.io.pixel_sizes import set_pixel_sizes
+from n2n_deploy.io.star_document import StarDocument
+from n2n_deploy.io.tilt_series import series_folder
 
 DENOISED, FAILED = "denoised.star", "failed.star"
 
@@ -41,48 +43,58 @@ def write_tables(folder: Path, standings: Sequence[Standing]) -> WrittenTables:
     Raises:
         HostError: they cannot be written.
     """
-    finished = [document for standing in standings for document in _finished(standing)]
-    failed = [document for standing in standings for document in _failed(standing)]
+    finished = [document for standing in standings for document in _finished(standing, folder)]
+    failed = [document for standing in standings for document in _failed(standing, folder)]
     paths, listed = [], 0
     for name, documents in ((DENOISED, finished), (FAILED, failed)):
         with waiting_for(f"writing {folder / name}"):
             parts = join_tables(documents)
             if name == DENOISED:
-                listed = sum(len(micrograph_table(part)[0]) for part in parts)
+                listed = sum(map(count_micrographs, parts))
             paths.append(_write(folder / name, parts))
     further = [path.name for written in paths for path in written[1:]]
     note = f"source tables with other columns are listed in {', '.join(further)}" if further else ""
     return WrittenTables(paths[0][0] if paths[0] else None, listed, note)
 
 
-def _finished(standing: Standing) -> list[StarDocument]:
+def _finished(standing: Standing, folder: Path) -> list[StarDocument]:
     """Return the rows of finished micrographs under the names of their outputs, a document for each source table."""
-    chosen: dict[tuple[int, bool], dict[int, str]] = {}
+    chosen: dict[tuple[int, bool, bool], dict[int, str]] = {}
+    sizes: dict[tuple[int, int], float] = {}
     prefixes = [_prefix(source, standing.layout.output) for source in standing.sources]
     taken: set[str] = set()
-    for name, record, number in _rows(standing):
+    for name, record, number, rows in _rows(standing):
         if record.status not in FINISHED:
             continue
         output = standing.layout.relative(name)
         if output in taken:
             continue  # another name of the same file
         taken.add(output)
-        rows = chosen.setdefault((number, record.run.header["phase_flipped"]), {})
-        rows[standing.sources[number].first_row[name]] = prefixes[number] + output
-    return [standing.sources[number].select(rows, phase_flipped=flipped) for (number, flipped), rows in chosen.items()]
+        cropped = record.pixel_size is not None
+        of_table = chosen.setdefault((number, record.run.header["phase_flipped"], cropped), {})
+        of_table.update(dict.fromkeys(rows, prefixes[number] + output))
+        if record.pixel_size is not None:
+            sizes |= {(number, row): record.pixel_size for row in rows}
+    documents = []
+    for (number, flipped, cropped), names in chosen.items():
+        document = standing.sources[number].select(names, phase_flipped=flipped, folder=folder)
+        if cropped:
+            set_pixel_sizes(document, [sizes[number, row] for row in sorted(names)])
+        documents.append(document)
+    return documents
 
 
-def _failed(standing: Standing) -> list[StarDocument]:
+def _failed(standing: Standing, folder: Path) -> list[StarDocument]:
     """Return the rows of micrographs that were refused or failed, a document for each source table."""
-    chosen: dict[int, dict[int, str]] = {}
-    for name, record, number in _rows(standing):
+    chosen: dict[int, list[int]] = {}
+    for name, record, number, _ in _rows(standing):
         if record.status in UNUSABLE:
-            chosen.setdefault(number, {}).update(dict.fromkeys(standing.sources[number].rows(name), name))
-    return [standing.sources[number].select(rows) for number, rows in chosen.items()]
+            chosen.setdefault(number, []).extend(standing.sources[number].rows(name))
+    return [standing.sources[number].select_rows(sorted(rows), folder=folder) for number, rows in chosen.items()]
 
 
-def _rows(standing: Standing) -> Iterator[tuple[str, Record, int]]:
-    """Yield name, record and number of the source table of each micrograph, in the order of the tables.
+def _rows(standing: Standing) -> Iterator[tuple[str, Record, int, list[int]]]:
+    """Yield name, record, number of the source table and rows in it of each micrograph, in the order of the tables.
 
     A row is taken from the largest table that says of it what the run's own table said, so that a table of a few
     micrographs, such as failed.star, does not take them out of their order.
@@ -93,12 +105,15 @@ def _rows(standing: Standing) -> Iterator[tuple[str, Record, int]]:
         if record is None or source is None:
             continue
         number = numbers[source.file]
+        rows = source.rows(name)
         own = numbers.get(record.table.file) if record.table else None
         if own is not None and own != number and name in standing.sources[own].first_row:
-            expected = standing.sources[own].row(name)
+            expected = standing.sources[own].values(name)
             candidates = (index for index, each in enumerate(standing.sources) if name in each.first_row)
-            number = next(index for index in candidates if standing.sources[index].row(name) == expected)
-        yield name, record, number
+            number = next(index for index in candidates if standing.sources[index].values(name)[0] == expected[0])
+            said = zip(standing.sources[number].rows(name), standing.sources[number].values(name), strict=True)
+            rows = [row for row, values in said if values in expected]
+        yield name, record, number, rows
 
 
 def _prefix(source: SourceTable, output: Path) -> str:
@@ -115,6 +130,9 @@ def _write(path: Path, documents: Sequence[StarDocument]) -> list[Path]:
     for stale in [*paths[len(documents) :], *_parts_beyond(path, len(documents))]:
         with suppress(OSError):
             stale.unlink(missing_ok=True)
+            for series in series_folder(stale).glob("*.star"):
+                series.unlink()
+            series_folder(stale).rmdir()
     return paths[: len(documents)]
 
 

@@ -14,6 +14,7 @@ from n2n_deploy.batch.lanes import with_time_limit
 from n2n_deploy.batch.ledger import Ledger
 from n2n_deploy.batch.local_workers import Workers
 from n2n_deploy.batch.outputs import OutputLayout
+from n2n_deploy.batch.png import draw_missing
 from n2n_deploy.batch.request import Request
 from n2n_deploy.batch.status import Status
 from n2n_deploy.batch.summary import Summary
@@ -191,6 +192,9 @@ class _GrowingBatch:
         if self.account is None:
             plan.check(request.output, request.options.on_exists)
             self.account = self.stack.enter_context(Account(request, self.layout, self.ledger, self.say))
+            if self.say:
+                for note in table.notes:
+                    self.say(note)
         self.account.begin(table, plan)
         if progress:
             progress(Progress(plan, 0, None))
@@ -198,6 +202,9 @@ class _GrowingBatch:
             if self.workers is None:
                 self.workers = self.stack.enter_context(open_workers(request, plan, self.cluster, self.say))
             do_jobs(plan, self.workers, self.account, stopping, request.options, progress)
+        for problem in draw_missing(plan.jobs, request.options, stopping.event):
+            if self.say:
+                self.say(problem)
 
     def is_done(self, name: str) -> bool:
         """Return whether a micrograph has its output."""

@@ -10,6 +10,7 @@ from n2n_deploy.cli.denoise_output import DenoiseProgress, print_dry_run, print_
 from n2n_deploy.cli.options import (
     FILES,
     PIXELS,
+    AmplitudeContrastOption,
     AugmentOption,
     DeviceOption,
     EngineOption,
@@ -18,16 +19,19 @@ from n2n_deploy.cli.options import (
     LanesOption,
     MemoryOption,
     OddOption,
+    PixelSizeOption,
     PrecisionOption,
     ProjectOption,
+    SphericalAberrationOption,
     SuffixesOption,
     ThreadsOption,
     TrustedKeysOption,
     TtaOption,
+    VoltageOption,
     gather,
 )
 from n2n_deploy.core.errors import UsageError
-from n2n_deploy.core.options import NamingOptions
+from n2n_deploy.core.options import NamingOptions, OpticsOptions
 
 _RUN = "Run"
 
@@ -69,6 +73,15 @@ def denoise_command(
         float | None,
         typer.Option("--lowpass", metavar="Å", help="Apply a soft low-pass to the output.", rich_help_panel=PIXELS),
     ] = None,
+    output_pixel_size: Annotated[
+        float | None,
+        typer.Option(
+            "--output-pixel-size",
+            metavar="Å",
+            help="Fourier-crop the output to coarser pixels, such as 4 for a picker; denoised.star says so.",
+            rich_help_panel=PIXELS,
+        ),
+    ] = None,
     tta: TtaOption = False,
     augment: AugmentOption = False,
     average_halves: Annotated[
@@ -87,6 +100,15 @@ def denoise_command(
             rich_help_panel=PIXELS,
         ),
     ] = "float32",
+    png: Annotated[
+        bool,
+        typer.Option(
+            "--png",
+            help="Write a picture of each output beside it, at most 1024 pixels wide; also of outputs that an earlier "
+            "run finished.",
+            rich_help_panel=FILES,
+        ),
+    ] = False,
     on_exists: Annotated[
         str,
         typer.Option(
@@ -100,6 +122,10 @@ def denoise_command(
     even_template: EvenOption = None,
     odd_template: OddOption = None,
     project: ProjectOption = None,
+    pixel_size: PixelSizeOption = None,
+    voltage: VoltageOption = None,
+    spherical_aberration: SphericalAberrationOption = None,
+    amplitude_contrast: AmplitudeContrastOption = None,
     device: DeviceOption = "auto",
     gpus: GpusOption = None,
     engine: EngineOption = None,
@@ -192,6 +218,10 @@ def denoise_command(
     [bold]denoised.star[/] with every column of the input table, [bold]failed.star[/] with the micrographs that failed,
     summary.json, [bold]report.html[/] and the ledger from which these are made. A failing micrograph is recorded and
     skipped. To continue after an interruption, run the same command again.
+
+    With a model that flips phases, pick on the outputs and extract the particles from the originals by their
+    coordinates, or give --flip-back: RELION does not see in a table that phases are flipped, and would apply the sign
+    of the CTF twice (relion_refine --ctf_phase_flipped tells it).
     """
     from n2n_deploy.batch.denoise import run_request
     from n2n_deploy.batch.options import DenoiseOptions
@@ -207,7 +237,8 @@ def denoise_command(
         raise UsageError("--idle-minutes says when --watch ends; add --watch or leave it out")
     source = micrographs[0] if len(micrographs) == 1 else micrographs
     part = Shard.parse(shard) if shard else None
-    request = Request.open(source, model, output, options, part, retry_failed, gather(ctx, NamingOptions))
+    naming, optics = gather(ctx, NamingOptions), gather(ctx, OpticsOptions)
+    request = Request.open(source, model, output, options, part, retry_failed, naming, optics)
     if dry_run:
         print_dry_run(request, as_json=as_json)
     with DenoiseProgress(quiet=as_json) as bar:

@@ -62,6 +62,8 @@ def print_dry_run(request: "Request", *, as_json: bool) -> NoReturn:
     if found.seconds is not None:
         rows.append(("expected time", f"{timedelta(seconds=round(found.seconds))}, plus the time to write"))
     print_rows(rows)
+    for note in found.notes:
+        out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     for job in found.plan.with_status(Status.REFUSED):
         out.print(f"[red]refused:[/] {escape(job.reason)}", soft_wrap=True)
     if found.obstacle:
@@ -70,7 +72,9 @@ def print_dry_run(request: "Request", *, as_json: bool) -> NoReturn:
 
 
 def print_summary(summary: "Summary") -> None:
-    """Print how many micrographs were denoised, how fast, and where the results are."""
+    """Print how many micrographs were denoised, how fast, where the results are, and how to use them."""
+    from n2n_deploy.batch.summary import PHASES_FLIPPED
+
     rows: list[tuple[str, str]] = []
     rows.append(("denoised", str(summary.denoised)))
     for label, count in (
@@ -94,6 +98,8 @@ def print_summary(summary: "Summary") -> None:
     if summary.report:
         rows.append(("report", str(summary.report)))
     print_rows(rows)
+    if summary.phases_flipped and summary.listed:
+        out.print(PHASES_FLIPPED, soft_wrap=True)
     if summary.run["shard"]:
         out.print(f"when all shards have ended: n2n-deploy merge-results {summary.output}", soft_wrap=True)
     elif summary.failures:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, out, print_json, print_rows, save_config
 from n2n_deploy.cli.options import (
+    AmplitudeContrastOption,
     AugmentOption,
     DeviceOption,
     EngineOption,
@@ -16,16 +17,19 @@ from n2n_deploy.cli.options import (
     LanesOption,
     MemoryOption,
     OddOption,
+    PixelSizeOption,
     PrecisionOption,
     ProjectOption,
+    SphericalAberrationOption,
     SuffixesOption,
     ThreadsOption,
     TrustedKeysOption,
     TtaOption,
+    VoltageOption,
     gather,
 )
 from n2n_deploy.cli.progress import MicrographProgress
-from n2n_deploy.core.options import ComputeOptions, NamingOptions
+from n2n_deploy.core.options import ComputeOptions, NamingOptions, OpticsOptions
 
 if TYPE_CHECKING:
     from n2n_deploy.evaluation.evaluation_run import EvaluationRun
@@ -54,6 +58,10 @@ def evaluate_command(
     even_template: EvenOption = None,
     odd_template: OddOption = None,
     project: ProjectOption = None,
+    pixel_size: PixelSizeOption = None,
+    voltage: VoltageOption = None,
+    spherical_aberration: SphericalAberrationOption = None,
+    amplitude_contrast: AmplitudeContrastOption = None,
     device: DeviceOption = "auto",
     engine: EngineOption = None,
     precision: PrecisionOption = None,
@@ -95,8 +103,10 @@ def evaluate_command(
             output,
             compute=gather(ctx, ComputeOptions),
             naming=gather(ctx, NamingOptions),
+            optics=gather(ctx, OpticsOptions),
             truth=truth,
             tta=tta or augment,
+            say=lambda note: bar.say(note, "note", "yellow"),
             progress=progress,
         )
     save_config(ctx, output)

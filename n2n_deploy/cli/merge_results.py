@@ -29,6 +29,7 @@ def merge_results_command(
 
     """
     from n2n_deploy.batch.merge import merge_results
+    from n2n_deploy.batch.summary import PHASES_FLIPPED
 
     merged = merge_results(folders, output)
     if as_json:
@@ -42,6 +43,8 @@ def merge_results_command(
             )
         if summary["report"]:
             out.print(f"report: {escape(summary['report'])}", soft_wrap=True)
+        if summary["phases_flipped"] and summary["listed"]:
+            out.print(PHASES_FLIPPED, soft_wrap=True)
         if merged.missing:
             out.print(f"unfinished shards: {', '.join(merged.missing)}", soft_wrap=True)
     raise typer.Exit(merged.exit_code)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from n2n_deploy.core.errors import UsageError
 from n2n_deploy.core.options import Precision
 
-FILES, MACHINE, ENGINE, PIXELS = "Files", "Machine", "Engine", "Output images"
+FILES, OPTICS, MACHINE, ENGINE, PIXELS = "Files", "Optics", "Machine", "Engine", "Output images"
 """Headings of the help."""
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -121,6 +121,36 @@ EvenOption = Annotated[
 OddOption = Annotated[
     str | None,
     typer.Option("--odd", metavar="TEMPLATE", help="File name of the odd half.", rich_help_panel=FILES),
+]
+
+PixelSizeOption = Annotated[
+    float | None,
+    typer.Option(
+        "--pixel-size",
+        metavar="Å",
+        help="Pixel size of the micrographs, for tables and files that lack it; it wins over the files' headers.",
+        rich_help_panel=OPTICS,
+    ),
+]
+
+VoltageOption = Annotated[
+    float | None,
+    typer.Option("--voltage", metavar="kV", help="Voltage, for tables that lack it.", rich_help_panel=OPTICS),
+]
+
+SphericalAberrationOption = Annotated[
+    float | None,
+    typer.Option("--cs", metavar="mm", help="Spherical aberration, for tables that lack it.", rich_help_panel=OPTICS),
+]
+
+AmplitudeContrastOption = Annotated[
+    float | None,
+    typer.Option(
+        "--amplitude-contrast",
+        metavar="FRACTION",
+        help="Amplitude contrast, for tables that lack it, such as 0.1.",
+        rich_help_panel=OPTICS,
+    ),
 ]
 
 TtaOption = Annotated[

@@ -43,12 +43,13 @@ class Lines:
 
     Args:
         console: where they go.
-        interval: seconds between two lines, and from the first `update` to the first line.
+        interval: seconds between two lines, and from the first `update` to the first line; None for `INTERVAL`.
         clock: tells the time in seconds.
     """
 
-    def __init__(self, console: Console, interval: float = INTERVAL, clock: Clock = time.monotonic) -> None:
-        self._console, self._interval, self._clock = console, interval, clock
+    def __init__(self, console: Console, interval: float | None = None, clock: Clock = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._interval = INTERVAL if interval is None else interval
         self._first: float | None = None
         self._began = self._last = 0.0
 
@@ -93,7 +94,7 @@ class MicrographProgress:
         *,
         quiet: bool = False,
         console: Console = err,
-        interval: float = INTERVAL,
+        interval: float | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -139,7 +140,7 @@ class MicrographProgress:
 
 @contextmanager
 def training_progress(
-    *, quiet: bool = False, console: Console = err, interval: float = INTERVAL, clock: Clock = time.monotonic
+    *, quiet: bool = False, console: Console = err, interval: float | None = None, clock: Clock = time.monotonic
 ) -> Iterator[Callable[[Any], None]]:
     """Show bars with the time left, or `Lines`; yields the `progress` for `n2n_deploy.train.train`."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))

@@ -7,7 +7,18 @@ import typer
 from rich.markup import escape
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, print_rows, save_config
-from n2n_deploy.cli.options import DeviceOption, EvenOption, OddOption, ProjectOption, SuffixesOption, gather
+from n2n_deploy.cli.options import (
+    AmplitudeContrastOption,
+    DeviceOption,
+    EvenOption,
+    OddOption,
+    PixelSizeOption,
+    ProjectOption,
+    SphericalAberrationOption,
+    SuffixesOption,
+    VoltageOption,
+    gather,
+)
 from n2n_deploy.cli.progress import training_progress
 from n2n_deploy.cli.train_options import (
     AugmentOption,
@@ -35,7 +46,7 @@ from n2n_deploy.cli.train_options import (
     WorkersOption,
     train_config,
 )
-from n2n_deploy.core.options import NamingOptions
+from n2n_deploy.core.options import NamingOptions, OpticsOptions
 from n2n_deploy.device.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -71,6 +82,10 @@ def train_command(
     even_template: EvenOption = None,
     odd_template: OddOption = None,
     project: ProjectOption = None,
+    pixel_size: PixelSizeOption = None,
+    voltage: VoltageOption = None,
+    spherical_aberration: SphericalAberrationOption = None,
+    amplitude_contrast: AmplitudeContrastOption = None,
     patches: PatchesOption = None,
     device: DeviceOption = "auto",
     checkpointing: CheckpointingOption = False,
@@ -86,7 +101,7 @@ def train_command(
 
     The network learns to predict one half of a micrograph's frames from the other: noise cannot be predicted,
     the specimen can. A few hundred micrographs are enough. Motion correction writes the halves (MotionCor2:
-    -SplitSum 1; RELION: --even_odd_split).
+    -SplitSum 1; RELION: --even_odd_split under Additional arguments).
 
     Writes to the output folder [bold]model.pt[/] (for n2n-deploy export), curves.png and curves.csv,
     validation.png (held-out patches before and after), state.pt (for --resume) and the patches. Ctrl-C or
@@ -105,6 +120,7 @@ def train_command(
             resume=resume,
             patches=patches,
             naming=gather(ctx, NamingOptions),
+            optics=gather(ctx, OpticsOptions),
             workers=workers,
             progress=progress,
             prepared=_report_refusals,

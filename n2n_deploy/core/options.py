@@ -1,4 +1,4 @@
-"""What users choose for every command alike: where and how to compute, and how files are named."""
+"""What users choose for every command alike: where to compute, how files are named, what is known of the microscope."""
 
 import re
 from pathlib import Path
@@ -101,3 +101,21 @@ class NamingOptions(BaseModel):
     suffixes: Annotated[tuple[str, str, str] | None, BeforeValidator(_split_suffixes)] = None
     even_template: str | None = None
     odd_template: str | None = None
+
+
+class OpticsOptions(BaseModel):
+    """Optics of tables and files that lack them; a value that the table has wins, and a contradiction is noted.
+
+    Attributes:
+        pixel_size: Å per pixel of the micrographs; wins over the headers of files.
+        voltage: kV.
+        spherical_aberration: mm.
+        amplitude_contrast: fraction, such as 0.1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pixel_size: Annotated[float, Field(gt=0)] | None = None
+    voltage: Annotated[float, Field(gt=0)] | None = None
+    spherical_aberration: float | None = None
+    amplitude_contrast: float | None = None

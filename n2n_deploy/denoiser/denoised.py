@@ -18,11 +18,13 @@ class Denoised:
     """One denoised micrograph.
 
     Attributes:
-        image: (ny, nx) float32, the input's size and grey scale; CTF phases stay flipped unless flipped back. From a
-            GPU it comes in pinned memory, which is scarce: copy what is to be kept for long.
+        image: (ny, nx) float32, the input's grey scale and, unless it was cropped to coarser pixels, its size; CTF
+            phases stay flipped unless flipped back. From a GPU it comes in pinned memory, which is scarce: copy what
+            is to be kept for long.
         network_input: (h, w) float32, the preprocessed image, mean 0 and standard deviation 1; empty if not asked for.
         network_output: (h, w) float32, the network's output for it, on the same scale; empty if not asked for.
         spacing: Å per pixel of these two along (y, x).
+        pixel_size: Å per pixel of `image`.
         notes: what the user should know: pixels that were repaired, a resolution the pixels do not reach.
         tiles: how many tiles the network saw; 1 is the whole image.
         seconds: wall time of "preprocess", "network" and "restore".
@@ -37,6 +39,7 @@ class Denoised:
     network_input: NDArray[Any]
     network_output: NDArray[Any]
     spacing: tuple[float, float]
+    pixel_size: float
     notes: tuple[str, ...]
     tiles: int
     seconds: dict[str, float] = field(default_factory=dict)

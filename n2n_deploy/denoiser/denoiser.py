@@ -23,6 +23,7 @@ from n2n_deploy.engines.select import choose_session
 from n2n_deploy.engines.session import Closing, Session
 from n2n_deploy.engines.tiling import count_tiles, run_tiled
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.imaging.output_grid import output_grid
 from n2n_deploy.imaging.preprocess import Prepared, preprocess
 from n2n_deploy.imaging.restore import Merge, check_merge, restore
 
@@ -44,6 +45,7 @@ class Denoiser(Closing):
         merge: keep the noisy spectrum above this band (S2.4); by default the output ends at max_resolution.
         flip_back: undo the phase flip in the output, for programs that correct the CTF themselves.
         lowpass: Å; a further soft low-pass of the output.
+        output_pixel_size: Å; Fourier-crop the output to coarser pixels, such as for a picker.
         tta: test-time augmentation: average the network over the eight flips and quarter turns of its input, at eight
             times the cost.
         session: an open session to use in place of choosing one; the caller closes it.
@@ -69,6 +71,7 @@ class Denoiser(Closing):
         merge: Merge | None = None,
         flip_back: bool = False,
         lowpass: float | None = None,
+        output_pixel_size: float | None = None,
         tta: bool = False,
         session: Session | None = None,
     ) -> None:
@@ -77,6 +80,7 @@ class Denoiser(Closing):
         self.merge = merge
         self.flip_back = flip_back
         self.lowpass = lowpass
+        self.output_pixel_size = output_pixel_size
         self.tta = tta
         compute = compute or ComputeOptions()
         if len(compute.devices) > 1:
@@ -112,7 +116,7 @@ class Denoiser(Closing):
             ctf: its defocus; needed where the recipe flips phases.
 
         Returns:
-            (ny, nx) float32 on the input's grey scale.
+            (ny, nx) float32 on the input's grey scale and, without `output_pixel_size`, its grid.
 
         Raises:
             DataError: the image has no signal, too many bad pixels, or lacks what phase flipping needs.
@@ -157,7 +161,14 @@ class Denoiser(Closing):
                 denoised = outputs[0] if halves is None else averaged(outputs, parts, prepared)
                 device.synchronize()  # restore() has to wait next in any case; so the clock tells what each stage took
             with self._timed(seconds, "restore"):
-                full = restore(denoised, prepared, merge=self.merge, flip_back=self.flip_back, lowpass=self.lowpass)
+                full = restore(
+                    denoised,
+                    prepared,
+                    merge=self.merge,
+                    flip_back=self.flip_back,
+                    lowpass=self.lowpass,
+                    output_pixel_size=self.output_pixel_size,
+                )
                 each = [] if halves is None else [*(part.image for part in parts), *outputs]
                 seen = (prepared.image, denoised, *each) if network_images else ()
                 noisy, made, *kept = [device.to_host(image) for image in seen] or 2 * [numpy.empty((0, 0))]
@@ -170,6 +181,7 @@ class Denoiser(Closing):
             network_input=noisy,
             network_output=made,
             spacing=prepared.spacing,
+            pixel_size=output_grid(prepared.shape, prepared.pixel_size, self.output_pixel_size).pixel_size,
             notes=notes(prepared) + short,
             tiles=tiles,
             seconds=seconds,

@@ -5,18 +5,22 @@ On a GPU each lane has a network of its own, GPU: lanes × (Fourier work + netwo
 and from it, host: process + lanes of all GPUs × pixels. Where that is too much there are fewer lanes, or tiles.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.denoiser.memory import MemoryBudget, MemoryRequirement, network_memory
 from n2n_deploy.engines.session import Session
-from n2n_deploy.engines.tiling import choose_tile, count_tiles
+from n2n_deploy.engines.tiling import choose_tile, count_tiles, least_requirement
 
 WORTH_A_LANE = 1.1
 """Times the network's least work that one more lane may cost in halos: it hides reading and writing behind them."""
 
 _GB = 1e9
+
+_MARGIN = 1.03
+"""The process itself does not hold the same memory in each run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +94,24 @@ def fit_memory(
         session: whose `memory` says what a window needs.
 
     Raises:
-        HostError: not even one lane with the smallest tiles fits; says what it needs.
+        HostError: not even one lane with the smallest tiles fits; names the memory that would do.
     """
     requirements = [each for each in requirements if _fits_alone(each, budget, halo, session)] or requirements
     fits: list[MemoryFit] = []
-    problem: HostError | None = None
     for lanes in range(asked, 0, -1):
         try:
             tiles = tuple(
                 fit_tile(each.size, memory_left(each, requirements, lanes, budget), halo, session)
                 for each in requirements
             )
-        except HostError as error:
-            problem = error
+        except HostError:
             continue
         pairs = list(zip(requirements, tiles, strict=True))
         network = max(network_memory(each.size, tile, session) for each, tile in pairs)
         computed = sum(each.count * count_tiles(each.size, halo, tile) * tile[0] * tile[1] for each, tile in pairs)
         fits.append(MemoryFit(asked, lanes, budget, tuple(requirements), tiles, network, computed))
     if not fits:
-        assert problem is not None
-        raise problem
+        raise _too_little(requirements, budget, halo, session)
     least = min(fit.computed for fit in fits)
     return next(fit for fit in fits if fit.computed <= WORTH_A_LANE * least)
 
@@ -144,6 +145,34 @@ def host_memory(requirements: Sequence[MemoryRequirement], lanes: int, budget: M
     """Bytes of host memory that process and lanes hold, without a network on the CPU."""
     on_host = max(each.pixels + (each.work if budget.device is None else 0) for each in requirements)
     return budget.process + lanes * budget.gpus * on_host
+
+
+def _too_little(
+    requirements: Sequence[MemoryRequirement], budget: MemoryBudget, halo: int, session: Session
+) -> HostError:
+    """What one lane with the smallest tiles needs for every size of micrographs, named as `--memory` takes it."""
+
+    def least_network(each: MemoryRequirement) -> int:
+        return least_requirement(each.size, halo, lambda tile: network_memory(each.size, tile, session))
+
+    def on_host(each: MemoryRequirement) -> int:
+        return host_memory([each], 1, budget) + (least_network(each) if budget.device is None else 0)
+
+    largest = max(requirements, key=on_host)
+    ny, nx = largest.shape
+    if (host := on_host(largest)) > budget.host:
+        enough = math.ceil(_MARGIN * host / _GB * 100) / 100
+        return HostError(
+            f"micrographs of {ny}×{nx} pixels need {enough:.2f} GB of host memory, with one lane and the smallest "
+            f"tiles; {budget.host / _GB:.2f} GB are allowed: give --memory {enough:.2f}GB or "
+            "more, if this machine has it"
+        )
+    needed = max(each.work + least_network(each) for each in requirements)
+    return HostError(
+        f"micrographs of {ny}×{nx} pixels need {needed / _GB:.2f} GB of GPU memory, with one lane and the smallest "
+        f"tiles; {(budget.device or 0) / _GB:.2f} GB are free: end what else uses the GPU, or use "
+        "another one or --device cpu"
+    )
 
 
 def _fits_alone(requirement: MemoryRequirement, budget: MemoryBudget, halo: int, session: Session) -> bool:

@@ -109,15 +109,24 @@ def choose_tile(
 
     if requirement(shape) <= memory:
         return shape
-    choices = [(height, width) for height in _sides(shape[0], halo) for width in _sides(shape[1], halo)]
-    required = {tile: requirement(tile) for tile in choices}
-    fitting = [tile for tile in choices if required[tile] <= memory]
+    required = {tile: requirement(tile) for tile in _tiles(shape, halo)}
+    fitting = [tile for tile, needed in required.items() if needed <= memory]
     if not fitting:
         raise HostError(
             f"the network needs at least {min(required.values()) / 1e6:.0f} MB for an image of {shape[0]}×{shape[1]} "
             f"pixels, {max(memory, 0) / 1e6:.0f} MB are left for it; allow more memory or run fewer lanes"
         )
     return min(fitting, key=cost)
+
+
+def least_requirement(shape: tuple[int, int], halo: int, requirement: Callable[[tuple[int, int]], int]) -> int:
+    """Return the bytes that an image takes with the windows that take the fewest; see `choose_tile`."""
+    return min(map(requirement, _tiles(shape, halo)))
+
+
+def _tiles(shape: tuple[int, int], halo: int) -> list[tuple[int, int]]:
+    """Windows worth trying, from the smallest to the whole image."""
+    return [(height, width) for height in _sides(shape[0], halo) for width in _sides(shape[1], halo)]
 
 
 def _sides(length: int, halo: int) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.core.options import ComputeOptions, NamingOptions
+from n2n_deploy.core.options import ComputeOptions, NamingOptions, OpticsOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.engines.session import Session
@@ -74,9 +74,11 @@ def run_evaluation(
     *,
     compute: ComputeOptions | None = None,
     naming: NamingOptions | None = None,
+    optics: OpticsOptions | None = None,
     truth: Path | None = None,
     tta: bool = False,
     session: Session | None = None,
+    say: Callable[[str], None] = lambda _note: None,
     progress: Callable[[int, str | None, str | None], None] = lambda _total, _name, _error: None,
 ) -> EvaluationRun:
     """Denoise the halves of every micrograph of a table and estimate signal, noise and bias.
@@ -90,9 +92,11 @@ def run_evaluation(
         output: the folder to write to.
         compute: where and how the network runs; two lanes by default.
         naming: how files and their halves are found.
+        optics: for tables and files that lack them.
         truth: folder of noiseless images of simulated micrographs, to compare the estimates with.
         tta: average the network over the eight flips and quarter turns of each image.
         session: an open session to use in place of the bundle's network.
+        say: told what the user should know of the table.
         progress: called with the number of micrographs, first alone, then with the name of each finished micrograph,
             and with the reason if it failed.
 
@@ -107,7 +111,10 @@ def run_evaluation(
     naming = naming or NamingOptions()
     compute = compute or ComputeOptions()
     compute = compute.model_copy(update={"lanes": compute.lanes or _LANES})
-    table = read_micrographs(micrographs, naming, need_ctf=bundle.recipe.phase_flip, need_halves=True)
+    known = (optics or OpticsOptions()).model_dump()
+    table = read_micrographs(micrographs, naming, need_ctf=bundle.recipe.phase_flip, need_halves=True, **known)
+    for note in table.notes:
+        say(note)
     refuse_batch(output)
     make_writable_folder(output)
     missing = [*missing_libraries(), *(() if importlib.util.find_spec("matplotlib") else ("matplotlib",))]
@@ -134,7 +141,7 @@ def run_evaluation(
             progress=lambda name, error: progress(len(table), name, error),
         )
     whole = result.whole()
-    asked = compute.model_dump(mode="json") | naming.model_dump(mode="json")
+    asked = compute.model_dump(mode="json") | naming.model_dump(mode="json") | known
     options = {"tta": tta, "truth": truth and str(truth), **asked}
     done, hours = len(result.done), result.seconds / 3600
     speed = {"wall time": f"{result.seconds:.1f} s", "micrographs per hour": round(done / hours) if hours else None}

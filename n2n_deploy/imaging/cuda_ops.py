@@ -85,7 +85,7 @@ def pad_structure(step: PadStep, columns: int) -> NDArray[Any]:
         [
             (
                 _grid(step.size, step.spacing),
-                _grid(step.shape, (step.pixel_size, step.pixel_size), columns),
+                _grid(step.shape, step.pixel, columns),
                 _aberration(step.denoised_flip),
                 _aberration(step.noisy_flip),
                 step.gain * math.prod(step.shape) / math.prod(step.size),

@@ -86,11 +86,26 @@ def mask_of(defects: tuple[Defect, ...], shape: tuple[int, int], like: Array) ->
     return mask
 
 
-def put_back(image: Array, defects: tuple[Defect, ...]) -> None:
-    """Give constant margins and areas of an image, (ny, nx), the values again that they had; in place."""
+def nearest_pixels(count: int, raw: int) -> NDArray[numpy.int64]:
+    """Return the pixel of a raw axis under the middle of each of `count` coarser ones, (count,)."""
+    return ((numpy.arange(count) + 0.5) * raw / count).astype(numpy.int64)
+
+
+def put_back(image: Array, defects: tuple[Defect, ...], shape: tuple[int, int]) -> None:
+    """Give constant margins and areas the values again that they had; in place.
+
+    Args:
+        image: (ny, nx), the whole micrograph on the raw grid or on a coarser one.
+        defects: of the raw image.
+        shape: of the raw image.
+    """
     xp = device_of(image).xp
     for defect in defects:
-        if defect.kept and defect.packed is None:
+        if defect.kept and tuple(image.shape) != shape:
+            y, x = (xp.asarray(nearest_pixels(n, raw)) for n, raw in zip(image.shape, shape, strict=True))
+            inside = mask_of((defect,), shape, image)[y][:, x]
+            image[...] = xp.where(inside, numpy.float32(defect.value), image)
+        elif defect.kept and defect.packed is None:
             image[defect.box] = numpy.float32(defect.value)
         elif defect.kept:
             inside = xp.asarray(defect.mask())

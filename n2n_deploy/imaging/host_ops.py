@@ -35,8 +35,7 @@ def pad(denoised: Array, step: PadStep, noisy: Array | None) -> Array:
 
 def _merged(denoised: Array, step: PadStep, noisy: Array) -> Array:
     """S2.4: the noisy image, phase-flipped like the denoised one, above the band; the denoised one below."""
-    size, shape = step.size, step.shape
-    pixel = (step.pixel_size, step.pixel_size)
+    size, shape, pixel = step.size, step.shape, step.pixel
     merged: Array = noisy.copy()
     if step.noisy_flip is not None:
         flip_phases(merged, shape, pixel, *step.noisy_flip)

@@ -12,7 +12,7 @@ from n2n_deploy.device.array_types import Array
 from n2n_deploy.device.arrays import irfft2, standard_deviation, to_host
 from n2n_deploy.imaging import operations
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
-from n2n_deploy.imaging.defects import mask_of
+from n2n_deploy.imaging.defects import mask_of, nearest_pixels
 from n2n_deploy.imaging.fourier import (
     common_columns,
     effective_resolution,
@@ -66,10 +66,7 @@ class Prepared:
         """
         kept = tuple(defect for defect in self.pixels.defects if defect.kept)
         raw = to_host(mask_of(kept, self.shape, numpy.empty(0)))
-        y, x = (
-            ((numpy.arange(n) + 0.5) * raw_n / n).astype(int)
-            for n, raw_n in zip(self.image.shape, self.shape, strict=True)
-        )
+        y, x = (nearest_pixels(n, raw_n) for n, raw_n in zip(self.image.shape, self.shape, strict=True))
         missing: NDArray[numpy.bool_] = raw[numpy.ix_(y, x)]
         dark = self.pixels.illumination
         if dark is not None and dark.kind == "beam edge":

@@ -7,7 +7,8 @@ from n2n_deploy.device.array_types import Array
 from n2n_deploy.device.arrays import device_of
 from n2n_deploy.imaging import operations
 from n2n_deploy.imaging.defects import put_back
-from n2n_deploy.imaging.fourier import nyquist, partial_irfft2
+from n2n_deploy.imaging.fourier import grid_spacing, nyquist, partial_irfft2, resize_spectrum
+from n2n_deploy.imaging.output_grid import output_grid
 from n2n_deploy.imaging.preprocess import Prepared
 from n2n_deploy.imaging.steps import PadStep
 
@@ -49,6 +50,7 @@ def restore(
     merge: Merge | None = None,
     flip_back: bool = False,
     lowpass: float | None = None,
+    output_pixel_size: float | None = None,
 ) -> Array:
     """Return the denoised micrograph at the input's size and grey levels (S2.3).
 
@@ -64,14 +66,16 @@ def restore(
         flip_back: multiply by the sign of the CTF again, so that phases are those of the raw image; without
             effect where the recipe does not flip them.
         lowpass: Å; a further soft low-pass on the result, half-way down its edge at 1/lowpass.
+        output_pixel_size: Å; Fourier-crop the result to coarser pixels, see `output_grid`. The result is the crop of
+            what it would be without.
 
     Returns:
-        (ny, nx) float32, pixel size that of the input.
+        (ny, nx) float32, pixel size that of the input; or on the grid that `output_grid` gives.
 
     Raises:
         UsageError: the merge band reaches beyond the network's Nyquist frequency or below the high-pass, the noisy
             spectrum was not kept, or the low-pass is not positive.
-        DataError: `denoised` has another shape than `prepared.image`, or is not finite.
+        DataError: `denoised` has another shape than `prepared.image`, or is not finite; or as for `output_grid`.
     """
     size: tuple[int, int] = tuple(prepared.image.shape)
     if tuple(denoised.shape) != size:
@@ -80,16 +84,19 @@ def restore(
         raise UsageError(f"a low-pass needs a resolution above 0 Å, not {lowpass:g}")
     if merge is not None:
         check_merge(merge, prepared)
+    grid = output_grid(prepared.shape, prepared.pixel_size, output_pixel_size).shape
     device = device_of(denoised)
     spectrum = device.rfft2(denoised.astype(device.xp.float32, copy=False))
     if not bool(device.xp.isfinite(spectrum[0, 0])):
         raise DataError("the network's output is not finite: use the fp32 model, and check the micrograph")
     end = _end(prepared)
     flip = None if prepared.ctf is None or not prepared.recipe.phase_flip else (prepared.optics, prepared.ctf)
+    # Merging takes the amplitudes of the whole band from the whole noisy spectrum. Otherwise no larger grid is needed.
+    shape = grid if merge is None else prepared.shape
     step = PadStep(
         size,
-        prepared.shape,
-        prepared.pixel_size,
+        shape,
+        grid_spacing(prepared.shape, prepared.pixel_size, shape),
         gain=prepared.std,
         edge=((1.0 - EDGE) * end, end) if merge is None else merge.band,
         denoised_flip=flip if flip_back else None,
@@ -97,8 +104,11 @@ def restore(
         extra_edge=None if lowpass is None else _edge(lowpass),
     )
     noisy = None if merge is None else prepared.spectrum
-    full = partial_irfft2(operations.pad(spectrum, step, noisy), prepared.shape, prepared.mean)
-    put_back(full, prepared.pixels.defects)
+    spectrum = operations.pad(spectrum, step, noisy)
+    if shape != grid:
+        spectrum = resize_spectrum(spectrum, shape, grid)
+    full = partial_irfft2(spectrum, grid, prepared.mean)
+    put_back(full, prepared.pixels.defects, prepared.shape)
     return full
 
 

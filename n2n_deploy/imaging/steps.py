@@ -42,15 +42,15 @@ class CropStep:
 
 @dataclass(frozen=True, slots=True)
 class PadStep:
-    """Zero-pad × low-pass, and merge with the noisy spectrum where there is one (S2.3, S2.4).
+    """Zero-pad (or crop) × low-pass, and merge with the noisy spectrum where there is one (S2.3, S2.4).
 
     With a noisy spectrum N the result is s·D·L + N·(1 − L), on complex values. s makes the standard deviation of the
     amplitudes in the band 0 < L < 1 equal in both. Without, it is D·L.
 
     Attributes:
         size: (height, width) of the network's image.
-        shape: (ny, nx) of the raw image.
-        pixel_size: Å per pixel of the raw image.
+        shape: (ny, nx) of the result: with a noisy spectrum that of the raw image.
+        pixel: Å per pixel of the result along (y, x).
         gain: factor on the denoised image: the grey levels that 1 stands for.
         edge: of L.
         denoised_flip: what to flip the denoised spectrum back by, or None.
@@ -60,7 +60,7 @@ class PadStep:
 
     size: tuple[int, int]
     shape: tuple[int, int]
-    pixel_size: float
+    pixel: tuple[float, float]
     gain: float
     edge: Edge
     denoised_flip: Flip = None
@@ -70,7 +70,8 @@ class PadStep:
     @property
     def spacing(self) -> tuple[float, float]:
         """Å per pixel of the network's image along (y, x)."""
-        return grid_spacing(self.shape, self.pixel_size, self.size)
+        (ny, nx), (y, x), (height, width) = self.shape, self.pixel, self.size
+        return ny * y / height, nx * x / width
 
     def columns(self, merging: bool) -> int:
         """How many columns of the result's spectrum are not zero."""

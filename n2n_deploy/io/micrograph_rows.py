@@ -20,6 +20,11 @@ NO_VALUE = ("", "None", "none")
 _DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 _PHASE_SHIFT = "rlnPhaseShift"
 _PIXEL_SIZE = "rlnMicrographPixelSize"
+_NO_HALVES = (
+    "name the halves with --suffixes DW,EVN,ODD or with templates. Motion correction writes them: RELION's with "
+    '--even_odd_split in its "Additional arguments" (the single-particle interface has no field for it), MotionCor '
+    "with -SplitSum 1"
+)
 
 
 class RowReader:
@@ -61,7 +66,7 @@ class RowReader:
         if options.need_ctf:
             self._require(_DEFOCUS, "phases cannot be flipped without it; give the table of a CTF estimation job")
         if options.need_halves and not options.half_names:
-            self._require((EVEN, ODD), "name the halves with --suffixes DW,EVN,ODD or with templates")
+            self._require((EVEN, ODD), _NO_HALVES)
         self._columns = document.columns(table, (NAME, *_DEFOCUS, _PHASE_SHIFT, EVEN, ODD, *ROW_LABELS))
         self._ctf_columns: dict[str, list[float]] = {}
         if all(label in self._columns for label in _DEFOCUS):

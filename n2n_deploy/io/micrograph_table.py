@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from n2n_deploy.core.errors import UsageError
 from n2n_deploy.io.micrograph_files import make_table
 from n2n_deploy.io.micrograph_rows import EVEN, NO_VALUE, ODD
-from n2n_deploy.io.optics_groups import FLIPPED, is_set
+from n2n_deploy.io.optics_groups import FLIPPED, GROUP, group_values, is_set
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star_document import NAME, StarDocument, StarTable, micrograph_table
 
@@ -117,10 +118,30 @@ class MicrographTable:
             rows: numbers of rows.
             folder: as for `select`.
         """
-        kept = {row: self.micrographs[row].name for row in rows}
+        kept = {row: "" if self.document is not None else self.micrographs[row].name for row in rows}
         document = self._kept(kept)
         set_halves(document, micrograph_table(document)[0], sorted(kept), None, self._lost_base(folder))
         return document
+
+    def values(self, row: int) -> dict[str, object]:
+        """Return what the table says of a row: values by label, halves by whole paths, its optics group by content."""
+        if self.document is None:
+            return {"optics": self.micrographs[row].optics}
+        found = whole_halves({label: column[row] for label, column in self._columns.items()}, self.project)
+        if GROUP in found:
+            found[GROUP] = self._groups.get(str(found[GROUP]), found[GROUP])
+        return found
+
+    @cached_property
+    def _columns(self) -> dict[str, list[str]]:
+        assert self.document is not None
+        table, _ = micrograph_table(self.document)
+        return self.document.columns(table, table.labels)
+
+    @cached_property
+    def _groups(self) -> dict[str, dict[str, str]]:
+        assert self.document is not None
+        return group_values(self.document)
 
     def _kept(self, names: Mapping[int, str]) -> StarDocument:
         """A copy of the table with the named rows only; their names are new only where there was no table."""
@@ -159,6 +180,12 @@ def set_halves(
                 for row, name in enumerate(names)
             }
             document.set_column(table, label, absolute)
+
+
+def whole_halves(values: Mapping[str, str], base: Path) -> dict[str, object]:
+    """Return a row's values with relative names of halves put behind a folder."""
+    halves = {label: values[label] for label in (EVEN, ODD) if values.get(label, "") not in NO_VALUE}
+    return {**values, **{label: os.path.join(base, name) for label, name in halves.items()}}  # noqa: PTH118
 
 
 def set_flag(document: StarDocument, table: StarTable, *, phase_flipped: bool) -> None:

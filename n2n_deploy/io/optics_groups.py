@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.read_options import ABERRATIONS, AMPLITUDE_CONTRASTS, LARGEST_PIXEL, VOLTAGES, ReadOptions
-from n2n_deploy.io.star_document import StarDocument, StarTable
+from n2n_deploy.io.star_document import StarDocument, StarTable, micrograph_table
 
 GROUP = "rlnOpticsGroup"
 FLIPPED, PREMULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
@@ -18,10 +18,10 @@ _PIXEL_SIZES = (
     "rlnMicrographOriginalPixelSize",
     "rlnPixelSize",
 )
-_DETECTOR, _MAGNIFICATION = "rlnDetectorPixelSize", "rlnMagnification"
+DETECTOR, MAGNIFICATION = "rlnDetectorPixelSize", "rlnMagnification"
 _VOLTAGE, _CS, _AMPLITUDE = "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"
 _OPTIONS = {_VOLTAGE: "--voltage", _CS: "--cs", _AMPLITUDE: "--amplitude-contrast"}
-_LABELS = (*_PIXEL_SIZES, _DETECTOR, _MAGNIFICATION, _VOLTAGE, _CS, _AMPLITUDE, FLIPPED, PREMULTIPLIED)
+_LABELS = (*_PIXEL_SIZES, DETECTOR, MAGNIFICATION, _VOLTAGE, _CS, _AMPLITUDE, FLIPPED, PREMULTIPLIED)
 ROW_LABELS = (GROUP, *_LABELS)
 
 _ANGSTROM_PER_MICROMETRE = 1e4
@@ -97,7 +97,7 @@ class OpticsReader:
         columns = document.columns(groups, ROW_LABELS)
         numbers = columns.pop(GROUP, None) or [str(index + 1) for index in range(len(groups))]
         by_group = {
-            _plain(number): {label: column[index] for label, column in columns.items()}
+            plain_number(number): {label: column[index] for label, column in columns.items()}
             for index, number in enumerate(numbers)
         }
         if not by_group:
@@ -109,7 +109,7 @@ class OpticsReader:
                     "optics groups; add the column"
                 )
             return list(by_group) * len(table), by_group
-        plain = {name: _plain(name) for name in set(names)}
+        plain = {name: plain_number(name) for name in set(names)}
         return [plain[name] for name in names], by_group
 
     def _parse(self, where: str, values: dict[str, str]) -> Optics:
@@ -157,9 +157,9 @@ class OpticsReader:
         for label in _PIXEL_SIZES:
             if label in values:
                 return self._number(where, values, label, smallest, LARGEST_PIXEL, "Å, above 0")
-        if _DETECTOR in values and _MAGNIFICATION in values:
-            detector = self._number(where, values, _DETECTOR, smallest, math.inf, "micrometres, above 0")
-            magnification = self._number(where, values, _MAGNIFICATION, smallest, math.inf, "above 0")
+        if DETECTOR in values and MAGNIFICATION in values:
+            detector = self._number(where, values, DETECTOR, smallest, math.inf, "micrometres, above 0")
+            magnification = self._number(where, values, MAGNIFICATION, smallest, math.inf, "above 0")
             if detector is not None and magnification is not None:
                 return detector * _ANGSTROM_PER_MICROMETRE / magnification
         return None
@@ -181,6 +181,16 @@ class OpticsReader:
         return number
 
 
+def group_values(document: StarDocument) -> dict[str, dict[str, str]]:
+    """Return what each optics group of a micrograph table says, by its number; nothing before RELION 3.1."""
+    _, groups = micrograph_table(document)
+    if groups is None:
+        return {}
+    columns = document.columns(groups, groups.labels)
+    numbers = columns.pop(GROUP, None) or [str(index + 1) for index in range(len(groups))]
+    return {number: {label: column[row] for label, column in columns.items()} for row, number in enumerate(numbers)}
+
+
 def is_set(value: str | None) -> bool:
     """Whether a RELION Boolean is true; None is false."""
     try:
@@ -196,8 +206,8 @@ def _is_zero(value: str) -> bool:
         return False
 
 
-def _plain(number: str) -> str:
-    """The number of a group in one spelling: 1, 01 and 1.0 are the same."""
+def plain_number(number: str) -> str:
+    """Return the number of a group in one spelling: 1, 01 and 1.0 are the same."""
     try:
         return f"{float(number):g}"
     except ValueError:

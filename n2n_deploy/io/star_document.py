@@ -167,12 +167,16 @@ class StarDocument:
         for row, number in enumerate(table.rows):
             self._append_value(number, quoted(values[row]))
 
-    def content(self) -> bytes:
-        """Give the whole text as `write` writes it."""
+    def text(self) -> str:
+        """Return the whole text; bytes that are not UTF-8 are surrogates in it."""
         lines: Iterable[str] = self._lines
         if self._dropped:
             lines = (line for number, line in enumerate(self._lines) if number not in self._dropped)
-        return "\n".join(lines).encode("utf-8", "surrogateescape")
+        return "\n".join(lines)
+
+    def content(self) -> bytes:
+        """Return the whole text as `write` writes it."""
+        return self.text().encode("utf-8", "surrogateescape")
 
     def write(self, path: Path) -> None:
         """Write the document atomically; see `atomic_write`.

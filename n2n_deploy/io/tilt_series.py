@@ -7,12 +7,13 @@ odd halves. Layout as RELION 5 writes it: https://relion.readthedocs.io (subtomo
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.micrograph_names import Folders
 from n2n_deploy.io.micrograph_rows import RowReader
-from n2n_deploy.io.micrograph_table import HalfColumns, MicrographTable, set_flag, set_halves
+from n2n_deploy.io.micrograph_table import HalfColumns, MicrographTable, set_flag, set_halves, whole_halves
 from n2n_deploy.io.optics_groups import ROW_LABELS
 from n2n_deploy.io.read_options import ReadOptions
 from n2n_deploy.io.records import Micrograph
@@ -72,7 +73,7 @@ class TiltSeriesTable(MicrographTable):
             set_halves(document, table, order, halves, self._lost_base(folder))
         chosen = self._two_levels(kept)
         if phase_flipped is not None:
-            set_flag(chosen, _global_table(chosen), phase_flipped=phase_flipped)
+            set_flag(chosen, global_table(chosen), phase_flipped=phase_flipped)
         return chosen
 
     def select_rows(self, rows: Iterable[int], *, folder: Path | None = None) -> StarDocument:
@@ -82,6 +83,60 @@ class TiltSeriesTable(MicrographTable):
         for document in kept.values():
             set_halves(document, micrograph_table(document)[0], (), None, self._lost_base(folder))
         return self._two_levels(kept)
+
+    @property
+    def texts(self) -> tuple[str, dict[str, str]]:
+        """The global table, and the table of each series by name, as text; `from_texts` reads them again."""
+        return self._global.text(), {series.name: series.document.text() for series in self._series}
+
+    @classmethod
+    def from_texts(cls, path: Path, project: Path, shared: str, series: Mapping[str, str]) -> "TiltSeriesTable":
+        """Make a table to select rows from, without records of the images.
+
+        Args:
+            path: named in messages.
+            project: folder that names of files are relative to.
+            shared: the global table.
+            series: the table of each series, by name and in the order of the global table.
+
+        Raises:
+            DataError: one of them is damaged.
+        """
+        parts: list[_Series] = []
+        for name, text in series.items():
+            document = StarDocument(path, text)
+            first = parts[-1].rows.stop if parts else 0
+            parts.append(_Series(name, document, range(first, first + len(micrograph_table(document)[0]))))
+        return cls(path, [], {}, project, StarDocument(path, shared), parts, [])
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The name of each image, as in its record."""
+        return [
+            f"{series.name}/{name}"
+            for series, columns in zip(self._series, self._series_columns, strict=True)
+            for name in columns[NAME]
+        ]
+
+    def values(self, row: int) -> dict[str, object]:
+        """Return what both levels say of an image, apart from where the table of its series lies."""
+        index = next(index for index, series in enumerate(self._series) if row in series.rows)
+        place = row - self._series[index].rows.start
+        shared: dict[str, object] = {
+            label: column[index] for label, column in self._global_columns.items() if label != SERIES_FILE
+        }
+        own = {label: column[place] for label, column in self._series_columns[index].items()}
+        return shared | whole_halves(own, self.project)
+
+    @cached_property
+    def _global_columns(self) -> dict[str, list[str]]:
+        table = global_table(self._global)
+        return self._global.columns(table, table.labels)
+
+    @cached_property
+    def _series_columns(self) -> list[dict[str, list[str]]]:
+        tables = [(series.document, micrograph_table(series.document)[0]) for series in self._series]
+        return [document.columns(table, table.labels) for document, table in tables]
 
     def _kept_series(self, wanted: Iterable[int]) -> dict[int, StarDocument]:
         """Copies of the series' tables with the wanted rows only, by number of the series."""
@@ -97,7 +152,7 @@ class TiltSeriesTable(MicrographTable):
     def _two_levels(self, kept: Mapping[int, StarDocument]) -> "TiltSeriesDocument":
         series = {self._series[index].name: of_series for index, of_series in kept.items()}
         document = TiltSeriesDocument(self._global, series, self.project)
-        document.keep_rows(_global_table(document), kept)
+        document.keep_rows(global_table(document), kept)
         return document
 
 
@@ -108,11 +163,14 @@ class TiltSeriesDocument(StarDocument):
         document: the global table; it is copied.
         series: the series' tables by name.
         project: folder that the names of their files will be relative to, where it contains them.
+
+    Attributes:
+        series: the series' tables by name, in the order of the global table's rows.
     """
 
     def __init__(self, document: StarDocument, series: Mapping[str, StarDocument], project: Path) -> None:
         vars(self).update(vars(document.copy()))
-        self._series, self._project = series, project
+        self.series, self._project = dict(series), project
 
     def write(self, path: Path) -> None:
         """Write the series' tables to a folder beside `path`, and the global table, which names them, to `path` last.
@@ -123,15 +181,20 @@ class TiltSeriesDocument(StarDocument):
         Raises:
             HostError: a folder cannot be written to or has no room.
         """
-        folder = path.parent / f"{path.stem}_tilt_series"
+        folder = series_folder(path)
         names = {}
-        for row, (name, document) in enumerate(self._series.items()):
+        for row, (name, document) in enumerate(self.series.items()):
             target = (folder / f"{name.replace('/', '_')}.star").absolute()
             document.write(target)
             inside = target.is_relative_to(self._project)
             names[row] = str(target.relative_to(self._project) if inside else target)
-        self.set_column(_global_table(self), SERIES_FILE, names)
+        self.set_column(global_table(self), SERIES_FILE, names)
         super().write(path)
+
+
+def series_folder(path: Path) -> Path:
+    """Return the folder of the series' tables that a global table is written with."""
+    return path.parent / f"{path.stem}_tilt_series"
 
 
 def is_tilt_series(document: StarDocument) -> bool:
@@ -145,7 +208,7 @@ def series_files(document: StarDocument, folders: Folders) -> dict[str, Path]:
     Raises:
         DataError: there is no series, or two have one name.
     """
-    table = _global_table(document)
+    table = global_table(document)
     files = document.columns(table, (SERIES_FILE,))[SERIES_FILE]
     names = document.columns(table, (_SERIES_NAME,)).get(_SERIES_NAME) or [Path(file).stem for file in files]
     if not files:
@@ -178,7 +241,7 @@ def read_tilt_series(path: Path, document: StarDocument, project: Path | None, o
         DataError: a series' file is missing or damaged, a needed label is missing, or optics make no sense.
     """
     folders = Folders(path.parent, project)
-    table = _global_table(document)
+    table = global_table(document)
     shared = document.columns(table, ROW_LABELS)
     micrographs: list[Micrograph] = []
     problems: dict[int, str] = {}
@@ -212,5 +275,6 @@ def read_tilt_series(path: Path, document: StarDocument, project: Path | None, o
     return TiltSeriesTable(path, micrographs, problems, base or folders.project, document, series, notes)
 
 
-def _global_table(document: StarDocument) -> StarTable:
+def global_table(document: StarDocument) -> StarTable:
+    """Return the table that lists the series."""
     return next(table for table in document.tables if SERIES_FILE in table.labels)

@@ -27,6 +27,7 @@ class RunInfo:
         throughput: counts, wall time, micrographs per hour.
         results: results for the whole set: texts by quantity and column, the same columns in each row.
         figures: PNG files by caption, shown below the results.
+        remarks: what the reader should know before using the outputs, shown in the head.
     """
 
     title: str
@@ -39,6 +40,7 @@ class RunInfo:
     throughput: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     figures: Mapping[str, bytes] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def _array(values: Any) -> NDArray[np.float64]:

@@ -36,6 +36,7 @@ _UNITS = {
     "merge_resolution": "Å",
     "merge_width": "Å",
     "lowpass": "Å",
+    "output_pixel_size": "Å",
     "timeout": "s",
 }
 

@@ -1,4 +1,4 @@
-"""Small pictures of a micrograph before and after denoising, limited in bytes."""
+"""Small pictures of a micrograph: for the report before and after denoising, limited in bytes; or as one PNG."""
 
 import io
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from n2n_deploy.device.arrays import irfft2
 from n2n_deploy.imaging.fourier import resize_spectrum
 
-Image = NDArray[np.float32]
+Image = NDArray[np.floating]
 Spectrum = NDArray[np.complex64]
 Grey = NDArray[np.uint8]
 
@@ -19,6 +19,7 @@ _BYTES_PER_PIXEL = 0.4
 _QUALITIES = (70, 50, 30, 10)
 _DETAILS_FROM = 40_000
 _LARGEST_SIDE = 512
+_PNG_SIDE = 1024
 
 
 def picture_limit(micrographs: int, total: int = 60_000_000) -> int:
@@ -57,6 +58,25 @@ def pictures(noisy: Image, denoised: Image, spectra: tuple[Spectrum, Spectrum], 
         drawn["noisy detail"] = _jpeg(_stretch(noisy[middle]), share)
         drawn["denoised detail"] = _jpeg(_stretch(denoised[middle]), share)
     return drawn
+
+
+def png(image: Image, side: int = _PNG_SIDE) -> bytes:
+    """Draw one image as an 8-bit grey PNG, from the 0.5th to the 99.5th percentile, averaged to at most `side` pixels.
+
+    Args:
+        image: (ny, nx), the first row on top.
+        side: pixels of the longer side; smaller images keep their size.
+    """
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(image, np.float32))
+    scale = min(1.0, side / max(picture.size))
+    if scale < 1.0:
+        width, height = (max(1, round(n * scale)) for n in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BOX)
+    stream = io.BytesIO()
+    Image.fromarray(_stretch(np.asarray(picture))).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
 
 
 def _shrink(spectrum: Spectrum, shape: tuple[int, ...], side: int) -> Image:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.sizes import parse_bytes
 from n2n_deploy.denoiser.memory import MemoryBudget, MemoryRequirement
 from n2n_deploy.denoiser.memory_fit import WORTH_A_LANE, MemoryFit, fit_memory
 from n2n_deploy.device.host import HOST
@@ -73,7 +74,7 @@ def test_it_is_the_most_lanes_that_fit_without_much_more_work(free: int, gpus: i
         assert found.lanes <= lanes
         single[found.lanes] = found
     if not single:
-        with pytest.raises(HostError, match="MB"):
+        with pytest.raises(HostError, match="GB"):
             fit(budget)
         return
     chosen = fit(budget)
@@ -109,7 +110,22 @@ def test_the_lines_add_up(device: int | None) -> None:
 
 
 def test_too_little_memory_for_one_lane_is_an_error() -> None:
-    with pytest.raises(HostError, match=r"needs at least \d+ MB"):
+    with pytest.raises(HostError, match=r"0\.03 GB are allowed: give --memory 0\.\d\dGB"):
         fit(MemoryBudget(host=31_000_000, process=0))
-    with pytest.raises(HostError, match="the host needs"):
+    with pytest.raises(HostError, match=r"need 0\.02 GB of host memory.* give --memory 0\.02GB"):
         fit(MemoryBudget(host=5_000_000, process=0, device=10**9))
+    with pytest.raises(HostError, match=r"of GPU memory, .*; 0\.02 GB are free"):
+        fit(MemoryBudget(host=10**9, process=0, device=20_000_001))
+
+
+@pytest.mark.parametrize("process", [0, 450_000_000])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_memory_that_the_message_names_is_enough_and_hardly_more_than_needed(process: int, gpu: bool) -> None:
+    large = replace(SIZE, shape=(4000, 5000), size=(1600, 2000), pixels=800_000_000, work=200_000_000)
+    device = 10**9 if gpu else None
+    with pytest.raises(HostError) as refused:
+        fit(MemoryBudget(host=60_000_000, process=process, device=device), 4, large)
+    named = parse_bytes(str(refused.value).partition("--memory ")[2].partition(" ")[0])
+    assert fit(MemoryBudget(host=named, process=process, device=device), 4, large).lanes >= 1
+    with pytest.raises(HostError):
+        fit(MemoryBudget(host=int(0.93 * named), process=process, device=device), 4, large)

@@ -240,8 +240,9 @@ def test_fused_preprocessing_and_restoring(
     assert np.abs(to_host(found.image) - expected.image).max() < 1e-4
     end = min(nyquist(expected.spacing), 0.5 / expected.pixel_size)
     for merge in (None, Merge(1.3 / end, 0.3 / end)):
-        for flip_back in (False, True):
+        for flip_back, coarser in ((False, None), (True, None), (False, 1.4), (True, 5.0)):
             options: dict[str, Any] = {"merge": merge, "flip_back": flip_back, "lowpass": 1.5 / end}
+            options["output_pixel_size"] = coarser and coarser * OPTICS.pixel_size
             truth = restore(expected.image, expected, **options)
             there = restore(found.image, found, **options)
             assert device_of(there) is gpu

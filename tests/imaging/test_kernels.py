@@ -14,7 +14,7 @@ from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.arrays import irfft2, rfft2
 from n2n_deploy.imaging import cuda_ops
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
-from n2n_deploy.imaging.fourier import network_shape, nyquist, partial_irfft2, partial_rfft2
+from n2n_deploy.imaging.fourier import grid_spacing, network_shape, nyquist, partial_irfft2, partial_rfft2
 from n2n_deploy.imaging.gradient import subtract_ramp
 from n2n_deploy.imaging.preprocess import Prepared, preprocess
 from n2n_deploy.imaging.restore import EDGE, Merge, restore
@@ -58,7 +58,7 @@ def test_structures_have_the_layout_of_c(library: ctypes.CDLL) -> None:
     sizes = np.zeros(2, dtype=np.int64)
     call(library.sizes, sizes)
     crop = cuda_ops.crop_structure(CropStep((64, 64), 1.0, (32, 32), Recipe(), None), 33)
-    pad = cuda_ops.pad_structure(PadStep((32, 32), (64, 64), 1.0, 1.0, (0.1, 0.2)), 33)
+    pad = cuda_ops.pad_structure(PadStep((32, 32), (64, 64), (1.0, 1.0), 1.0, (0.1, 0.2)), 33)
     assert sizes.tolist() == [crop.itemsize, pad.itemsize]
 
 
@@ -100,8 +100,16 @@ def test_sign_is_that_of_the_ctf_far_from_focus(library: ctypes.CDLL) -> None:
 
 @pytest.mark.parametrize(("shape", "pixel_size", "resolution"), SETTINGS)
 @pytest.mark.parametrize(
-    ("flip_back", "lowpass", "merging"),
-    [(False, None, False), (True, 9.0, False), (False, None, True), (True, None, True), (False, 7.0, True)],
+    ("flip_back", "lowpass", "merging", "coarser"),
+    [
+        (False, None, False, None),
+        (True, 9.0, False, None),
+        (False, None, True, None),
+        (True, None, True, None),
+        (False, 7.0, True, None),
+        (False, None, False, 1.3),
+        (True, 9.0, False, 3.2),
+    ],
 )
 def test_pad_is_restoring(
     library: ctypes.CDLL,
@@ -111,14 +119,16 @@ def test_pad_is_restoring(
     flip_back: bool,
     lowpass: float | None,
     merging: bool,
+    coarser: float | None,
 ) -> None:
     how, recipe = optics(pixel_size), Recipe(max_resolution=resolution)
     prepared = preprocess(micrograph(shape), how, CTF, recipe, keep_spectrum=True)
     denoised = 0.5 * prepared.image + 0.2 * micrograph(prepared.image.shape, 1) / 6.0
     end = min(nyquist(prepared.spacing), 0.5 / pixel_size)
     merge = Merge(1.3 / end, 0.3 / end) if merging else None
-    expected = restore(denoised, prepared, merge=merge, flip_back=flip_back, lowpass=lowpass)
-    found = restored(library, denoised, prepared, merge, flip_back, lowpass)
+    wanted = coarser and coarser * pixel_size
+    expected = restore(denoised, prepared, merge=merge, flip_back=flip_back, lowpass=lowpass, output_pixel_size=wanted)
+    found = restored(library, denoised, prepared, merge, flip_back, lowpass, expected.shape)
     assert np.abs(found - expected).max() < 3e-5 * expected.std() + 2e-6 * prepared.mean
 
 
@@ -129,8 +139,9 @@ def restored(
     merge: Merge | None,
     flip_back: bool,
     lowpass: float | None,
+    shape: tuple[int, int],
 ) -> Array:
-    size, shape = denoised.shape, prepared.shape
+    size = denoised.shape
     end = min(nyquist(prepared.spacing), 0.5 / prepared.pixel_size)
     assert prepared.ctf is not None
     flip = (prepared.optics, prepared.ctf)
@@ -138,7 +149,7 @@ def restored(
     step = PadStep(
         (size[0], size[1]),
         shape,
-        prepared.pixel_size,
+        grid_spacing(prepared.shape, prepared.pixel_size, shape),
         prepared.std,
         merge.band if merge else ((1.0 - EDGE) * end, end),
         denoised_flip=flip if flip_back else None,
