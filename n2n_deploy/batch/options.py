@@ -11,7 +11,17 @@ from n2n_deploy.core.options import ComputeOptions
 from n2n_deploy.device.gpus import gpus
 from n2n_deploy.imaging.restore import Merge
 
-_OUTPUT = {"merge_resolution", "merge_width", "flip_back", "lowpass", "tta", "average_halves", "dtype", "precision"}
+_OUTPUT = {
+    "merge_resolution",
+    "merge_width",
+    "flip_back",
+    "lowpass",
+    "tta",
+    "average_halves",
+    "halves",
+    "dtype",
+    "precision",
+}
 
 
 class OnExists(StrEnum):
@@ -32,6 +42,9 @@ class DenoiseOptions(ComputeOptions):
         lowpass: Å; a further soft low-pass of the output.
         tta: test-time augmentation: average the network over the eight flips and quarter turns of its input.
         average_halves: denoise the even and the odd half and average, in place of denoising the whole sum.
+        halves: also denoise the even and the odd half and write them beside the output, as `x_EVN.mrc` and
+            `x_ODD.mrc`, for half tomograms and for resolution estimates from independent halves.
+        allow_denoised: take inputs that this program denoised before.
         dtype: of the files written.
         on_exists: what to do with outputs that are there; finished work of the same model and options is always kept.
         timeout: seconds that reading or writing one file may take before the micrograph is recorded as failed.
@@ -45,6 +58,8 @@ class DenoiseOptions(ComputeOptions):
     lowpass: Annotated[float, Field(gt=0)] | None = None
     tta: bool = False
     average_halves: bool = False
+    halves: bool = False
+    allow_denoised: bool = False
     dtype: Literal["float32", "float16"] = "float32"
     on_exists: OnExists = OnExists.ERROR
     timeout: Annotated[float, Field(gt=0)] = 600.0
@@ -63,6 +78,11 @@ class DenoiseOptions(ComputeOptions):
         if self.device == "cpu" or not gpus():
             return 2
         return max(2, min(8, len(os.sched_getaffinity(0)) // (2 * len(self.devices))))
+
+    @property
+    def need_halves(self) -> bool:
+        """Whether every micrograph must have its even and odd half."""
+        return self.average_halves or self.halves
 
     @property
     def merge(self) -> Merge | None:

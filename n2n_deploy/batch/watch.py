@@ -14,6 +14,7 @@ from n2n_deploy.batch.lanes import with_time_limit
 from n2n_deploy.batch.ledger import Ledger
 from n2n_deploy.batch.local_workers import Workers
 from n2n_deploy.batch.outputs import OutputLayout
+from n2n_deploy.batch.repeated_rows import without_repeated
 from n2n_deploy.batch.request import Request
 from n2n_deploy.batch.status import Status
 from n2n_deploy.batch.summary import Summary
@@ -113,7 +114,8 @@ class _Source:
             if self._table:
                 table = self._request.read()
                 self.problem = None
-                ready = (m for m in table.micrographs if self._is_ready(m.name, m.path, replace(m, row=0)))
+                distinct = without_repeated(table.micrographs)
+                ready = (m for m in distinct if self._is_ready(m.name, m.path, replace(m, row=0)))
                 return table, list(islice(ready, _ROUND))
             with waiting_for(f"looking for {self._sources[0]}"):
                 files = find_files(self._sources, self._halves, self._request.output).names

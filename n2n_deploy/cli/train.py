@@ -7,7 +7,15 @@ import typer
 from rich.markup import escape
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, print_rows, save_config
-from n2n_deploy.cli.options import DeviceOption, EvenOption, OddOption, ProjectOption, SuffixesOption, gather
+from n2n_deploy.cli.options import (
+    AllowDenoisedOption,
+    DeviceOption,
+    EvenOption,
+    OddOption,
+    ProjectOption,
+    SuffixesOption,
+    gather,
+)
 from n2n_deploy.cli.progress import training_progress
 from n2n_deploy.cli.train_options import (
     AugmentOption,
@@ -67,6 +75,7 @@ def train_command(
     even_template: EvenOption = None,
     odd_template: OddOption = None,
     project: ProjectOption = None,
+    allow_denoised: AllowDenoisedOption = False,
     patches: PatchesOption = None,
     device: DeviceOption = "auto",
     checkpointing: CheckpointingOption = False,
@@ -101,6 +110,7 @@ def train_command(
             resume=resume,
             patches=patches,
             naming=gather(ctx, NamingOptions),
+            allow_denoised=allow_denoised,
             workers=workers,
             progress=progress,
             prepared=_report_refusals,
