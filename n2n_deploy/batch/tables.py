@@ -70,7 +70,7 @@ def _finished(standing: Standing, folder: Path) -> list[StarDocument]:
             continue  # another name of the same file
         taken.add(output)
         header = record.run.header
-        halves = header["options"].get("halves") and record.status is not Status.KEPT
+        halves = bool(header["options"].get("halves")) and record.status is not Status.KEPT
         of_table = chosen.setdefault((number, header["phase_flipped"], halves), {})
         of_table.update(dict.fromkeys(rows, prefixes[number] + output))
     return [
