@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from n2n_deploy.core.errors import DataError, names_file
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.arrays import to_host
-from n2n_deploy.imaging.preprocess import preprocess
+from n2n_deploy.imaging.preprocess import Prepared, preprocess
 from n2n_deploy.io.halves import half_files, refuse_identical
 from n2n_deploy.io.mrc import read_mrc
 from n2n_deploy.io.records import Micrograph
@@ -17,7 +17,9 @@ from n2n_deploy.statistics.halves import coarse_correlation
 Image = NDArray[np.float32]
 
 
-def prepare_pair(micrograph: Micrograph, recipe: Recipe, *, allow_denoised: bool = False) -> tuple[Image, Image]:
+def prepare_pair(
+    micrograph: Micrograph, recipe: Recipe, *, allow_denoised: bool = False
+) -> tuple[Image, Image, NDArray[np.bool_]]:
     """Read a micrograph's halves and make them network input.
 
     Args:
@@ -26,7 +28,8 @@ def prepare_pair(micrograph: Micrograph, recipe: Recipe, *, allow_denoised: bool
         allow_denoised: take halves that this program denoised.
 
     Returns:
-        Two images (h, w) of the same shape, mean 0 and standard deviation 1, sides multiples of 8.
+        Two images (h, w) of the same shape, mean 0 and standard deviation 1, sides multiples of 8; and where one of
+        them shows no specimen, (h, w).
 
     Raises:
         DataError: a half is missing, unreadable or without signal; their shapes differ; they are the same
@@ -34,14 +37,14 @@ def prepare_pair(micrograph: Micrograph, recipe: Recipe, *, allow_denoised: bool
     """
     files = half_files(micrograph, allow_denoised=allow_denoised)
     halves = [np.asarray(read_mrc(path).data) for path in files]
-    images: list[Image] = []
+    prepared: list[Prepared] = []
     for path, half in zip(files, halves, strict=True):
         with names_file(path):
-            images.append(to_host(preprocess(half, micrograph.optics, micrograph.ctf, recipe).image))
-    even, odd = images
+            prepared.append(preprocess(half, micrograph.optics, micrograph.ctf, recipe))
+    even, odd = (to_host(half.image) for half in prepared)
     refuse_identical(even, odd, files)
     _refuse_unrelated(even, odd, files, micrograph.optics.pixel_size * halves[0].shape[1] / even.shape[1])
-    return even, odd
+    return even, odd, prepared[0].missing() | prepared[1].missing()
 
 
 def _refuse_unrelated(even: Image, odd: Image, files: tuple[Path, Path], spacing: float) -> None:

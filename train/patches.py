@@ -27,6 +27,7 @@ from n2n_deploy.train.pairs import prepare_pair
 STORE_FORMAT = 1
 
 _OPEN_FILES = 64
+_MOST_MISSING = 0.1
 
 
 @dataclass
@@ -84,8 +85,8 @@ def prepare_patches(
         path = folder / f"{_fingerprint(micrograph, recipe, overlap)}.h5"
         if _complete(path):
             return path, True
-        even, odd = prepare_pair(micrograph, recipe, allow_denoised=allow_denoised)
-        pairs, corners = cut_pairs(even, odd, recipe.patch_size, overlap)
+        even, odd, missing = prepare_pair(micrograph, recipe, allow_denoised=allow_denoised)
+        pairs, corners = cut_pairs(even, odd, recipe.patch_size, overlap, missing)
         write_patches(path, pairs, corners, micrograph.name, recipe)
         return path, False
 
@@ -114,7 +115,11 @@ def prepare_patches(
 
 
 def cut_pairs(
-    even: NDArray[np.float32], odd: NDArray[np.float32], side: int, overlap: float = 0.0
+    even: NDArray[np.float32],
+    odd: NDArray[np.float32],
+    side: int,
+    overlap: float = 0.0,
+    missing: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Cut two images into patches on one grid that covers them, and normalise each patch (S2.1).
 
@@ -124,6 +129,7 @@ def cut_pairs(
         side: pixels.
         overlap: smallest overlap of neighbours, as a fraction of the side. The grid is evenly spaced and its first
             and last patches touch the edges.
+        missing: (h, w), where there is no specimen; patches with more than a tenth of it are left out.
 
     Returns:
         The pairs (n, 2, side, side), mean 0 and standard deviation 1 each, and their corners (n, 2) as (y, x).
@@ -146,6 +152,8 @@ def cut_pairs(
     )
     std = pairs.std(axis=(2, 3), dtype=np.float64, keepdims=True)
     signal = (std > 1e-3).all(axis=(1, 2, 3))  # the whole image has 1; a constant corner cannot be normalised
+    if missing is not None and missing.any():
+        signal &= np.array([missing[y : y + side, x : x + side].mean() <= _MOST_MISSING for y, x in corners])
     if not signal.any():
         raise DataError("every patch is constant; check the image")
     pairs, std = pairs[signal], std[signal]

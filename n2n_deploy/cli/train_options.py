@@ -96,11 +96,32 @@ ScheduleOption = Annotated[
     ),
 ]
 
+OptimiserOption = Annotated[
+    str | None,
+    typer.Option(
+        "--optimiser",
+        help="adam: as published, with weight normalisation. muon: learns faster. By default adam for paper, muon "
+        "for the other presets.",
+        rich_help_panel=_COURSE,
+    ),
+]
+
+RecombineOption = Annotated[
+    float,
+    typer.Option(
+        "--recombine",
+        min=1,
+        max=4,
+        help="Mix even and odd at random so that the input has up to this many times their difference; 1: never.",
+        rich_help_panel=_COURSE,
+    ),
+]
+
 AugmentOption = Annotated[
     bool,
     typer.Option(
         "--augment/--no-augment",
-        help="Randomly swap even and odd, flip, and rotate by quarter turns.",
+        help="Randomly swap even and odd, flip, rotate by quarter turns, and shift the window.",
         rich_help_panel=_COURSE,
     ),
 ]

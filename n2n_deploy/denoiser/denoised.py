@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.device.device import Statistics
+from n2n_deploy.imaging.defects import describe
+from n2n_deploy.imaging.illumination import Illumination
 from n2n_deploy.imaging.preprocess import Prepared
 
 
@@ -28,6 +30,7 @@ class Denoised:
         halves: the network's inputs for the even and the odd half, then its outputs; empty where they were not
             denoised, or not asked for.
         statistics: of `image`, where a GPU found them.
+        illumination: what is much darker or brighter than the rest of the micrograph.
     """
 
     image: NDArray[Any]
@@ -40,6 +43,7 @@ class Denoised:
     grey_levels: tuple[float, float] = (0.0, 1.0)
     halves: tuple[NDArray[Any], ...] = ()
     statistics: Statistics | None = None
+    illumination: Illumination | None = None
 
 
 def averaged(outputs: list[Array], halves: list[Prepared], whole: Prepared) -> Array:
@@ -64,6 +68,13 @@ def notes(prepared: Prepared) -> tuple[str, ...]:
         said.append(f"{prepared.pixels.bad} NaN or infinite pixels were replaced by their neighbours' mean")
     if prepared.pixels.clipped:
         said.append(f"{prepared.pixels.clipped} outlier pixels were replaced by their neighbours' mean")
+    repaired, kept = describe(prepared.pixels.defects)
+    if repaired:
+        said.append(f"{' and '.join(repaired)} replaced by local means")
+    if kept:
+        said.append(f"{' and '.join(kept)}: not denoised, the output keeps the input's values there")
+    if prepared.pixels.illumination is not None:
+        said.append(f"{prepared.pixels.illumination.kind}: {prepared.pixels.illumination}")
     if prepared.limited_by_pixels:
         said.append(
             f"pixels of {prepared.pixel_size:g} Å end at {prepared.resolution:.3g} Å, short of the model's "

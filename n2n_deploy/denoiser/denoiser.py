@@ -176,6 +176,7 @@ class Denoiser(Closing):
             grey_levels=(prepared.mean, prepared.std),
             halves=tuple(kept),
             statistics=statistics,
+            illumination=prepared.pixels.illumination,
         )
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

@@ -1,14 +1,18 @@
-"""Pixels that no detector should deliver: NaN, infinite, hot; and images in which there is nothing to see."""
+"""Repair of what no detector should deliver, and refusal of images in which there is nothing to see."""
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.device.array_types import Array
-from n2n_deploy.device.arrays import device_of, moments
+from n2n_deploy.device.arrays import device_of
+from n2n_deploy.imaging.constant_areas import find_constant_areas
+from n2n_deploy.imaging.dead_lines import find_dead_lines
+from n2n_deploy.imaging.defects import Defect, mask_of
+from n2n_deploy.imaging.fill import fill_lines, fill_smoothly, halve
+from n2n_deploy.imaging.illumination import Illumination, level
+from n2n_deploy.imaging.pixel_statistics import PixelStatistics, pixel_statistics
 
 MAX_BAD_FRACTION = 0.01
 """Beyond this share of pixels to replace, an image is refused."""
@@ -17,8 +21,9 @@ OUTLIER_SIGMAS = 50.0
 """Counting 0.1 e/px reaches 25 σ somewhere in a frame; gold on ice, or a grid bar, √(counts per pixel)."""
 
 _SUSPICIOUS_SIGMAS = 9.0
-_TILE = 16
-_MAX_CONSTANT = 0.42
+_ABSURD_SIGMAS = 1e5
+_PASSES = 4
+MAX_CONSTANT = 0.42
 """Just under one half, because tiles across the border of a black half do not count."""
 
 _NEIGHBOURHOOD = 7
@@ -34,110 +39,128 @@ class PixelReport:
         clipped: isolated outliers, far beyond anything an electron image can hold.
         mean: grey level of the repaired image, in float64.
         std: its standard deviation.
+        defects: dead lines, and what holds one value; filled with local values.
+        filled: share of the image's pixels in them.
+        illumination: what is much darker or brighter than the rest; None where nothing is, or nobody asked.
     """
 
     bad: int
     clipped: int
     mean: float
     std: float
+    defects: tuple[Defect, ...] = ()
+    filled: float = 0.0
+    illumination: Illumination | None = None
 
 
-def repair_pixels(image: Array) -> tuple[Array, PixelReport]:
-    """Return the image as float32 with its defective pixels replaced by the mean of good ones near them.
+def repair_pixels(image: Array, highpass: float | None = None) -> tuple[Array, PixelReport]:
+    """Return the image as float32 with its defective pixels replaced by local values.
 
-    Defective are NaN and infinite pixels, and *isolated outliers*: values more than 50 robust standard
-    deviations from the median whose 7×7 neighbourhood holds at most 14 others half as far out (a hot pixel,
-    a small cluster, a hot column or two; not a gold bead, a crystal of ice or a carbon edge). The robust
-    standard deviation is that of the central 98 % of the pixels. Ordinary images cost their statistics, in
-    float64, and no copy.
+    Defective are, in this order:
+
+    * NaN and infinite pixels;
+    * areas that hold one value, such as the margins of motion correction and dead modules (`find_constant_areas`);
+    * dead and hot rows and columns (`find_dead_lines`);
+    * *isolated outliers*: values more than 50 robust standard deviations from the median whose 7×7 neighbourhood
+      holds at most 14 others half as far out (a hot pixel, a small cluster; not a gold bead, a crystal of ice or a
+      carbon edge). The robust standard deviation is that of the central 98 % of the pixels.
+
+    Ordinary images cost their statistics, in float64, and no copy.
 
     Args:
         image: (ny, nx), any real type; it is not changed.
+        highpass: pixels; the longest period that will be kept of the image. Where it is given, areas that are much
+            darker or brighter than the rest lose their local mean, so that they make no halos (`level`).
 
     Returns:
         The image, (ny, nx) float32 (the same array if it was float32 and needed no repair), and the report.
 
     Raises:
-        DataError: not a 2-D real image; more than 1 % of the pixels are defective; or no signal: half of the
-            image or more is constant.
+        DataError: not a 2-D real image; more than 1 % of the pixels are defective by themselves; or no signal: half
+            of the image or more is constant.
     """
     xp = device_of(image).xp
     if image.ndim != 2 or image.size == 0 or image.dtype.kind not in "buif":
         raise DataError(f"expected one 2-D image of real numbers, found {image.dtype} with shape {tuple(image.shape)}")
     with numpy.errstate(all="ignore"):
         image = xp.ascontiguousarray(image, dtype=xp.float32)
-        found = _statistics(image)
+        found = pixel_statistics(image)
         bad = clipped = 0
-        defects = None
+        single = None
         if not numpy.isfinite(found.mean):
-            defects = ~xp.isfinite(image)
-            bad = int(defects.sum())
+            single = ~xp.isfinite(image)
+            bad = int(single.sum())
             _check_fraction(bad, image.size, "NaN or infinite")
-            image = _replace(image, defects)
-            found = _statistics(image)
-        if max(found.high - found.mean, found.mean - found.low) > _SUSPICIOUS_SIGMAS * found.std:
-            outliers = _isolated_outliers(image)
-            clipped = int(outliers.sum())
-            if clipped:
-                _check_fraction(bad + clipped, image.size, "defective")
-                image = _replace(image, outliers if defects is None else outliers | defects)
-                found = _statistics(image)
-    if not found.std > 0 or found.constant > _MAX_CONSTANT:
+            image = _replace(image, single)
+            found = pixel_statistics(image)
+        _check_signal(found)
+        if _farthest(found) > _ABSURD_SIGMAS * float(numpy.median(found.rows.std)):
+            # Beside such values, the sums over lines have no precision left.
+            image, found, single, clipped = _without_outliers(image, found, single, bad)
+        image, found, defects, filled = _without_defects(image, found)
+        if _farthest(found) > _SUSPICIOUS_SIGMAS * found.std:
+            image, found, single, more = _without_outliers(image, found, single, bad + clipped)
+            clipped += more
+        illumination = None
+        if highpass is not None:
+            image, illumination = level(image, found, highpass)
+    return image, PixelReport(bad, clipped, found.mean, found.std, defects, filled, illumination)
+
+
+def _without_defects(image: Array, found: PixelStatistics) -> tuple[Array, PixelStatistics, tuple[Defect, ...], float]:
+    """Fill areas that hold one value, and then dead lines, until there are none; return the share of pixels filled."""
+    defects: tuple[Defect, ...] = ()
+    filled = 0.0
+    for _ in range(_PASSES):
+        more = find_constant_areas(image, found) or find_dead_lines(image, found)
+        if not more:
+            break
+        if not defects:
+            image = image.copy()
+        defects += tuple(more)
+        mask = mask_of(defects, image.shape, image)
+        filled = float(mask.mean())
+        if filled > MAX_CONSTANT:
+            raise DataError(
+                f"no signal to trust: {filled:.0%} of the image are dead; up to {MAX_CONSTANT:.0%} are filled"
+            )
+        fill_smoothly(image, mask, found.mean)
+        fill_lines(image, [line for line in defects if not line.kept])
+        found = pixel_statistics(image)
+    return image, found, defects, filled
+
+
+def _without_outliers(
+    image: Array, found: PixelStatistics, known: Array | None, count: int
+) -> tuple[Array, PixelStatistics, Array | None, int]:
+    """Replace isolated outliers; return the image, its statistics, the mask of all that was replaced, how many are new.
+
+    Args:
+        image: (ny, nx).
+        found: its statistics.
+        known: pixels that were replaced before.
+        count: how many those are.
+    """
+    outliers = _isolated_outliers(image)
+    clipped = int(outliers.sum())
+    if not clipped:
+        return image, found, known, 0
+    _check_fraction(count + clipped, image.size, "defective")
+    mask = outliers if known is None else outliers | known
+    image = _replace(image, mask)
+    return image, pixel_statistics(image), mask, clipped
+
+
+def _farthest(found: PixelStatistics) -> float:
+    return max(found.high - found.mean, found.mean - found.low)
+
+
+def _check_signal(found: PixelStatistics) -> None:
+    if not found.std > 0 or found.constant > MAX_CONSTANT:
         raise DataError(
             f"no signal: {found.constant:.0%} of the image holds one value only (mean {found.mean:g}, "
             f"standard deviation {found.std:g}); expected a micrograph"
         )
-    return image, PixelReport(bad, clipped, found.mean, found.std)
-
-
-@dataclass(frozen=True, slots=True)
-class _Statistics:
-    mean: float
-    std: float
-    low: float
-    high: float
-    constant: float
-    """Share of 16×16 tiles that hold one value: black margins, dead quadrants; not sparse electron counts."""
-
-
-def _statistics(image: Array) -> _Statistics:
-    """Mean and standard deviation in float64, the extremes, and how much of the image is constant."""
-    device = device_of(image)
-    xp = device.xp
-    step = [max(1, n // 64) for n in image.shape]
-    # Near the mean, so that the squares do not lose the contrast of an image with a large grey level.
-    origin = float(image[:: step[0], :: step[1]].mean(dtype=xp.float64))
-
-    def part(rows: slice) -> tuple[float, float, Array, Array]:
-        # NumPy keeps these settings per thread. Whatever is not finite shows in the mean.
-        with numpy.errstate(all="ignore"):
-            low, high = _tile_rows(image[rows], xp.min), _tile_rows(image[rows], xp.max)
-            return *moments(image[rows], origin), low, high
-
-    totals, squares, lows, highs = zip(*device.map_rows(part, image.shape, multiple=_TILE), strict=True)
-    low, high = (
-        _tile_rows(xp.ascontiguousarray(xp.concatenate(tiles).T), reduce)
-        for tiles, reduce in ((lows, xp.min), (highs, xp.max))
-    )
-    mean = sum(totals) / image.size
-    return _Statistics(
-        mean=origin + mean,
-        std=math.sqrt(max(0.0, sum(squares) / image.size - mean**2)),
-        low=float(low.min()),
-        high=float(high.max()),
-        constant=float((low == high).mean()),
-    )
-
-
-def _tile_rows(image: Array, reduce: Callable[..., Array]) -> Array:
-    """Reduce every 16 rows to one; the last 16 overlap those before where the height is no multiple."""
-    xp = device_of(image).xp
-    whole = image.shape[0] // _TILE
-    tiles = reduce(image[: whole * _TILE].reshape(whole, _TILE, image.shape[1]), axis=1)
-    if image.shape[0] % _TILE == 0:
-        return tiles
-    every: Array = xp.concatenate([tiles, reduce(image[-_TILE:], axis=0)[None]])
-    return every
 
 
 def _check_fraction(count: int, size: int, kind: str) -> None:
@@ -187,7 +210,7 @@ def _replace(image: Array, defects: Array) -> Array:
     total, count, block = repaired, (~defects).astype(xp.uint8), 1
     while bool(xp.isnan(values).any()):
         block *= 2
-        total, count = _halve(total), _halve(count).astype(xp.float32)
+        total, count = halve(total), halve(count).astype(xp.float32)
         if block == 2:
             continue
         good = count[rows // block, columns // block]
@@ -196,12 +219,3 @@ def _replace(image: Array, defects: Array) -> Array:
         values = xp.where(xp.isnan(values) & enough, local, values)
     repaired[rows, columns] = values
     return repaired
-
-
-def _halve(array: Array) -> Array:
-    """Sum over 2×2 blocks, the last row and column padded with zeros."""
-    xp = device_of(array).xp
-    ny, nx = array.shape
-    array = xp.pad(array, ((0, ny % 2), (0, nx % 2)))
-    array = array[::2] + array[1::2]
-    return array[:, ::2] + array[:, 1::2]

@@ -1,15 +1,18 @@
 """From a micrograph to network input (S2.1): repair, Fourier crop, level, band-pass, phase flip, normalise."""
 
+import math
 from dataclasses import dataclass
 
 import numpy
+from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.array_types import Array
-from n2n_deploy.device.arrays import irfft2, standard_deviation
+from n2n_deploy.device.arrays import irfft2, standard_deviation, to_host
 from n2n_deploy.imaging import operations
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
+from n2n_deploy.imaging.defects import mask_of
 from n2n_deploy.imaging.fourier import (
     common_columns,
     effective_resolution,
@@ -27,7 +30,8 @@ class Prepared:
     """A micrograph as the network sees it, and what is needed to make its output a micrograph again.
 
     Attributes:
-        image: (height, width) float32, mean 0 and standard deviation 1, sides multiples of 8.
+        image: (height, width) float32, mean 0 and, outside of what was filled, standard deviation 1; sides multiples
+            of 8.
         mean: grey level of the raw image.
         std: standard deviation of the Fourier-cropped, band-passed image, in raw grey levels.
         shape: (ny, nx) of the raw image.
@@ -53,6 +57,24 @@ class Prepared:
     ctf: CTFParameters | None
     pixels: PixelReport
     spectrum: Array | None = None
+
+    def missing(self) -> NDArray[numpy.bool_]:
+        """Return where the network's image shows no specimen: constant areas and the dark beyond a beam's edge.
+
+        Returns:
+            (height, width) bool, on the host.
+        """
+        kept = tuple(defect for defect in self.pixels.defects if defect.kept)
+        raw = to_host(mask_of(kept, self.shape, numpy.empty(0)))
+        y, x = (
+            ((numpy.arange(n) + 0.5) * raw_n / n).astype(int)
+            for n, raw_n in zip(self.image.shape, self.shape, strict=True)
+        )
+        missing: NDArray[numpy.bool_] = raw[numpy.ix_(y, x)]
+        dark = self.pixels.illumination
+        if dark is not None and dark.kind == "beam edge":
+            missing |= dark.area[numpy.ix_(y // dark.block, x // dark.block)]
+        return missing
 
     @property
     def limited_by_pixels(self) -> bool:
@@ -82,8 +104,9 @@ def preprocess(
             "the model flips phases and the table gives no CTF for this micrograph: "
             "estimate it first, or use a model with phase_flip off"
         )
-    image, pixels = repair_pixels(image)
     pixel_size = optics.pixel_size
+    # network_shape rejects a pixel size that is not positive, once the image is known to be one.
+    image, pixels = repair_pixels(image, recipe.highpass / pixel_size if pixel_size > 0 else None)
     size = network_shape(shape, pixel_size, recipe.max_resolution)
     spacing = grid_spacing(shape, pixel_size, size)
     columns = shape[1] // 2 + 1 if keep_spectrum else common_columns(shape, size)
@@ -94,7 +117,8 @@ def preprocess(
     spectrum = raw if keep_spectrum else None
     del raw  # its memory is wanted for the inverse transform
     small = irfft2(cropped, size)
-    std = standard_deviation(small)
+    # Filled areas have no contrast; the standard deviation is that of the rest.
+    std = standard_deviation(small) / math.sqrt(1.0 - pixels.filled)
     if not std > 1e-6 * pixels.std:
         raise DataError(
             f"no signal between {recipe.highpass:g} and {recipe.max_resolution:g} Å: the standard deviation "

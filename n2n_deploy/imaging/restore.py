@@ -6,6 +6,7 @@ from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.device.arrays import device_of
 from n2n_deploy.imaging import operations
+from n2n_deploy.imaging.defects import put_back
 from n2n_deploy.imaging.fourier import nyquist, partial_irfft2
 from n2n_deploy.imaging.preprocess import Prepared
 from n2n_deploy.imaging.steps import PadStep
@@ -96,7 +97,9 @@ def restore(
         extra_edge=None if lowpass is None else _edge(lowpass),
     )
     noisy = None if merge is None else prepared.spectrum
-    return partial_irfft2(operations.pad(spectrum, step, noisy), prepared.shape, prepared.mean)
+    full = partial_irfft2(operations.pad(spectrum, step, noisy), prepared.shape, prepared.mean)
+    put_back(full, prepared.pixels.defects)
+    return full
 
 
 def check_merge(merge: Merge, prepared: Prepared) -> None:

@@ -74,6 +74,35 @@ def test_job_array_denoises_the_shards_of_a_table(
 
 
 @pytest.mark.usefixtures("slurm")
+def test_a_job_plans_with_the_memory_that_it_asked_for(
+    table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path
+) -> None:
+    # SLURM kills here what takes more, whatever the node has.
+    out, ask = tmp_path / "out", "from n2n_deploy.device.memory import available_memory; print(available_memory())"
+    script = f"#!/bin/bash\n{sys.executable} -c '{ask}'\n{PROGRAM} denoise {table(3)} {identity_bundle()} -o {out}\n"
+    (tmp_path / "job.sh").write_text(script)
+    log = tmp_path / "job.log"
+    command = ["sbatch", "--wait", "--cpus-per-task=1", f"--output={log}"]
+    for memory in ("--mem=1500", "--mem-per-cpu=1500"):
+        done = subprocess.run(
+            [*command, memory, tmp_path / "job.sh"], capture_output=True, text=True, check=False, timeout=240
+        )
+        said = log.read_text()
+        assert done.returncode == 0, done.stderr + said
+        assert 1000 * 2**20 < int(said.splitlines()[0]) < 1500 * 2**20
+    assert len(list(out.rglob("m*.mrc"))) == 3
+
+
+@pytest.mark.usefixtures("slurm")
+def test_slurm_kills_here_what_takes_more_than_it_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text(
+        f"#!/bin/bash\n{sys.executable} -c 'import time; held = b\"1\" * 400 * 2**20; time.sleep(60)'\n"
+    )
+    command = ["sbatch", "--wait", "--mem=200", f"--output={tmp_path / 'job.log'}", tmp_path / "job.sh"]
+    assert subprocess.run(command, capture_output=True, check=False, timeout=240).returncode != 0
+
+
+@pytest.mark.usefixtures("slurm")
 def test_dask_replaces_a_cancelled_slurm_job(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
     pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed (the extra cluster)")
     out, settings = tmp_path / "out", {"MEMORY": "1GB", "CORES": "1", "WALLTIME": "00:10:00"}

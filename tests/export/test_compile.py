@@ -98,7 +98,7 @@ def test_sizes_are_read_from_a_table(bundle: Bundle, tmp_path: Path) -> None:
         (["--target", "rtx", "--tile", "250x256"], "multiples of 8"),
         (["--target", "rtx", "--tile", "256x256", "--precision", "int8"], "choose fp32, fp16 or bf16"),
         (["--target", "tensorrt", "--tile", "256x256", "--compute-capability", "8.6"], "for --target rtx"),
-        (["--target", "rtx", "--tile", "16384x16384"], "--tile"),
+        (["--target", "rtx", "--tile", "65536x65536"], "--tile"),
     ],
 )
 def test_invalid_options_leave_the_bundle_unchanged(

@@ -12,6 +12,7 @@ from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.arrays import device_of, irfft2, rfft2, to_host
 from n2n_deploy.device.cuda import CudaDevice
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf, ctf_sign, flip_phases
+from n2n_deploy.imaging.defects import describe
 from n2n_deploy.imaging.filters import bandpass, soft_lowpass
 from n2n_deploy.imaging.fourier import (
     frequencies,
@@ -171,6 +172,58 @@ def test_defects_in_clusters_are_repaired_alike(cupy: ModuleType) -> None:
     assert (there.bad, there.clipped) == (report.bad, report.clipped) == (51, 1)
     assert there.std == pytest.approx(report.std, rel=1e-6)
     close(found, expected, 1e-6)
+
+
+def damaged(shape: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A micrograph with all that is repaired at once: margins, a staircase, a dead module, lines, a hot pixel."""
+    image = micrograph(shape)
+    image[:, 200:203], image[321], image[:, 50] = 0, 10 * image[321], 7
+    image[150:250, 300:400] = 3
+    image[:5], image[:, -9:] = 0, -1
+    image[5:150, :12], image[150:300, :20] = 0, 0
+    image[400, 100] = 1e6
+    return image
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_lines_margins_and_modules_are_repaired_alike(cupy: ModuleType, shape: tuple[int, int]) -> None:
+    image = damaged(shape)
+    expected, report = repair_pixels(image, 180.0)
+    found, there = repair_pixels(cupy.asarray(image), 180.0)
+    assert len(report.defects) >= 6
+    assert describe(there.defects) == describe(report.defects)
+    assert [defect.rows + defect.columns for defect in there.defects] == [
+        defect.rows + defect.columns for defect in report.defects
+    ]
+    assert there.filled == report.filled
+    assert there.mean == pytest.approx(report.mean, rel=1e-6)
+    close(found, expected, 1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_constant_areas_are_put_back_alike(cupy: ModuleType, shape: tuple[int, int]) -> None:
+    image = damaged(shape)
+    recipe = Recipe(max_resolution=8.0)
+    prepared = preprocess(image, OPTICS, CTF, recipe)
+    there = preprocess(cupy.asarray(image), OPTICS, CTF, recipe)
+    close(there.image, prepared.image, 2e-4)
+    assert np.array_equal(there.missing(), prepared.missing())
+    expected, found = restore(prepared.image, prepared), to_host(restore(there.image, there))
+    close(found, expected, 1e-4)
+    assert (found[:5, :-9] == 0).all()
+    assert (found[:, -9:] == -1).all()
+    assert (found[150:250, 300:400] == 3).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_beam_edge_is_levelled_alike(cupy: ModuleType, shape: tuple[int, int]) -> None:
+    image = micrograph(shape) * np.where(np.arange(shape[1]) < shape[1] // 4, np.float32(0.1), np.float32(1))
+    expected, report = repair_pixels(image, 60.0)
+    found, there = repair_pixels(cupy.asarray(image), 60.0)
+    assert report.illumination is not None
+    assert there.illumination is not None
+    assert str(there.illumination) == str(report.illumination)
+    close(found, expected, 1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -71,7 +71,7 @@ def test_one_hot_pixel_is_replaced(mean: float, value: float) -> None:
     assert report.std == pytest.approx(image.std(dtype=np.float64), rel=1e-4)
 
 
-def test_hot_clusters_and_columns_are_replaced() -> None:
+def test_hot_clusters_are_replaced_as_pixels_and_hot_columns_as_lines() -> None:
     image = _counts(34.0)
     defects = np.zeros(image.shape, bool)
     defects[100:103, 100:103] = True
@@ -79,7 +79,8 @@ def test_hot_clusters_and_columns_are_replaced() -> None:
     defects[0, 0] = defects[-1, -1] = True
     hot = np.where(defects, np.float32(5e4), image)
     repaired, report = repair_pixels(hot)
-    assert report.clipped == defects.sum()
+    assert report.clipped == 9 + 2
+    assert [(defect.kind, defect.columns) for defect in report.defects] == [("column", (200, 202))]
     assert np.array_equal(repaired[~defects], image[~defects])
     assert repaired[defects].max() < 34 + 6 * np.sqrt(34)
 
@@ -141,12 +142,16 @@ def test_no_signal_is_refused(image: Image) -> None:
         repair_pixels(image)
 
 
-def test_a_black_margin_is_not_refused() -> None:
+def test_a_black_margin_is_filled_and_not_refused() -> None:
     image = _counts(34.0)
-    image[:60] = 0
-    repaired, report = repair_pixels(image)
-    assert np.array_equal(repaired, image)
+    black = image.copy()
+    black[:60] = 0
+    repaired, report = repair_pixels(black)
+    assert np.array_equal(repaired[60:], image[60:])
+    assert abs(repaired[:60] - 34).max() < 6 * np.sqrt(34) / 8
+    assert not black[:60].any(), "the caller's image is not changed"
     assert report.clipped == 0
+    assert report.filled == 0.1
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "<i2", ">i2", "u2", ">u2", "f2", ">f4", "f4", "f8", "i4"])

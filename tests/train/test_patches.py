@@ -52,6 +52,31 @@ def test_overlapping_patches_share_what_was_asked_for() -> None:
     np.testing.assert_allclose(pairs[right, 0], (shifted - shifted.mean()) / shifted.std(), atol=1e-5)
 
 
+def test_patches_without_specimen_do_not_teach() -> None:
+    image = np.random.default_rng(0).standard_normal((128, 160)).astype(np.float32)
+    missing = np.zeros(image.shape, bool)
+    missing[:, :4] = missing[64:96, 64:96] = True
+    missing[96:, 100:110] = True  # a third of a patch
+    _, corners = cut_pairs(image, image, 32, missing=missing)
+    assert (0, 0) not in map(tuple, corners), "an eighth of it is margin"
+    assert (64, 64) not in map(tuple, corners)
+    assert (96, 96) not in map(tuple, corners)
+    assert len(corners) == 4 * 5 - 4 - 2
+    with pytest.raises(DataError, match="no patch"):
+        cut_pairs(image, image, 32, missing=np.ones_like(missing))
+
+
+def test_a_dead_module_of_one_half_leaves_its_patches_out(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], small_recipe: Recipe
+) -> None:
+    sums = halves(0)
+    whole = prepare_patches(micrographs_of(write_table({"a": sums})), small_recipe, tmp_path / "whole")
+    sums["ODD"] = sums["ODD"].copy()
+    sums["ODD"][: sums["ODD"].shape[0] // 2, : sums["ODD"].shape[1] // 2] = 0
+    part = prepare_patches(micrographs_of(write_table({"b": sums})), small_recipe, tmp_path / "part")
+    assert len(PatchStore(part.files)) <= 0.8 * len(PatchStore(whole.files))
+
+
 def test_a_micrograph_smaller_than_a_patch_says_what_to_do() -> None:
     image = np.ones((24, 40), np.float32)
     with pytest.raises(DataError, match=r"40×24 pixels .* --patch-size"):
