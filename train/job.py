@@ -34,6 +34,7 @@ def train(
     patches: Path | str | None = None,
     naming: NamingOptions | None = None,
     optics: OpticsOptions | None = None,
+    allow_denoised: bool = False,
     workers: int | None = None,
     progress: Callable[[Preparing | Progress], None] | None = None,
     prepared: Callable[[Preparation], None] | None = None,
@@ -48,6 +49,7 @@ def train(
         patches: folder of the patch store; None for `out/patches`.
         naming: how files and their halves are found.
         optics: for tables and files that lack them.
+        allow_denoised: learn from halves that this program denoised; they are refused by default.
         workers: micrographs prepared concurrently; None for one per processor, but at most 4 to limit memory.
         progress: called with a `Preparing` after each micrograph and a `Progress` after each step.
         prepared: called with the outcome for each micrograph, before the training starts.
@@ -74,6 +76,7 @@ def train(
         config.recipe,
         Path(patches) if patches is not None else out / "patches",
         overlap=config.patch_overlap,
+        allow_denoised=allow_denoised,
         workers=workers or min(4, os.cpu_count() or 1),
         progress=None if progress is None else lambda finished, total: progress(Preparing(finished, total)),
     )

@@ -17,12 +17,15 @@ from n2n_deploy.statistics.halves import coarse_correlation
 Image = NDArray[np.float32]
 
 
-def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[Image, Image, NDArray[np.bool_]]:
+def prepare_pair(
+    micrograph: Micrograph, recipe: Recipe, *, allow_denoised: bool = False
+) -> tuple[Image, Image, NDArray[np.bool_]]:
     """Read a micrograph's halves and make them network input.
 
     Args:
         micrograph: with `even` and `odd`.
         recipe: crop, band-pass and phase flip.
+        allow_denoised: take halves that this program denoised.
 
     Returns:
         Two images (h, w) of the same shape, mean 0 and standard deviation 1, sides multiples of 8; and where one of
@@ -32,7 +35,7 @@ def prepare_pair(micrograph: Micrograph, recipe: Recipe) -> tuple[Image, Image, 
         DataError: a half is missing, unreadable or without signal; their shapes differ; they are the same
             image, one of them is the whole sum, or they have no signal in common.
     """
-    files = half_files(micrograph)
+    files = half_files(micrograph, allow_denoised=allow_denoised)
     halves = [np.asarray(read_mrc(path).data) for path in files]
     prepared: list[Prepared] = []
     for path, half in zip(files, halves, strict=True):

@@ -53,6 +53,7 @@ def prepare_patches(
     folder: Path,
     *,
     overlap: float = 0.0,
+    allow_denoised: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Preparation:
@@ -63,6 +64,7 @@ def prepare_patches(
         recipe: preprocessing and patch size.
         folder: of the store; created if missing.
         overlap: of neighbouring patches, as a fraction of their side.
+        allow_denoised: take halves that this program denoised.
         workers: micrographs prepared concurrently, in threads.
         progress: called with (micrographs finished, total).
 
@@ -83,7 +85,7 @@ def prepare_patches(
         path = folder / f"{_fingerprint(micrograph, recipe, overlap)}.h5"
         if _complete(path):
             return path, True
-        even, odd, missing = prepare_pair(micrograph, recipe)
+        even, odd, missing = prepare_pair(micrograph, recipe, allow_denoised=allow_denoised)
         pairs, corners = cut_pairs(even, odd, recipe.patch_size, overlap, missing)
         write_patches(path, pairs, corners, micrograph.name, recipe)
         return path, False

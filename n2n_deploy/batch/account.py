@@ -63,12 +63,14 @@ class Account:
         self._run = ledger.begin(self._writer.path, header)
         self._writer.add(header)
         self._planned: dict[str, None] = {}
+        self._notes: dict[str, None] = {}
         self._verified: set[str] = set()
         self._source: SourceTable | None = None
 
     def begin(self, table: MicrographTable, plan: Plan) -> None:
         """Take a plan, the first or a further one, and the table that it was made from."""
         self._planned.update((job.micrograph.name, None) for job in plan.jobs)
+        self._notes.update(dict.fromkeys(plan.notes))
         self._keep(table)
         for job in plan.jobs:
             name = job.micrograph.name
@@ -92,6 +94,7 @@ class Account:
         self.failures.discard(name)
         seconds = {stage: round(value, 4) for stage, value in outcome.seconds.items()}
         details |= {"seconds": seconds, "tiles": outcome.tiles, "shape": job.shape}
+        details["images"] = job.images(self._request.options)
         if outcome.notes:
             details["notes"] = outcome.notes
         self._record(job, Status.DENOISED, entry=outcome.entry, **details)
@@ -131,6 +134,8 @@ class Account:
                 own = Standing(self._ledger, self._layout, self._run, self._verified, tables)
                 summary = summarise(output, [own], [self._run], self._planned)
                 others = joined(self._ledger)
+            if self._notes:
+                summary.notes["input"] = tuple(self._notes)
             if self._problem or self._writer.problem:
                 summary.notes["ledger"] = (self._problem or self._writer.problem,)
             if self._request.shard is None:

@@ -94,9 +94,6 @@ def run_request(
     """Do what a request asks; see `denoise`."""
     start = time.perf_counter()
     table, ledger = request.read(), request.ledger()
-    if say:
-        for note in table.notes:
-            say(note)
     layout = request.layout(table, ledger)
     plan = request.plan(request.part(table), table, layout)
     plan.check(request.output, request.options.on_exists)

@@ -32,14 +32,16 @@ class Kind:
         shape: (ny, nx).
         pixel_size: Å.
         count: how many are to be denoised.
+        images: how many images they hold, with those of halves that are denoised too.
         tile: height and width of the network's tiles, in network pixels.
         tiles: number of tiles of a micrograph.
-        seconds: expected for one; None if it was not measured.
+        seconds: expected for one image; None if it was not measured.
     """
 
     shape: tuple[int, int]
     pixel_size: float
     count: int
+    images: int
     tile: tuple[int, int]
     tiles: int
     seconds: float | None
@@ -59,7 +61,6 @@ class Forecast:
         memory_free: bytes that are free on this machine.
         kinds: what is to be denoised.
         seconds: expected wall time; None if nothing was measured.
-        notes: what the user should know of the table.
     """
 
     plan: Plan
@@ -71,16 +72,15 @@ class Forecast:
     memory_free: int = 0
     kinds: Sequence[Kind] = field(default_factory=tuple)
     seconds: float | None = None
-    notes: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         counts = Counter(job.status for job in self.plan.jobs)
         return {
             **{status.value.replace(" ", "_"): counts[status] for status in PLANNED},
+            "notes": list(self.plan.notes),
             "reasons": {job.micrograph.name: job.reason for job in self.plan.with_status(Status.REFUSED)},
             "obstacle": self.obstacle,
-            "notes": list(self.notes),
             "disk_needed": self.plan.bytes_needed,
             "disk_free": self.plan.bytes_free,
             "memory_needed": self.memory.host - self.memory.budget.process if self.memory else 0,
@@ -94,6 +94,7 @@ class Forecast:
                     "shape": list(kind.shape),
                     "pixel_size": kind.pixel_size,
                     "count": kind.count,
+                    "images": kind.images,
                     "tile": list(kind.tile),
                     "tiles": kind.tiles,
                     "seconds_each": None if kind.seconds is None else round(kind.seconds, 3),
@@ -123,7 +124,7 @@ def forecast(request: Request) -> Forecast:
     todo = plan.with_status(Status.PENDING)
     if not todo:
         lanes, free = request.options.lanes_here, available_memory()
-        return Forecast(plan, obstacle, exit_code, lanes=lanes, memory_free=free, notes=table.notes)
+        return Forecast(plan, obstacle, exit_code, lanes=lanes, memory_free=free)
     free = available_memory()
     with open_denoiser(request.bundle, request.options) as denoiser:
         gpus = len(request.options.devices)
@@ -132,9 +133,9 @@ def forecast(request: Request) -> Forecast:
         kinds = _kinds(todo, denoiser, request)
         seconds = None
         if all(kind.seconds is not None for kind in kinds):
-            seconds = sum(kind.count * kind.seconds for kind in kinds if kind.seconds is not None) / gpus
+            seconds = sum(kind.images * kind.seconds for kind in kinds if kind.seconds is not None) / gpus
         lanes, session = memory.lanes * gpus, denoiser.session.name
-        return Forecast(plan, obstacle, exit_code, session, lanes, memory, free, kinds, seconds, table.notes)
+        return Forecast(plan, obstacle, exit_code, session, lanes, memory, free, kinds, seconds)
 
 
 def _kinds(todo: Sequence[Job], denoiser: Denoiser, request: Request) -> list[Kind]:
@@ -148,7 +149,8 @@ def _kinds(todo: Sequence[Job], denoiser: Denoiser, request: Request) -> list[Ki
         size = network_shape(shape, pixel_size, denoiser.recipe.max_resolution)
         tiles = count_tiles(size, denoiser.bundle.manifest.halo, tile)
         seconds = _time(jobs, denoiser, tiles * tile[0] * tile[1], request)
-        kinds.append(Kind(shape, pixel_size, len(jobs), tile, tiles, seconds))
+        images = sum(job.images(request.options) for job in jobs)
+        kinds.append(Kind(shape, pixel_size, len(jobs), images, tile, tiles, seconds))
     return kinds
 
 
@@ -165,7 +167,7 @@ def _time(jobs: Sequence[Job], denoiser: Denoiser, computed: int, request: Reque
     micrograph, shape = job.micrograph, job.shape
     start = time.perf_counter()
     try:
-        read_mrc(micrograph.path)
+        read_mrc(micrograph.path, section=0 if job.sections > 1 else None)
     except N2NError:
         return None
     read = time.perf_counter() - start

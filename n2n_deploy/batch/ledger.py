@@ -5,9 +5,9 @@ file system are not atomic. All files are read as one. Lines are JSON objects of
 
 * the first line, `{"ledger": 1, …}`: format, version, command, model, recipe, options, base folder, shard, host;
 * `{"table": …}`: a source table, of which `ledger/tables` holds a copy, and which of its rows the run is about;
-* `{"micrograph": …}`: name, output, status, work hash, reason, notes, seconds by stage, tiles, shape, host, and the
-  pixel size of an output on another grid. With `"entry": N` the next line has N bytes and holds what the report shows,
-  so that a reader may skip it;
+* `{"micrograph": …}`: name, output, status, work hash, reason, notes, seconds by stage, tiles, shape, images of that
+  shape, host, and the pixel size of an output on another grid. With `"entry": N` the next line has N bytes and holds
+  what the report shows, so that a reader may skip it;
 * `{"end": …}`: the process ended by itself: seconds, session, signal.
 
 The last line of a micrograph counts, by time. Half a line, as a power failure leaves it, is passed over.
@@ -267,7 +267,7 @@ def count(run: Run, line: Mapping[str, Any]) -> None:
         run.stage_seconds[stage] = run.stage_seconds.get(stage, 0.0) + seconds
     if line["status"] == Status.DENOISED:
         ny, nx = line["shape"]
-        run.megapixels += ny * nx / 1e6
+        run.megapixels += line.get("images", 1) * ny * nx / 1e6
 
 
 def timestamp(seconds: float) -> str:

@@ -6,17 +6,14 @@ import shutil
 import time
 from dataclasses import dataclass, field, replace
 
+from n2n_deploy.batch.denoise_file import FileResult, denoise_file, file_tasks
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
-from n2n_deploy.batch.png import write_png
 from n2n_deploy.batch.report_entry import DrawEntry
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError, N2NError
 from n2n_deploy.denoiser.denoiser import Denoiser
-from n2n_deploy.io.mrc import read_mrc, write_mrc
-
-_PIXEL_SIZE_TOLERANCE = 0.01
 
 # Python's words for a thread that gets no stack, and CUDA's own; allocators, CuPy's too, raise a MemoryError.
 _NO_MEMORY = re.compile(r"can't start new thread|CUFFT_ALLOC_FAILED|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY")
@@ -112,7 +109,7 @@ def attempt(job: Job, denoiser: Denoiser, options: DenoiseOptions, draw: DrawEnt
 
 
 def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions, draw: DrawEntry | None = None) -> Outcome:
-    """Read, denoise and write one micrograph.
+    """Read, denoise and write one micrograph or stack, and its halves where the options say so.
 
     Args:
         job: which, and where to.
@@ -123,57 +120,30 @@ def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions, draw: Dra
     Raises:
         N2NError: the input cannot be used or the output cannot be written; no incomplete output is left behind.
     """
-    start = time.perf_counter()
-    micrograph = job.micrograph
-    with waiting_for(f"reading {micrograph.path}"):
-        source = read_mrc(micrograph.path, empty=denoiser.empty)
-        halves = None
-        if options.average_halves and micrograph.even and micrograph.odd:
-            even, odd = (read_mrc(half, empty=denoiser.empty).data for half in (micrograph.even, micrograph.odd))
-            halves = even, odd
+    with waiting_for(f"making {job.output.parent}"):
         job.output.parent.mkdir(parents=True, exist_ok=True)
         _check_room(job, options)
-    read = time.perf_counter()
-    result = denoiser.denoise(
-        source.data, micrograph.optics, micrograph.ctf, halves=halves, network_images=draw is not None
-    )
-    done = time.perf_counter()
-    with waiting_for(f"writing {job.output}"):
-        write_mrc(
-            job.output,
-            result.image,
-            like=source,
-            label=job.label,
-            pixel_size=result.pixel_size,
-            dtype=options.dtype,
-            statistics=result.statistics,
-        )
-    seconds = {"read": read - start, **result.seconds, "write": time.perf_counter() - done}
-    notes = [*source.warnings, *result.notes]
-    stated, found = micrograph.optics.pixel_size, source.pixel_size
-    if found and abs(found / stated - 1) > _PIXEL_SIZE_TOLERANCE:
-        notes.append(f"the pixel size is {stated:g} Å in the table and {found:g} Å in the header; the table's is used")
-    written = time.perf_counter()
-    if options.png:
-        try:
-            write_png(job.output, result.image)
-        except Exception as error:  # the output is written; only its picture is missing
-            notes.append(f"no PNG: {type(error).__name__}: {error}")
-        seconds["png"] = time.perf_counter() - written
+    whole = FileResult()
+    for task in file_tasks(job, options):
+        found = denoise_file(job, task, denoiser, options, show=draw is not None and not task.name)
+        whole.spent(found.seconds)
+        whole.notes += found.notes
+        whole.tiles, whole.shown = whole.tiles + found.tiles, found.shown
+    seconds, notes = whole.seconds, whole.notes
     entry = ""
-    if draw is not None:
+    if draw is not None and whole.shown is not None:
         written = time.perf_counter()
         try:
-            entry = json.dumps(draw(job, result, sum(seconds.values()), notes).as_json())
+            entry = json.dumps(draw(job, whole.shown, sum(seconds.values()), notes).as_json())
         except Exception as error:  # the output is written; only its pictures are missing in the report
             notes.append(f"no pictures for the report: {type(error).__name__}: {error}")
         seconds["report"] = time.perf_counter() - written
-    return Outcome(job, None, tuple(notes), seconds, result.tiles, entry=entry)
+    return Outcome(job, None, tuple(notes), seconds, whole.tiles, entry=entry)
 
 
 def _check_room(job: Job, options: DenoiseOptions) -> None:
     """Raise HostError on a full disk, before a micrograph is denoised for nothing."""
-    needed, free = job.output_bytes(options.dtype), shutil.disk_usage(job.output.parent).free
+    needed, free = job.output_bytes(options), shutil.disk_usage(job.output.parent).free
     if needed > free:
         raise HostError(
             f"{job.output.parent}: no room for {job.output.name} ({needed} bytes needed, {free} bytes free); "

@@ -12,7 +12,7 @@ from n2n_deploy.device.gpus import gpus
 from n2n_deploy.imaging.restore import Merge
 
 _OUTPUT = {"merge_resolution", "merge_width", "flip_back", "lowpass", "output_pixel_size"}
-_OUTPUT |= {"tta", "average_halves", "dtype", "precision"}
+_OUTPUT |= {"tta", "average_halves", "halves", "dtype", "precision"}
 
 
 class OnExists(StrEnum):
@@ -34,6 +34,9 @@ class DenoiseOptions(ComputeOptions):
         tta: test-time augmentation: average the network over the eight flips and quarter turns of its input.
         average_halves: denoise the even and the odd half and average, in place of denoising the whole sum.
         output_pixel_size: Å; Fourier-crop the output to coarser pixels; see `output_grid`.
+        halves: also denoise the even and the odd half and write them beside the output, as `x_EVN.mrc` and
+            `x_ODD.mrc`, for half tomograms and for resolution estimates from independent halves.
+        allow_denoised: take inputs that this program denoised before.
         dtype: of the files written.
         png: write a picture of each output beside it, also of those that an earlier run finished.
         on_exists: what to do with outputs that are there; finished work of the same model and options is always kept.
@@ -49,6 +52,8 @@ class DenoiseOptions(ComputeOptions):
     tta: bool = False
     average_halves: bool = False
     output_pixel_size: Annotated[float, Field(gt=0)] | None = None
+    halves: bool = False
+    allow_denoised: bool = False
     dtype: Literal["float32", "float16"] = "float32"
     png: bool = False
     on_exists: OnExists = OnExists.ERROR
@@ -68,6 +73,11 @@ class DenoiseOptions(ComputeOptions):
         if self.device == "cpu" or not gpus():
             return 2
         return max(2, min(8, len(os.sched_getaffinity(0)) // (2 * len(self.devices))))
+
+    @property
+    def need_halves(self) -> bool:
+        """Whether every micrograph must have its even and odd half."""
+        return self.average_halves or self.halves
 
     @property
     def merge(self) -> Merge | None:

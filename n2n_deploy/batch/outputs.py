@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from n2n_deploy.io.micrograph_names import split_name
+
+_KEPT_ENDINGS = (".mrc", ".mrcs", ".st")
+
 
 @dataclass(frozen=True)
 class OutputLayout:
@@ -30,9 +34,9 @@ class OutputLayout:
         return self.output / self.relative(name)
 
     def relative(self, name: str) -> str:
-        """Return the output of a micrograph relative to the output folder: its folders, and the extension .mrc.
+        """Return the output of a micrograph relative to the output folder: its folders, and an MRC file's extension.
 
-        Steps upward ("..") are left out.
+        Stacks keep theirs (.mrcs, .st), other names end in .mrc. Steps upward ("..") are left out.
         """
         if name.startswith("/"):
             base = self.base.rstrip("/") + "/"
@@ -40,6 +44,12 @@ class OutputLayout:
         folder, _, file = name.rpartition("/")
         for ending in (".gz", ".bz2"):
             file = file.removesuffix(ending)
-        if not file.endswith(".mrc"):
-            file = file.removesuffix(".mrcs") + ".mrc"
+        if not file.endswith(_KEPT_ENDINGS):
+            file += ".mrc"
         return "/".join([*(part for part in folder.split("/") if part not in ("", ".", "..")), file])
+
+
+def half_outputs(output: Path) -> tuple[Path, Path]:
+    """Return the outputs of the even and the odd half of a micrograph: `x_EVN.mrc` and `x_ODD.mrc` beside `x.mrc`."""
+    stem, ending = split_name(output)
+    return output.with_name(f"{stem}_EVN{ending}"), output.with_name(f"{stem}_ODD{ending}")

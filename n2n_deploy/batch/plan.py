@@ -4,16 +4,15 @@ import functools
 import os
 import shutil
 import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from n2n_deploy.batch.lanes import run_lanes, with_time_limit
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
-from n2n_deploy.batch.outputs import OutputLayout
-from n2n_deploy.batch.provenance import output_status, provenance_label, work_of
+from n2n_deploy.batch.outputs import OutputLayout, half_outputs
+from n2n_deploy.batch.provenance import outputs_status, provenance_label, work_of
 from n2n_deploy.batch.status import Status
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.core.errors import DataError, HostError, N2NError, UsageError, names_file
@@ -21,8 +20,9 @@ from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.core.sizes import size_text
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.imaging.output_grid import OutputGrid, output_grid
+from n2n_deploy.io.denoised_images import refuse_denoised
 from n2n_deploy.io.halves import half_files
-from n2n_deploy.io.mrc import read_header
+from n2n_deploy.io.mrc import read_image_header
 from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader
 from n2n_deploy.io.records import Micrograph
 
@@ -40,7 +40,8 @@ class Job:
         label: provenance, the MRC label by which a later run recognises this work as finished; empty if refused.
         status: to do, done by an earlier run, kept (an output of other work exists and stays) or refused.
         reason: why it was refused, or what is known of the output that was kept.
-        shape: (ny, nx) of the micrograph; (0, 0) if refused.
+        shape: (ny, nx) of the micrograph or of each image of a stack; (0, 0) if refused.
+        sections: images of a stack, such as a tilt series; 1 for a micrograph.
         grid: size and pixel size of the output; None if refused.
     """
 
@@ -50,6 +51,7 @@ class Job:
     status: Status
     reason: str = ""
     shape: tuple[int, int] = (0, 0)
+    sections: int = 1
     grid: OutputGrid | None = None
 
     @property
@@ -57,10 +59,19 @@ class Job:
         """Hash of the work that the output is to be the result of; empty if refused."""
         return work_of(self.label)
 
-    def output_bytes(self, dtype: str) -> int:
-        """Return the size of the output without an extended header."""
+    def outputs(self, options: DenoiseOptions) -> tuple[Path, ...]:
+        """Return all files to write, the denoised halves first if there are any."""
+        return (*(half_outputs(self.output) if options.halves else ()), self.output)
+
+    def images(self, options: DenoiseOptions) -> int:
+        """Return how many images the outputs hold."""
+        return self.sections * len(self.outputs(options))
+
+    def output_bytes(self, options: DenoiseOptions) -> int:
+        """Return the size of the outputs without extended headers."""
         height, width = self.grid.shape if self.grid else self.shape
-        return HEADER_BYTES + height * width * (2 if dtype == "float16" else 4)
+        pixels = self.images(options) * height * width
+        return HEADER_BYTES * len(self.outputs(options)) + pixels * (2 if options.dtype == "float16" else 4)
 
 
 @dataclass(frozen=True)
@@ -68,14 +79,16 @@ class Plan:
     """All jobs of a batch in the table's order.
 
     Attributes:
-        jobs: one per row.
+        jobs: one for each micrograph.
         bytes_needed: size of the outputs still to be written.
         bytes_free: space on the file system they go to.
+        notes: what the user should know of the input as a whole, one line each.
     """
 
     jobs: Sequence[Job]
     bytes_needed: int
     bytes_free: int
+    notes: Sequence[str] = ()
 
     def with_status(self, status: Status) -> list[Job]:
         """Return the jobs of one status."""
@@ -108,16 +121,18 @@ def make_plan(
     model_hash: str,
     recipe: Recipe,
     options: DenoiseOptions,
+    notes: Sequence[str] = (),
 ) -> Plan:
     """Look at every input's header and every output's label.
 
     Args:
         micrographs: the records of the table, or some of them.
-        problems: why a row cannot be used, by row, as found while reading the table.
+        problems: why a row cannot be used, by row.
         layout: where outputs go.
         model_hash: the bundle's short hash.
         recipe: the bundle's recipe.
         options: of the run.
+        notes: of the plan.
 
     Raises:
         UsageError: an output would overwrite an input.
@@ -127,19 +142,22 @@ def make_plan(
 
     @waiting_for(f"looking at the folders of the micrographs and at {layout.output}")
     def look_at_folders() -> int:
-        _check_apart([micrograph.path for micrograph in micrographs], outputs)
+        inputs = [micrograph.path for micrograph in micrographs]
+        written = outputs
+        if options.need_halves:
+            inputs += [half for micrograph in micrographs for half in (micrograph.even, micrograph.odd) if half]
+        if options.halves:
+            written = [path for output in outputs for path in (output, *half_outputs(output))]
+        _check_apart(inputs, written)
         return shutil.disk_usage(_existing(layout.output)).free
 
     free = with_time_limit(look_at_folders, options.timeout)
-    written = Counter(map(str, outputs))
     jobs: list[Job | None] = [None] * len(outputs)
 
     def look(index: int) -> Job:
         micrograph, path = micrographs[index], outputs[index]
         if micrograph.row in problems:
             reason = problems[micrograph.row]
-        elif (count := written[str(path)]) > 1:
-            reason = f"{count} rows of the table have the same output {path}; give each micrograph a name of its own"
         elif recipe.phase_flip and micrograph.ctf is None:
             reason = (
                 f"{micrograph.name}: the table has no CTF for it, which the model needs to flip phases; "
@@ -159,26 +177,30 @@ def make_plan(
         else:
             raise job
     planned = [job for job in jobs if job is not None]
-    needed = sum(job.output_bytes(options.dtype) for job in planned if job.status is Status.PENDING)
-    return Plan(planned, needed, free)
+    needed = sum(job.output_bytes(options) for job in planned if job.status is Status.PENDING)
+    return Plan(planned, needed, free, notes)
 
 
 def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe, options: DenoiseOptions) -> Job:
     """Plan one micrograph from the headers of its input and its output."""
     try:
-        header = read_header(micrograph.path)
-        _check_size(micrograph, header.shape, recipe)
+        header = read_image_header(micrograph.path)
+        _check_usable(micrograph, header, recipe, options)
         with names_file(micrograph.path):
             grid = output_grid(header.shape, micrograph.optics.pixel_size, options.output_pixel_size)
-        files = [micrograph.path, *(half_files(micrograph, header.shape) if options.average_halves else ())]
+        files = [micrograph.path]
+        if options.need_halves:
+            shape = header.shape if header.sections == 1 else (header.sections, *header.shape)
+            files += half_files(micrograph, shape, allow_denoised=options.allow_denoised)
         stamps = [(stat.st_size, stat.st_mtime_ns) for stat in (file.stat() for file in files)]
     except (DataError, OSError) as error:
         return Job(micrograph, path, "", Status.REFUSED, str(error))
     label = provenance_label(model_hash, options, recipe, micrograph, stamps)
-    status, reason = output_status(path, work_of(label))
+    job = Job(micrograph, path, label, Status.PENDING, "", header.shape, header.sections, grid)
+    status, reason = outputs_status(job.outputs(options), job.work)
     if status is Status.KEPT and options.on_exists is OnExists.OVERWRITE:
         status, reason = Status.PENDING, ""
-    return Job(micrograph, path, label, status, reason, header.shape, grid)
+    return replace(job, status=status, reason=reason)
 
 
 def look_at_headers(paths: Sequence[Path], timeout: float) -> Sequence[MRCHeader | N2NError]:
@@ -187,7 +209,7 @@ def look_at_headers(paths: Sequence[Path], timeout: float) -> Sequence[MRCHeader
 
     def look(index: int) -> MRCHeader:
         with waiting_for(f"looking at {paths[index]}"):
-            return read_header(paths[index])
+            return read_image_header(paths[index])
 
     lanes = min(_HEADER_THREADS, len(paths))
     for index, found in run_lanes(range(len(paths)), look, lanes, threading.Event(), timeout):
@@ -215,10 +237,17 @@ def _check_apart(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:
             raise UsageError(f"{path} is one of the inputs; choose another output folder")
 
 
-def _check_size(micrograph: Micrograph, shape: tuple[int, int], recipe: Recipe) -> None:
-    """Raise DataError if a micrograph is too small for the network."""
+def _check_usable(micrograph: Micrograph, header: MRCHeader, recipe: Recipe, options: DenoiseOptions) -> None:
+    """Raise DataError if an image was denoised already, is too small, or has one CTF for the images of a stack."""
+    if not options.allow_denoised:
+        refuse_denoised(header)
+    if header.sections > 1 and recipe.phase_flip:
+        raise DataError(
+            f"{micrograph.path}: holds {header.sections} images, and the model needs the CTF of each to flip phases; "
+            "give RELION 5's table of tilt series with the CTF of each image, or a model trained with --no-phase-flip"
+        )
     with names_file(micrograph.path):
-        network_shape(shape, micrograph.optics.pixel_size, recipe.max_resolution)
+        network_shape(header.shape, micrograph.optics.pixel_size, recipe.max_resolution)
 
 
 def _existing(folder: Path) -> Path:

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from n2n_deploy.batch.options import DenoiseOptions
@@ -11,6 +11,7 @@ from n2n_deploy.batch.status import Status
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.core.version import __version__
+from n2n_deploy.io.denoised_images import DENOISED
 from n2n_deploy.io.mrc import read_header
 from n2n_deploy.io.mrc_header import HEADER_BYTES
 from n2n_deploy.io.records import Micrograph
@@ -30,12 +31,19 @@ def provenance_label(
     """
     work = (_shared_work(model_hash, options, recipe), micrograph.optics, micrograph.ctf, *stamps)
     work_hash = hashlib.sha256(repr(work).encode()).hexdigest()[:16]
-    return f"n2n-deploy {__version__} denoised: model {model_hash} work {work_hash}"
+    return f"n2n-deploy {__version__}{DENOISED}model {model_hash} work {work_hash}"
 
 
 def work_of(label: str) -> str:
     """Return the work hash in a label; the version of the program that did the work does not count."""
     return label.rpartition(" ")[2]
+
+
+def outputs_status(paths: Iterable[Path], work: str) -> tuple[Status, str]:
+    """Look at all outputs of a micrograph: one of other work counts before one that is missing; see `output_status`."""
+    found = [output_status(path, work) for path in paths]
+    order = (Status.KEPT, Status.PENDING, Status.DONE)
+    return min(found, key=lambda each: order.index(each[0]))
 
 
 def output_status(path: Path, work: str) -> tuple[Status, str]:
@@ -48,7 +56,7 @@ def output_status(path: Path, work: str) -> tuple[Status, str]:
     if not os.path.lexists(path):
         return Status.PENDING, ""
     try:
-        labels = read_header(path).labels
+        labels = read_header(path, ndim=3).labels
     except (DataError, OSError):
         try:
             with path.open("rb") as file:

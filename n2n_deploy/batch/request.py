@@ -12,6 +12,7 @@ from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.plan import Plan, look_at_headers, make_plan
 from n2n_deploy.batch.png import require_pillow
+from n2n_deploy.batch.repeated_rows import clashing_rows, without_repeated
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError, N2NError, UsageError
@@ -141,7 +142,8 @@ class Request:
                 source,
                 self.naming,
                 need_ctf=self.bundle.recipe.phase_flip,
-                need_halves=self.options.average_halves,
+                need_halves=self.options.need_halves,
+                exclude=self.output,
                 headers=headers,
                 **self.optics.model_dump(),
             )
@@ -170,21 +172,33 @@ class Request:
 
     def plan(self, micrographs: Sequence[Micrograph], table: MicrographTable, layout: OutputLayout) -> Plan:
         """Plan some of a table's micrographs, or all of them; see `make_plan`."""
-        if self.options.output_pixel_size is not None and isinstance(table, TiltSeriesTable):
+        distinct, options = without_repeated(table.micrographs), self.options
+        if options.output_pixel_size is not None and isinstance(table, TiltSeriesTable):
             raise UsageError(
                 f"{table.path}: --output-pixel-size is for micrographs; tilt images keep theirs, which their alignment "
                 "belongs to"
             )
-        return make_plan(micrographs, table.problems, layout, self.bundle.short_hash, self.bundle.recipe, self.options)
+        problems = clashing_rows(distinct, layout, halves=options.halves) | dict(table.problems)
+        notes = list(table.notes)
+        if repeated := len(table) - len(distinct):
+            notes.append(
+                f"{repeated} of {len(table)} rows repeat another one with the same file, optics and CTF; these "
+                "micrographs are denoised once, and their rows are kept"
+            )
+        return make_plan(
+            micrographs, problems, layout, self.bundle.short_hash, self.bundle.recipe, options, notes=notes
+        )
 
     def part(self, table: MicrographTable) -> Sequence[Micrograph]:
-        """Return the micrographs of a table that this request is about.
+        """Return the micrographs of a table that this request is about, each once.
 
         Raises:
             DataError: the table of those to retry cannot be read, or lists none of the micrographs.
             HostError: the file system does not answer.
         """
-        part = self.shard.of(table.micrographs) if self.shard else table.micrographs
+        part = without_repeated(table.micrographs)
+        if self.shard:
+            part = self.shard.of(part)
         if self.retry is None:
             return part
         listed = self._listed(self.retry)

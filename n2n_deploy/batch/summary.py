@@ -33,7 +33,7 @@ class Summary:
         already_done: outputs recognised as finished by an earlier run, or by another one meanwhile.
         kept: outputs of other work that were left in place.
         failures: reason by name, of the micrographs that were refused or failed.
-        notes: what the user should know, by name of a micrograph, a table or "ledger".
+        notes: what the user should know, by name of a micrograph, a table, "input" or "ledger".
         not_begun: micrographs that were not begun because the run was told to stop.
         stopped_by: number of the signal that told it to; None if none did.
         gave_up: why the run ended early by itself; None if it did not.

@@ -1,14 +1,15 @@
 """`denoised.star` and `failed.star`: rows of the source tables, chosen by what the ledger says."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from n2n_deploy.batch.ledger import Record
+from n2n_deploy.batch.outputs import half_outputs
 from n2n_deploy.batch.source_tables import SourceTable
 from n2n_deploy.batch.standing import Standing
-from n2n_deploy.batch.status import FINISHED, UNUSABLE
+from n2n_deploy.batch.status import FINISHED, UNUSABLE, Status
 from n2n_deploy.batch.table_join import count_micrographs, join_tables
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.io.pixel_sizes import set_pixel_sizes
@@ -59,7 +60,7 @@ def write_tables(folder: Path, standings: Sequence[Standing]) -> WrittenTables:
 
 def _finished(standing: Standing, folder: Path) -> list[StarDocument]:
     """Return the rows of finished micrographs under the names of their outputs, a document for each source table."""
-    chosen: dict[tuple[int, bool, bool], dict[int, str]] = {}
+    chosen: dict[tuple[int, bool, bool, bool], dict[int, str]] = {}
     sizes: dict[tuple[int, int], float] = {}
     prefixes = [_prefix(source, standing.layout.output) for source in standing.sources]
     taken: set[str] = set()
@@ -70,18 +71,27 @@ def _finished(standing: Standing, folder: Path) -> list[StarDocument]:
         if output in taken:
             continue  # another name of the same file
         taken.add(output)
-        cropped = record.pixel_size is not None
-        of_table = chosen.setdefault((number, record.run.header["phase_flipped"], cropped), {})
+        header, cropped = record.run.header, record.pixel_size is not None
+        halves = bool(header["options"].get("halves")) and record.status is not Status.KEPT
+        of_table = chosen.setdefault((number, header["phase_flipped"], halves, cropped), {})
         of_table.update(dict.fromkeys(rows, prefixes[number] + output))
         if record.pixel_size is not None:
             sizes |= {(number, row): record.pixel_size for row in rows}
     documents = []
-    for (number, flipped, cropped), names in chosen.items():
-        document = standing.sources[number].select(names, phase_flipped=flipped, folder=folder)
+    for (number, flipped, halves, cropped), names in chosen.items():
+        document = standing.sources[number].select(
+            names, phase_flipped=flipped, halves=_half_names(names) if halves else None, folder=folder
+        )
         if cropped:
             set_pixel_sizes(document, [sizes[number, row] for row in sorted(names)])
         documents.append(document)
     return documents
+
+
+def _half_names(names: Mapping[int, str]) -> dict[int, tuple[str, str]]:
+    """Return the names of the denoised halves beside outputs."""
+    pairs = {row: half_outputs(Path(name)) for row, name in names.items()}
+    return {row: (str(even), str(odd)) for row, (even, odd) in pairs.items()}
 
 
 def _failed(standing: Standing, folder: Path) -> list[StarDocument]:

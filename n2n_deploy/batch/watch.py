@@ -15,6 +15,7 @@ from n2n_deploy.batch.ledger import Ledger
 from n2n_deploy.batch.local_workers import Workers
 from n2n_deploy.batch.outputs import OutputLayout
 from n2n_deploy.batch.png import draw_missing
+from n2n_deploy.batch.repeated_rows import without_repeated
 from n2n_deploy.batch.request import Request
 from n2n_deploy.batch.status import Status
 from n2n_deploy.batch.summary import Summary
@@ -114,7 +115,8 @@ class _Source:
             if self._table:
                 table = self._request.read()
                 self.problem = None
-                ready = (m for m in table.micrographs if self._is_ready(m.name, m.path, replace(m, row=0)))
+                distinct = without_repeated(table.micrographs)
+                ready = (m for m in distinct if self._is_ready(m.name, m.path, replace(m, row=0)))
                 return table, list(islice(ready, _ROUND))
             with waiting_for(f"looking for {self._sources[0]}"):
                 files = find_files(self._sources, self._halves, self._request.output).names
@@ -192,9 +194,6 @@ class _GrowingBatch:
         if self.account is None:
             plan.check(request.output, request.options.on_exists)
             self.account = self.stack.enter_context(Account(request, self.layout, self.ledger, self.say))
-            if self.say:
-                for note in table.notes:
-                    self.say(note)
         self.account.begin(table, plan)
         if progress:
             progress(Progress(plan, 0, None))

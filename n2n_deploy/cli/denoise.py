@@ -10,6 +10,7 @@ from n2n_deploy.cli.denoise_output import DenoiseProgress, print_dry_run, print_
 from n2n_deploy.cli.options import (
     FILES,
     PIXELS,
+    AllowDenoisedOption,
     AmplitudeContrastOption,
     AugmentOption,
     DeviceOption,
@@ -41,7 +42,8 @@ def denoise_command(
     micrographs: Annotated[
         list[str],
         typer.Argument(
-            help="A STAR table or cryoSPARC's .cs of exposures; or MRC files or globs (models with --no-phase-flip)."
+            help="A STAR table (also RELION 5's tilt series) or cryoSPARC's .cs of exposures; or MRC files, tilt "
+            "stacks (.st, .mrcs) or globs (models with --no-phase-flip)."
         ),
     ],
     model: Annotated[Path, typer.Argument(help="The bundle (MODEL.n2n) from n2n-deploy export.")],
@@ -92,6 +94,15 @@ def denoise_command(
             rich_help_panel=PIXELS,
         ),
     ] = False,
+    halves: Annotated[
+        bool,
+        typer.Option(
+            "--halves",
+            help="Also denoise the even and the odd half and write them as x_EVN.mrc and x_ODD.mrc beside x.mrc, for "
+            "half tomograms and FSC; denoised.star names them. Takes three times the time and the disk space.",
+            rich_help_panel=PIXELS,
+        ),
+    ] = False,
     dtype: Annotated[
         str,
         typer.Option(
@@ -126,6 +137,7 @@ def denoise_command(
     voltage: VoltageOption = None,
     spherical_aberration: SphericalAberrationOption = None,
     amplitude_contrast: AmplitudeContrastOption = None,
+    allow_denoised: AllowDenoisedOption = False,
     device: DeviceOption = "auto",
     gpus: GpusOption = None,
     engine: EngineOption = None,

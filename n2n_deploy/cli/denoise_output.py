@@ -20,6 +20,7 @@ class DenoiseProgress(MicrographProgress):
 
     def __init__(self, *, quiet: bool) -> None:
         super().__init__("denoising", "denoised", quiet=quiet)
+        self._said: set[str] = set()
 
     def update(self, event: Any) -> None:
         """Show a `Progress` of the batch."""
@@ -27,6 +28,10 @@ class DenoiseProgress(MicrographProgress):
 
         if event.outcome is None:  # a plan; with --watch one after the other
             self.expect(self.total + len(event.plan.with_status(Status.PENDING)))
+            for note in event.plan.notes:
+                if note not in self._said:
+                    self._said.add(note)
+                    self.say(note, "note", "yellow")
             for job in event.plan.with_status(Status.REFUSED):
                 self.say(job.reason, "refused")
             return
@@ -58,11 +63,12 @@ def print_dry_run(request: "Request", *, as_json: bool) -> NoReturn:
         ny, nx = kind.shape
         each = "" if kind.seconds is None else f", {kind.seconds:.2f} s each"
         tiles = "1 tile" if kind.tiles == 1 else f"{kind.tiles} tiles"
-        rows.append((f"{kind.count} of {nx}×{ny} px", f"{kind.pixel_size:g} Å/px, {tiles}{each}"))
+        images = f", {kind.images} images" if kind.images != kind.count else ""
+        rows.append((f"{kind.count} of {nx}×{ny} px", f"{kind.pixel_size:g} Å/px{images}, {tiles}{each}"))
     if found.seconds is not None:
         rows.append(("expected time", f"{timedelta(seconds=round(found.seconds))}, plus the time to write"))
     print_rows(rows)
-    for note in found.notes:
+    for note in found.plan.notes:
         out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     for job in found.plan.with_status(Status.REFUSED):
         out.print(f"[red]refused:[/] {escape(job.reason)}", soft_wrap=True)

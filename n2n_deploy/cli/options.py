@@ -153,6 +153,16 @@ AmplitudeContrastOption = Annotated[
     ),
 ]
 
+AllowDenoisedOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-denoised",
+        help="Use images that n2n-deploy denoised before, which are refused by default: what looks like noise in them "
+        "is signal.",
+        rich_help_panel=FILES,
+    ),
+]
+
 TtaOption = Annotated[
     bool,
     typer.Option(

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, print_rows, save_config
 from n2n_deploy.cli.options import (
+    AllowDenoisedOption,
     AmplitudeContrastOption,
     DeviceOption,
     EvenOption,
@@ -86,6 +87,7 @@ def train_command(
     voltage: VoltageOption = None,
     spherical_aberration: SphericalAberrationOption = None,
     amplitude_contrast: AmplitudeContrastOption = None,
+    allow_denoised: AllowDenoisedOption = False,
     patches: PatchesOption = None,
     device: DeviceOption = "auto",
     checkpointing: CheckpointingOption = False,
@@ -121,6 +123,7 @@ def train_command(
             patches=patches,
             naming=gather(ctx, NamingOptions),
             optics=gather(ctx, OpticsOptions),
+            allow_denoised=allow_denoised,
             workers=workers,
             progress=progress,
             prepared=_report_refusals,

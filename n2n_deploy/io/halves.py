@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.io.mrc import read_header
+from n2n_deploy.io.denoised_images import refuse_denoised
+from n2n_deploy.io.mrc import read_image_header
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.statistics.halves import IDENTICAL_CORRELATION, correlation
 
@@ -14,15 +15,20 @@ _SAMPLE = 4096
 """Bytes compared to tell whether two files hold the same image; noise makes chance agreement impossible."""
 
 
-def half_files(micrograph: Micrograph, shape: tuple[int, int] | None = None) -> tuple[Path, Path]:
+def half_files(
+    micrograph: Micrograph, shape: tuple[int, ...] | None = None, *, allow_denoised: bool = False
+) -> tuple[Path, Path]:
     """Return the files of the even and the odd half, after checking names, headers and a few bytes.
 
     Args:
         micrograph: a row of a table.
-        shape: (ny, nx) of the sum, if the halves must have it; by default they only must agree with each other.
+        shape: of the sum, (ny, nx) or of a stack (nz, ny, nx), if the halves must have it; by default they only must
+            agree with each other.
+        allow_denoised: accept halves that this program denoised.
 
     Raises:
-        DataError: a half is not named, missing, unreadable or a copy of the sum, or the shapes differ.
+        DataError: a half is not named, missing, unreadable, a copy of the sum or denoised already, or the shapes
+            differ.
     """
     files: list[Path] = []
     for which, path in (("even", micrograph.even), ("odd", micrograph.odd)):
@@ -35,7 +41,10 @@ def half_files(micrograph: Micrograph, shape: tuple[int, int] | None = None) -> 
                 f"{path}: the {which} half is the same image as the sum {micrograph.path.name}; expected the sum of "
                 f"the {which} frames alone"
             )
-        found = read_header(path).shape
+        header = read_image_header(path)
+        if not allow_denoised:
+            refuse_denoised(header)
+        found = header.shape if header.sections == 1 else (header.sections, *header.shape)
         if shape is None:
             shape = found
         if found != shape:

@@ -134,6 +134,11 @@ class HalfNames:
             raise UsageError(f"invalid template {template}; its fields are {_FIELDS}") from error
 
 
+def is_stack(path: Path) -> bool:
+    """Whether a file is a stack of images, such as a tilt series, by its ending: .mrcs or .st."""
+    return split_name(path)[1].removesuffix(".gz").removesuffix(".bz2") in (".mrcs", ".st")
+
+
 def _set_off(suffix: str) -> str:
     return f"_{suffix}" if suffix[:1].isalnum() else suffix
 

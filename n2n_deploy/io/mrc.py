@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from n2n_deploy.core.errors import DataError, HostError, N2NError
 from n2n_deploy.files.atomic import atomic_write
+from n2n_deploy.io.micrograph_names import is_stack
 from n2n_deploy.io.mrc_header import HEADER_BYTES, MRCHeader, parse_header
 from n2n_deploy.io.mrc_output import Statistics, as_stored, compose_header, join_statistics
 
@@ -65,12 +66,21 @@ def read_header(path: Path | str, *, ndim: Literal[2, 3] = 2) -> MRCHeader:
         return _checked_header(path, file, compression, ndim)
 
 
+def read_image_header(path: Path) -> MRCHeader:
+    """Read the header of a micrograph, which has one section, or of a stack of them (.mrcs, .st), which has any number.
+
+    Raises:
+        DataError: as for `read_header`.
+    """
+    return read_header(path, ndim=3 if is_stack(path) else 2)
+
+
 def read_headers(paths: Sequence[Path]) -> Sequence[MRCHeader | N2NError]:
-    """Read the headers of micrographs one by one; an error takes the place of a header that cannot be used."""
+    """Read the headers of micrographs and stacks one by one; an error takes the place of one that cannot be used."""
     found: list[MRCHeader | N2NError] = []
     for path in paths:
         try:
-            found.append(read_header(path))
+            found.append(read_image_header(path))
         except N2NError as error:
             found.append(error)
     return found
@@ -206,6 +216,7 @@ def write_stack(
                 )
             file.write(stored.reshape(-1).view(np.uint8).data)
             found.append(statistics)
+            del section, stored  # the next image is made while nothing holds this one
         if len(found) != header.sections:
             raise DataError(f"{path}: {len(found)} sections to write, expected {header.sections} as in {header.path}")
         known = join_statistics(found)
@@ -258,7 +269,7 @@ def _checked_header(path: Path, file: BinaryIO, compression: str | None, ndim: i
     if ndim == 2 and header.sections != 1:
         raise DataError(
             f"{path}: holds {header.sections} sections, but a micrograph has one; "
-            "give motion-corrected sums, not movies, stacks or volumes"
+            "give motion-corrected sums, not movies or volumes; a tilt stack is known by its ending, .st or .mrcs"
         )
     return header
 

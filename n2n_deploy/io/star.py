@@ -9,7 +9,7 @@ from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.cryosparc import is_cryosparc, read_cryosparc
 from n2n_deploy.io.micrograph_files import describe_files, find_files, is_table
-from n2n_deploy.io.micrograph_names import Folders, HalfNames
+from n2n_deploy.io.micrograph_names import Folders, HalfNames, is_stack
 from n2n_deploy.io.micrograph_rows import RowReader
 from n2n_deploy.io.micrograph_table import MicrographTable
 from n2n_deploy.io.mrc import read_headers
@@ -84,9 +84,15 @@ def read_micrographs(
         raise UsageError(f"{tables[0]}: is not an MRC file; give one STAR table alone, or MRC files only")
     found = find_files(sources, options.half_names, exclude)
     if need_ctf:
+        name = found.names[0]
+        advice = (
+            "RELION 5's table of tilt series with the CTF of each image"
+            if is_stack(Path(name))
+            else ("a STAR table with CTF parameters")
+        )
         raise UsageError(
-            f"{found.names[0]}: an MRC file has no CTF parameters, which phase flipping needs; "
-            "give a STAR table with CTF parameters, or a model trained with --no-phase-flip"
+            f"{name}: an MRC file has no CTF parameters, which phase flipping needs; "
+            f"give {advice}, or a model trained with --no-phase-flip"
         )
     if need_halves and not options.half_names:
         raise UsageError(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from n2n_deploy import DenoiseOptions, Denoiser, Optics, denoise
-from n2n_deploy.batch import micrograph_job
+from n2n_deploy.batch import denoise_file
 from n2n_deploy.batch.ledger_writer import LedgerWriter
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.device.host import HOST
@@ -26,14 +26,14 @@ ONE_LANE = DenoiseOptions(report=False, lanes=1)
 def test_exception_in_a_lane_fails_one_micrograph(
     death: BaseException, table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = micrograph_job.read_mrc
+    read = denoise_file.read_mrc
 
     def deadly(path: Path, **options: object) -> object:
         if path.name == "m1.mrc":
             raise death
         return read(path, **options)
 
-    monkeypatch.setattr(micrograph_job, "read_mrc", deadly)
+    monkeypatch.setattr(denoise_file, "read_mrc", deadly)
     summary = denoise(table(5), identity_bundle(), tmp_path / "out", options=DenoiseOptions(report=False, lanes=2))
     assert (summary.denoised, list(summary.failures)) == (4, ["job/mics/m1.mrc"])
     assert "\n" not in summary.failures["job/mics/m1.mrc"]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from n2n_deploy import DenoiseOptions, Denoiser, denoise
-from n2n_deploy.batch import micrograph_job
+from n2n_deploy.batch import denoise_file, micrograph_job
 
 from .conftest import MakeBundle, MakeTable
 
@@ -55,9 +55,9 @@ CUFFT = RuntimeError("CUFFT_ALLOC_FAILED")
 @pytest.mark.parametrize(
     ("place", "stage", "error"),
     [
-        (micrograph_job, "read_mrc", MemoryError()),
+        (denoise_file, "read_mrc", MemoryError()),
         (Denoiser, "denoise", CUFFT),
-        (micrograph_job, "write_mrc", MemoryError("2 GB")),
+        (denoise_file, "write_mrc", MemoryError("2 GB")),
     ],
 )
 def test_batch_completes_with_memory_for_one_micrograph(
@@ -89,7 +89,7 @@ def test_batch_completes_with_memory_for_one_micrograph(
 def test_micrograph_that_does_not_fit_alone_fails(
     table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, tried = micrograph_job.read_mrc, []
+    read, tried = denoise_file.read_mrc, []
 
     def short(path: Path, **options: object) -> object:
         if path.name == "m1.mrc":
@@ -97,7 +97,7 @@ def test_micrograph_that_does_not_fit_alone_fails(
             raise MemoryError("Unable to allocate 9 GiB")
         return read(path, **options)
 
-    monkeypatch.setattr(micrograph_job, "read_mrc", short)
+    monkeypatch.setattr(denoise_file, "read_mrc", short)
     summary = denoise(table(5), identity_bundle(), tmp_path / "out", options=DenoiseOptions(report=False, lanes=2))
     assert (summary.denoised, list(summary.failures), len(tried)) == (4, ["job/mics/m1.mrc"], 2)
     assert "out of memory with no other micrograph in progress: Unable" in summary.failures["job/mics/m1.mrc"]

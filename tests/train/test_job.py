@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mrcfile
 import pytest
+import starfile
 import typer
+from star_builder import star_loop
 from typer.testing import CliRunner
 
 from n2n_deploy.cli.train import train_command
@@ -157,3 +160,53 @@ def test_invalid_options_give_one_line(
     assert isinstance(done.exception, UsageError)
     assert message in str(done.exception)
     assert "\n" not in str(done.exception)
+
+
+def test_images_of_tilt_series_are_learned_from(
+    tmp_path: Path, halves: Callable[..., Any], tiny: TrainConfig, shared_data: Path
+) -> None:
+    """Two series with images of the same names, their columns those of a real table of RELION 5."""
+    (real,) = starfile.read(shared_data / "star" / "relion5_even_odd_tilt_series.star", always_dict=True).values()
+    rows = real.iloc[:2].astype(str)
+    for seed, series in enumerate(("TS_01", "TS_02")):
+        (tmp_path / series).mkdir()
+        columns = {label: list(rows[label]) for label in rows}
+        labels = {"DW": "rlnMicrographName", "EVN": "rlnMicrographNameEven", "ODD": "rlnMicrographNameOdd"}
+        for number in range(2):
+            images = halves(2 * seed + number)
+            for suffix, label in labels.items():
+                columns[label][number] = f"{series}/tilt{number}_{suffix}.mrc"
+                with mrcfile.new(tmp_path / columns[label][number]) as mrc:
+                    mrc.set_data(images[suffix])
+        columns |= {label: ["15000.0"] * 2 for label in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")}
+        (tmp_path / f"{series}.star").write_text(star_loop(series, columns))
+    shared = {
+        "rlnTomoName": ["TS_01", "TS_02"],
+        "rlnTomoTiltSeriesStarFile": ["TS_01.star", "TS_02.star"],
+        "rlnVoltage": 300.0,
+        "rlnSphericalAberration": 2.7,
+        "rlnAmplitudeContrast": 0.1,
+        "rlnTomoTiltSeriesPixelSize": 2.0,
+    }
+    table = tmp_path / "tilt_series_ctf.star"
+    table.write_text(star_loop("global", shared))
+    told: list[Preparation] = []
+    config = tiny.model_copy(update={"recipe": tiny.recipe.model_copy(update={"phase_flip": True})})
+    model = load_model(train(table, tmp_path / "run", config, prepared=told.append))
+    assert (model.summary["micrographs"], model.summary["micrographs_refused"]) == (4, 0)
+    assert len({path.name for path in told[0].files}) == 4
+
+
+def test_denoised_halves_are_refused_unless_insisted_on(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
+) -> None:
+    table = write_table({"a": halves(1)})
+    for which in ("EVN", "ODD"):
+        with mrcfile.open(tmp_path / "micrographs" / f"a_{which}.mrc", "r+") as mrc:
+            mrc.add_label("n2n-deploy 1.0 denoised: model 0123456789abcdef work 0123456789abcdef")
+    with pytest.raises(DataError, match=r"a_EVN\.mrc: was denoised already .* --allow-denoised"):
+        train(table, tmp_path / "run", tiny, naming=NAMING)
+    assert train(table, tmp_path / "run", tiny, naming=NAMING, allow_denoised=True).exists()
+    result = run_command(table, "-o", tmp_path / "command", *TINY, *SHORT)
+    assert "was denoised already" in str(result.exception)
+    assert run_command(table, "-o", tmp_path / "command", *TINY, *SHORT, "--allow-denoised").exit_code == 0
