@@ -88,10 +88,13 @@ def _parts(
 ) -> Iterable[list[NodeProto]]:
     """Runs of nodes, each as long as its halo stays within `_HALO` pixels of its finest tensor.
 
-    A cut follows a sum or an upsampling where only tensors as narrow as the network's first are alive. After an
+    A cut follows a sum or an upsampling where only tensors as narrow as the first of their level are alive. After an
     upsampling there is always a cut, unless no halo follows: a halo costs the most there.
     """
-    width = tensors[nodes[0].output[0]].channels
+    width: dict[int, int] = {}
+    for node in nodes:
+        made = tensors[node.output[0]]
+        width.setdefault(made.level, made.channels)
     last_use = {name: index for index, node in enumerate(nodes) for name in node.input}
     last_use[model.graph.output[0].name] = len(nodes)
 
@@ -102,7 +105,7 @@ def _parts(
     start = cut = 0
     for stop in range(1, len(nodes) + 1):
         new = crossing(cut, stop)
-        narrow = all(tensors[name].channels <= width for name in new) and len(new) <= 2
+        narrow = all(tensors[name].channels <= width[tensors[name].level] for name in new) and len(new) <= 2
         if stop < len(nodes) and not (narrow and nodes[stop - 1].op_type in ("Add", "DepthToSpace")):
             continue
         shuffled = nodes[cut - 1].op_type == "DepthToSpace" and _halo(nodes[cut:stop], new, tensors, kernels) > 0

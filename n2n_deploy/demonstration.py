@@ -126,7 +126,7 @@ def run_demonstration(
     table = write_pair(folder, "training_0001", even[:border], odd[:border])
     step("data", f"training on its upper {TRAINING_SHARE:.0%} for {minutes:g} minutes")
     config = TrainConfig(
-        preset="small",
+        preset="fast",
         recipe=RECIPE,
         batch_size=8,
         max_minutes=minutes,

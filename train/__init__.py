@@ -4,7 +4,8 @@ from n2n_deploy.train.checkpoint import Checkpoint, load_model
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.fit import Progress
 from n2n_deploy.train.job import Preparing, train
-from n2n_deploy.train.model import PRESETS, Network, Preset, add_weight_norm, build, fold_weight_norm
+from n2n_deploy.train.layers import Network
+from n2n_deploy.train.model import PRESETS, add_weight_norm, build, fold_weight_norm
 from n2n_deploy.train.patches import PatchStore, Preparation
 from n2n_deploy.train.receptive_field import receptive_field
 
@@ -15,7 +16,6 @@ __all__ = [
     "PatchStore",
     "Preparation",
     "Preparing",
-    "Preset",
     "Progress",
     "TrainConfig",
     "add_weight_norm",

@@ -11,7 +11,8 @@ from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.model import Network, build, plain_weights
+from n2n_deploy.train.layers import Network
+from n2n_deploy.train.model import build, plain_weights
 
 MODEL_FORMAT = 1
 STATE_FORMAT = 1
@@ -27,6 +28,7 @@ class Checkpoint:
         weights: the state dict of the plain network (weight normalisation folded), float32 on the CPU.
         step: steps trained.
         summary: losses, duration, data set and versions, for information.
+        path: the file it was read from.
     """
 
     preset: str
@@ -34,12 +36,32 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]
     step: int
     summary: dict[str, Any] = field(default_factory=dict)
+    path: Path = Path("model.pt")
 
     def network(self) -> Network:
-        """Build the network with these weights, in evaluation mode."""
+        """Build the network with these weights, in evaluation mode.
+
+        Raises:
+            DataError: the weights are those of another network, which the preset was in an earlier version.
+        """
         network = build(self.preset)
-        network.load_state_dict(self.weights)
+        load_weights(network, self.weights, self.preset, self.path)
         return network.eval()
+
+
+def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], preset: str, path: Path) -> None:
+    """Load a state dict that was read from `path`.
+
+    Raises:
+        DataError: it is another network's.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(
+            f"{path}: the weights are not those of this version's preset {preset!r}, which was another network "
+            "when they were trained; train again, or export with the version that trained them (its bundles run here)"
+        ) from error
 
 
 def save_model(path: Path, network: nn.Module, config: TrainConfig, step: int, summary: dict[str, Any]) -> None:
@@ -77,6 +99,7 @@ def load_model(path: Path) -> Checkpoint:
         weights=content["weights"],
         step=content["step"],
         summary=content.get("summary", {}),
+        path=path,
     )
 
 

@@ -11,13 +11,19 @@ from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.train.model import PRESETS
 
 Schedule = Literal["paper", "linear", "cosine"]
+Optimiser = Literal["adam", "muon"]
+
+AUTO = "auto"
+"""The preset that leaves the choice of the network to the device."""
 
 
 class TrainConfig(BaseModel):
     """How to train; the defaults are the paper's (S2.3): 100 epochs of 500 batches of 10, Adam from 1e-4.
 
+    Not the paper's are the network where there is no GPU, and the random windows of `augment`.
+
     Attributes:
-        preset: which network; a key of `n2n_deploy.train.PRESETS`.
+        preset: which network; a key of `n2n_deploy.train.PRESETS`, or "auto": see `chosen`.
         recipe: how micrographs become patches.
         epochs: the run has epochs × batches_per_epoch steps, unless `max_minutes` ends it sooner.
         batches_per_epoch: steps per epoch.
@@ -25,10 +31,15 @@ class TrainConfig(BaseModel):
         learning_rate: Adam's at the start; None is 1e-4 with the paper's schedule and 7e-4 with the others,
             which fall to zero.
         schedule: "paper" lowers the rate by a quarter of its first value in each quarter of the run, "linear"
-            and "cosine" let it fall to zero; None is "linear" where `max_minutes` is given and "paper" elsewhere.
+            and "cosine" let it fall to zero; None is "paper" for the preset `paper` without `max_minutes`, and "linear"
+            elsewhere.
+        optimiser: "adam", with weight normalisation, is the paper's (S2.3); "muon" learns faster (see
+            `n2n_deploy.train.muon`). None is "adam" for the preset `paper` and "muon" for the others.
         max_minutes: end after this much optimisation (making the patches not counted), with the learning rate
             following the clock where that runs ahead of the steps.
-        augment: random swaps of even and odd and the eight flips and rotations.
+        augment: random swaps of even and odd, the eight flips and rotations, and random windows of the patches.
+        recombine: the halves of a pair are mixed at random so that the input has up to this many times their
+            difference, or as small a part of it (see `n2n_deploy.train.recombine`); 1 leaves them as they are.
         patch_overlap: fraction of their side by which neighbouring patches overlap. More than 0 makes more of few
             micrographs.
         validation_fraction: of the patches, held out from training.
@@ -41,15 +52,17 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    preset: str = "paper"
+    preset: str = AUTO
     recipe: Recipe = Recipe()
     epochs: Annotated[int, Field(ge=1)] = 100
     batches_per_epoch: Annotated[int, Field(ge=1)] = 500
     batch_size: Annotated[int, Field(ge=1)] = 10
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     schedule: Schedule | None = None
+    optimiser: Optimiser | None = None
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     augment: bool = True
+    recombine: Annotated[float, Field(ge=1, le=4)] = 2.5
     patch_overlap: Annotated[float, Field(ge=0, le=0.75)] = 0.0
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     seed: Annotated[int, Field(ge=0)] = 0
@@ -61,9 +74,20 @@ class TrainConfig(BaseModel):
     @field_validator("preset")
     @classmethod
     def _known(cls, preset: str) -> str:
-        if preset not in PRESETS:
-            raise PydanticCustomError("preset", "choose one of {known}", {"known": ", ".join(PRESETS)})
+        known = (AUTO, *PRESETS)
+        if preset not in known:
+            raise PydanticCustomError("preset", "choose one of {known}", {"known": ", ".join(known)})
         return preset
+
+    def chosen(self, device_type: str) -> "TrainConfig":
+        """The same with a preset that names a network: for "auto", `paper` on a GPU and `fast` elsewhere.
+
+        A GPU has the time for the network of least error at equal steps. In the minutes that a CPU has, `fast` ends
+        with the least error (`benchmarks.front`).
+        """
+        if self.preset != AUTO:
+            return self
+        return self.model_copy(update={"preset": "paper" if device_type == "cuda" else "fast"})
 
     @property
     def steps(self) -> int:
@@ -71,11 +95,22 @@ class TrainConfig(BaseModel):
         return self.epochs * self.batches_per_epoch
 
     @property
+    def window(self) -> int:
+        """Side of what a step sees of a patch, in pixels: about five sixths, a multiple of 8."""
+        side = self.recipe.patch_size
+        return side - side // 6 // 8 * 8 if self.augment else side
+
+    @property
     def course(self) -> Schedule:
         """The schedule that holds."""
         if self.schedule is not None:
             return self.schedule
-        return "paper" if self.max_minutes is None else "linear"
+        return "paper" if self.preset == "paper" and self.max_minutes is None else "linear"
+
+    @property
+    def method(self) -> Optimiser:
+        """The optimiser that holds."""
+        return self.optimiser or ("adam" if self.preset == "paper" else "muon")
 
     def done(self, step: int, seconds: float) -> float:
         """Fraction of the run that is over, by steps or by the clock, whichever is further; 1 at the end."""

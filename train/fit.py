@@ -17,6 +17,7 @@ from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.loader import Batches, augment, split
 from n2n_deploy.train.model import channels_last
 from n2n_deploy.train.patches import PatchStore
+from n2n_deploy.train.recombine import vary
 from n2n_deploy.train.run import start
 
 _VALIDATION_PAIRS = 32
@@ -77,6 +78,7 @@ def fit(
         N2NError: the loss is no longer finite.
     """
     device = find_device(config.device)
+    config = config.chosen(device.type)
     side = config.recipe.patch_size
     training, held = split(store.corners, side, config.validation_fraction, config.seed)
     if len(training) == 0:
@@ -102,9 +104,11 @@ def fit(
             if done >= 1 or stopping.event.is_set():
                 break
             rate = run.set_rate()
-            noisy, target = augment(pairs.to(device, non_blocking=True), ways.to(device, non_blocking=True))
+            halves = augment(pairs.to(device, non_blocking=True), ways.to(device, non_blocking=True))
+            noisy, target, factor = vary(*halves, config, run.step, len(training))
             with run.autocast():
-                loss = nn.functional.mse_loss(network(channels_last(noisy)).float(), target)
+                denoised = network(channels_last(noisy)).float()
+            loss = nn.functional.mse_loss(factor * denoised, factor * target)
             run.optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             run.update(loss)

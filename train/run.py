@@ -13,10 +13,12 @@ from torch import Tensor
 
 from n2n_deploy.core.errors import N2NError, UsageError
 from n2n_deploy.device.processor import multiplies_bfloat16
-from n2n_deploy.train.checkpoint import load_state, save_model, save_state
+from n2n_deploy.train.checkpoint import load_state, load_weights, save_model, save_state
 from n2n_deploy.train.config import RESUMABLE, TrainConfig
 from n2n_deploy.train.curves import Row, draw_curves, draw_validation, tensorboard_writer, write_csv
-from n2n_deploy.train.model import Network, add_weight_norm, build, channels_last
+from n2n_deploy.train.layers import Network
+from n2n_deploy.train.model import add_weight_norm, build, channels_last
+from n2n_deploy.train.muon import BETAS, Muon
 
 
 @dataclass
@@ -27,8 +29,8 @@ class Run:
         config: of the run.
         out: its folder.
         device: of the network.
-        network: with weight normalisation.
-        optimiser: Adam.
+        network: with weight normalisation where Adam trains it.
+        optimiser: Adam, or `Muon`.
         facts: about the data, for the model's summary.
         step: steps trained.
         seconds: of optimisation, in all sessions of the run.
@@ -166,22 +168,27 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build(config.preset)
-    add_weight_norm(network)
     network.checkpointing = config.checkpointing
     network.to(device)
-    # β₂ as in the published program; Adam's default 0.999 averages over more steps than a short run has.
-    adam = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99), fused=True)
-    run = Run(config, out, device, network, adam, facts)
+    run = Run(config, out, device, network, make_optimiser(network, config), facts)
     if resume and state_path.exists():
         state = load_state(state_path)
         refuse_other_run(TrainConfig(**state["config"]), config, state_path)
-        network.load_state_dict(state["network"])
+        load_weights(network, state["network"], config.preset, state_path)
         for group in state["optimiser"]["param_groups"]:
             group |= {"fused": True, "foreach": None}  # how a step is computed may change between sessions
         run.optimiser.load_state_dict(state["optimiser"])
         run.step, run.seconds = state["step"], state["seconds"]
         run.recent, run.history = state["recent"], [Row(**row) for row in state["history"]]
     return run
+
+
+def make_optimiser(network: Network, config: TrainConfig) -> torch.optim.Adam:
+    """Adam, for which the network is weight-normalised in place, or Muon."""
+    if config.method == "muon":
+        return Muon(network)
+    add_weight_norm(network)
+    return torch.optim.Adam(network.parameters(), betas=BETAS, fused=True)
 
 
 def refuse_taken_folder(out: Path, *, resume: bool) -> None:

@@ -47,7 +47,7 @@ def train_command(
         typer.Argument(help="Micrograph STAR file with CTF (RELION 3 to 5) and even and odd half sums."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; model.pt is written to it.")],
-    preset: PresetOption = "paper",
+    preset: PresetOption = "auto",
     max_resolution: MaxResolutionOption = 4.5,
     highpass: HighpassOption = 200.0,
     phase_flip: PhaseFlipOption = True,
@@ -86,8 +86,8 @@ def train_command(
 
     Writes to the output folder [bold]model.pt[/] (for n2n-deploy export), curves.png and curves.csv,
     validation.png (held-out patches before and after), state.pt (for --resume) and the patches. Ctrl-C or
-    --max-minutes end the training early with a usable model. Without a GPU, try --preset small --max-resolution 8
-    --patch-size 96 --max-minutes 10.
+    --max-minutes end the training early with a usable model. Without a GPU, try --max-resolution 8 --patch-size 96
+    --max-minutes 10.
     """
     from n2n_deploy.train import load_model, train
 
@@ -105,8 +105,10 @@ def train_command(
             progress=progress,
             prepared=_report_refusals,
         )
-    save_config(ctx, output)
     model = load_model(path)
+    chosen = settings.model_copy(update={"preset": model.preset})
+    ctx.params.update(preset=chosen.preset, learning_rate=chosen.rate(0), schedule=chosen.course)
+    save_config(ctx, output)
     if as_json:
         print_json({"model": str(path), "step": model.step, **model.summary})
     else:

@@ -17,8 +17,8 @@ PresetOption = Annotated[
     str,
     typer.Option(
         "--preset",
-        help="paper: the published network. fast: 3×3 kernels, less work and faster on GPUs. small: half as wide, for "
-        "CPUs and short trainings.",
+        help="paper: the published network. fast: a residual U-Net, 13 times cheaper. small: narrower still, for "
+        "little data. auto: paper on a GPU, fast elsewhere.",
     ),
 ]
 
@@ -206,6 +206,4 @@ def train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
             source = ctx.get_parameter_source(name)
             if source is None or source.name == "DEFAULT":
                 ctx.params[name] = values[name]
-    config = gather(ctx, TrainConfig, recipe=gather(ctx, Recipe))
-    ctx.params.update(learning_rate=config.rate(0), schedule=config.course)  # what `save_config` will write
-    return config
+    return gather(ctx, TrainConfig, recipe=gather(ctx, Recipe))

@@ -72,7 +72,7 @@ def there(simulated: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.M
         ("train pixel-size-0.star -o out", 1, "rlnMicrographPixelSize is 0.000000; expected"),
         ("train good.star -o notes.txt", 3, "notes.txt: is a file, expected a folder"),
         ("train good.star -o notes.txt/run", 3, "notes.txt: is a file, expected a folder"),
-        ("train good.star -o out --preset huge", 2, "choose one of paper, fast, small"),
+        ("train good.star -o out --preset huge", 2, "choose one of auto, paper, fast, small"),
         ("train good.star -o out --device tpu", 2, "invalid device 'tpu'; choose auto, cpu, gpu (or cuda) or cuda:N"),
         ("train good.star -o out --max-resolution 0", 2, "--max-resolution 0"),
         ("export model.n2n -o new.n2n", 1, "n2n-deploy train"),

@@ -15,8 +15,8 @@ from n2n_deploy.device.host import HOST
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.tiling import choose_tile, count_tiles, run_tiled, windows
 from n2n_deploy.export.onnx_graph import to_onnx
-from n2n_deploy.train.model import Network, initialise
 from n2n_deploy.train.receptive_field import receptive_field
+from n2n_deploy.train.wide import WideNetwork
 
 Image = NDArray[np.float32]
 
@@ -119,8 +119,7 @@ def test_the_u_net_in_tiles_equals_the_whole_image(
     preset_kernel: int, shape: tuple[int, int], tile: tuple[int, int]
 ) -> None:
     torch.manual_seed(1)
-    network = Network(8, preset_kernel)
-    initialise(network)
+    network = WideNetwork(8, preset_kernel)
     with torch.no_grad():  # biases make the zero padding around the image differ from what lies inside it
         for name, parameter in network.named_parameters():
             if name.endswith("bias"):

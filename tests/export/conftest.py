@@ -12,7 +12,8 @@ from onnx import ModelProto
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.train.checkpoint import save_model
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.model import Network, add_weight_norm, build
+from n2n_deploy.train.layers import Network
+from n2n_deploy.train.model import add_weight_norm, build
 
 MakeNetwork = Callable[[str], Network]
 

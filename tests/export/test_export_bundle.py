@@ -103,9 +103,9 @@ def test_model_that_differs_is_refused_and_nothing_is_written(
 ) -> None:
     def wrong(network: torch.nn.Module, *arguments: object) -> onnx.ModelProto:
         with torch.no_grad():
-            network.last[-1].bias += 0.01
+            network.last[0].bias += 0.01
             model = to_onnx(network, *arguments)
-            network.last[-1].bias -= 0.01
+            network.last[0].bias -= 0.01
         return model
 
     monkeypatch.setattr("n2n_deploy.export.from_checkpoint.to_onnx", wrong)
@@ -125,7 +125,8 @@ def test_activations_beyond_float16_are_refused(checkpoint: Path) -> None:
 def test_network_with_constant_output_is_refused(checkpoint: Path) -> None:
     network = load_model(checkpoint).network()
     with torch.no_grad():
-        network.last[-1].weight.zero_()
+        network.last[0].weight.zero_()
+        network.last[0].bias.zero_()
     with pytest.raises(BundleError, match="constant"):
         parity.golden_vectors(network)
 

@@ -65,7 +65,7 @@ def test_segments_in_tiles_equal_the_whole_network(make_network: MakeNetwork, pr
 def test_segments_hold_every_node_once_and_have_narrow_halos(make_network: MakeNetwork, preset: str) -> None:
     model = to_onnx(make_network(preset))
     segments = split(model)
-    assert len(segments) > 6
+    assert len(segments) >= 6
     names = Counter(node.name for segment in segments for node in segment.graph.node)
     assert names == Counter(node.name for node in model.graph.node)
     for segment in segments:

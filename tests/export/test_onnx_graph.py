@@ -13,7 +13,8 @@ from n2n_deploy.core.errors import BundleError
 from n2n_deploy.export.graph_passes import to_half
 from n2n_deploy.export.liveness import peak_bytes_per_pixel
 from n2n_deploy.export.onnx_graph import to_onnx
-from n2n_deploy.train.model import SameConv2d, add_weight_norm, fold_weight_norm
+from n2n_deploy.train.layers import SameConv2d
+from n2n_deploy.train.model import add_weight_norm, fold_weight_norm
 
 from .conftest import MakeNetwork, noise, run
 
@@ -33,7 +34,7 @@ def test_every_preset_and_shape_gives_what_pytorch_gives(
     for shape in ((1, 1, 32, 32), (1, 1, 24, 56), (2, 1, 40, 8)):
         batch = noise(*shape)
         expected = torch_output(network, batch)
-        assert expected.std() > 0.1
+        assert expected.std() > 0.02
         found = run(model, batch)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, rtol=0, atol=largest * expected.std())
@@ -54,15 +55,16 @@ def test_graph_has_plain_operators_and_dynamic_shapes(make_network: MakeNetwork)
     assert {entry.key: entry.value for entry in model.metadata_props}["preset"] == "paper"
 
 
-@pytest.mark.parametrize("preset", ["paper", "small"])
-def test_all_inner_widths_are_multiples_of_8(make_network: MakeNetwork, preset: str) -> None:
+@pytest.mark.parametrize(("preset", "outer"), [("paper", {1}), ("small", {1, 4})])
+def test_all_inner_widths_are_multiples_of_8(make_network: MakeNetwork, preset: str, outer: set[int]) -> None:
+    """But for the image, and the four pixels that the last layer makes of one."""
     weights = {
         tensor.name: numpy_helper.to_array(tensor)
         for tensor in to_onnx(make_network(preset)).graph.initializer
         if tensor.name.endswith("weight")
     }
     widths = {size for name, array in weights.items() for size in array.shape[:2]}
-    assert {width for width in widths if width % 8} == {1}
+    assert {width for width in widths if width % 8} == outer
 
 
 def test_half_precision_weights_are_half_the_size(make_network: MakeNetwork) -> None:

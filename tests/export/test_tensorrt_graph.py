@@ -11,6 +11,7 @@ from n2n_deploy.engines.tensorrt.profiles import make_profiles
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.tensorrt_graph import check_limits, largest_tensor, to_bfloat16
 from n2n_deploy.train.model import build
+from n2n_deploy.train.wide import WideNetwork
 
 PROFILES = make_profiles([(512, 512)])
 
@@ -18,7 +19,7 @@ PROFILES = make_profiles([(512, 512)])
 @pytest.fixture(scope="module")
 def model() -> ModelProto:
     torch.manual_seed(0)
-    return to_onnx(build("small"))
+    return to_onnx(WideNetwork(16, 3))
 
 
 @pytest.fixture

@@ -10,11 +10,28 @@ from n2n_deploy.train.config import TrainConfig
 def test_defaults_are_the_papers() -> None:
     config = TrainConfig()
     assert (config.epochs, config.batches_per_epoch, config.batch_size) == (100, 500, 10)
-    assert (config.preset, config.recipe.patch_size, config.steps) == ("paper", 192, 50_000)
+    assert (config.preset, config.recipe.patch_size, config.steps) == ("auto", 192, 50_000)
+
+
+def test_the_device_chooses_the_network_unless_it_is_named() -> None:
+    assert TrainConfig().chosen("cuda").preset == "paper"
+    assert TrainConfig().chosen("cpu").preset == "fast"
+    assert TrainConfig(preset="small").chosen("cuda").preset == "small"
+
+
+def test_the_papers_network_is_trained_as_in_the_paper_and_others_as_is_faster() -> None:
+    chosen = {preset: TrainConfig(preset=preset) for preset in ("paper", "fast", "small")}
+    assert {preset: config.method for preset, config in chosen.items()} == {
+        "paper": "adam",
+        "fast": "muon",
+        "small": "muon",
+    }
+    assert [config.course for config in chosen.values()] == ["paper", "linear", "linear"]
+    assert TrainConfig(preset="small", optimiser="adam").method == "adam"
 
 
 def test_paper_schedule_is_decremented_by_a_quarter_every_25_epochs() -> None:
-    config = TrainConfig()
+    config = TrainConfig(preset="paper")
     rates = [config.rate(config.done(epoch * 500, seconds=0.0)) for epoch in (0, 24, 25, 50, 75, 99)]
     assert rates == pytest.approx([1e-4, 1e-4, 0.75e-4, 0.5e-4, 0.25e-4, 0.25e-4])
 

@@ -19,6 +19,7 @@ from n2n_deploy.train import fit as fit_module
 from n2n_deploy.train.checkpoint import load_model, load_state
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.fit import Progress, fit
+from n2n_deploy.train.model import build
 from n2n_deploy.train.patches import PatchStore, write_patches
 from n2n_deploy.train.run import start
 
@@ -248,7 +249,7 @@ def test_the_network_runs_in_channels_last(
 
     monkeypatch.setattr(torch.nn.Conv2d, "forward", noted)
     fit(store, tmp_path, config.model_copy(update={"epochs": 1, "preset": preset}))
-    assert len(strides) > 3 * 96
+    assert len(strides) > 3 * sum(isinstance(module, torch.nn.Conv2d) for module in build(preset).modules())
     for (_, channels, _, width), stride in strides:
         assert channels == 1 or stride[1:] == (1, channels * width, channels)
 
@@ -275,3 +276,19 @@ def test_a_model_of_a_newer_format_is_refused(store: PatchStore, config: TrainCo
     torch.save({**content, "format": 2}, path)
     with pytest.raises(DataError, match="update n2n-deploy"):
         load_model(path)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_weights_of_what_a_preset_was_before_are_refused(
+    store: PatchStore, config: TrainConfig, tmp_path: Path
+) -> None:
+    path = fit(store, tmp_path, config)
+    for name in ("model.pt", "state.pt"):
+        content = torch.load(tmp_path / name, weights_only=True)
+        weights = content["weights" if name == "model.pt" else "network"]
+        weights["down.0.wide.0.expand.bias"] = weights.pop(next(iter(weights)))
+        torch.save(content, tmp_path / name)
+    with pytest.raises(DataError, match="not those of this version's preset 'small'"):
+        load_model(path).network()
+    with pytest.raises(DataError, match=r"state\.pt: .* not those of this version's preset 'small'"):
+        fit(store, tmp_path, config.model_copy(update={"epochs": 3}), resume=True)
