@@ -13,7 +13,7 @@ def test_inspect_prints_what_the_bundle_says(exported: Path, run: Run) -> None:
     code, text, _ = run("inspect", exported)
     bundle = Bundle.open(exported)
     assert code == 0
-    for fact in (bundle.short_hash, "small", "4.5 Å", "model.fp16.onnx", "104", "training: loss"):
+    for fact in (bundle.short_hash, "small", "4.5 Å", "model.fp16.onnx", str(bundle.manifest.halo), "training: loss"):
         assert fact in text
 
 

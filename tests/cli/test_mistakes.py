@@ -68,7 +68,7 @@ def there(simulated: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.M
         ("evaluate good.star model.n2n -o notes.txt", 3, "notes.txt: is a file, expected a folder"),
         ("evaluate good.star model.n2n -o out --memory 1MB", 3, "memory"),
         ("evaluate good.star model.n2n -o out --device gpu9", 2, "gpu9"),
-        ("train no-halves.star -o out", 1, "--suffixes DW,EVN,ODD"),
+        ("train no-halves.star -o out --pairs halves", 1, "--suffixes DW,EVN,ODD"),
         ("train pixel-size-0.star -o out", 1, "rlnMicrographPixelSize is 0.000000; expected"),
         ("train good.star -o notes.txt", 3, "notes.txt: is a file, expected a folder"),
         ("train good.star -o notes.txt/run", 3, "notes.txt: is a file, expected a folder"),
