@@ -45,8 +45,9 @@ from n2n_deploy.statistics.estimates import estimate
 from n2n_deploy.train import TrainConfig, load_model, receptive_field
 from n2n_deploy.train.fit import fit
 from n2n_deploy.train.model import PRESETS, build, channels_last
-from n2n_deploy.train.patches import PatchStore, prepare_patches
+from n2n_deploy.train.patches import prepare_patches
 from n2n_deploy.train.run import make_optimiser
+from n2n_deploy.train.store import PatchStore
 
 Image = NDArray[np.float32]
 Denoise = Callable[[Image], Image]

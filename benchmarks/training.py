@@ -26,7 +26,8 @@ from n2n_deploy.device.processor import multiplies_bfloat16
 from n2n_deploy.train import TrainConfig
 from n2n_deploy.train.fit import Progress, find_device, fit
 from n2n_deploy.train.loader import make_batch
-from n2n_deploy.train.patches import PatchStore, cut_pairs, write_patches
+from n2n_deploy.train.patches import cut_pairs, write_patches
+from n2n_deploy.train.store import PatchStore
 
 PAPER_STEPS = 50_000
 BATCHES_ALONE = 100

@@ -6,8 +6,9 @@ from n2n_deploy.train.fit import Progress
 from n2n_deploy.train.job import Preparing, train
 from n2n_deploy.train.layers import Network
 from n2n_deploy.train.model import PRESETS, add_weight_norm, build, fold_weight_norm
-from n2n_deploy.train.patches import PatchStore, Preparation
+from n2n_deploy.train.patches import Preparation
 from n2n_deploy.train.receptive_field import receptive_field
+from n2n_deploy.train.store import PatchStore
 
 __all__ = [
     "PRESETS",

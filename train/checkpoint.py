@@ -64,12 +64,18 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], preset: s
         ) from error
 
 
-def save_model(path: Path, network: nn.Module, config: TrainConfig, step: int, summary: dict[str, Any]) -> None:
+def save_model(
+    path: Path,
+    network: nn.Module | dict[str, torch.Tensor],
+    config: TrainConfig,
+    step: int,
+    summary: dict[str, Any],
+) -> None:
     """Write `model.pt` atomically; it holds plain types and tensors, loadable with `weights_only=True`.
 
     Args:
         path: the file.
-        network: the network in training; it is not changed.
+        network: the network in training, which is not changed, or weights that `plain_weights` made.
         config: of the run.
         step: steps trained.
         summary: strings, numbers, lists and dicts.
@@ -78,7 +84,7 @@ def save_model(path: Path, network: nn.Module, config: TrainConfig, step: int, s
         "format": MODEL_FORMAT,
         "preset": config.preset,
         "recipe": config.recipe.model_dump(),
-        "weights": plain_weights(network),
+        "weights": network if isinstance(network, dict) else plain_weights(network),
         "step": step,
         "summary": summary,
     }
@@ -115,7 +121,7 @@ def load_state(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing, damaged, of a newer format, or not a training state.
     """
-    return _load(path, "training state", STATE_FORMAT, {"config", "step", "seconds", "network", "optimiser"})
+    return _load(path, "training state", STATE_FORMAT, {"config", "step", "seconds", "network", "optimiser", "best"})
 
 
 def _load(path: Path, what: str, newest: int, needed: set[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from n2n_deploy.train.model import PRESETS
 
 Schedule = Literal["paper", "linear", "cosine"]
 Optimiser = Literal["adam", "muon"]
+Pairs = Literal["auto", "halves", "recorrupted"]
 
 AUTO = "auto"
 """The preset that leaves the choice of the network to the device."""
@@ -40,6 +41,10 @@ class TrainConfig(BaseModel):
         augment: random swaps of even and odd, the eight flips and rotations, and random windows of the patches.
         recombine: the halves of a pair are mixed at random so that the input has up to this many times their
             difference, or as small a part of it (see `n2n_deploy.train.recombine`); 1 leaves them as they are.
+        pairs: "halves" trains on even and odd halves, "recorrupted" on full exposures alone (see
+            `n2n_deploy.train.exposures`), "auto" on halves where table or options name them.
+        alpha: of recorrupted pairs y + αz and y − z/α. Less brings the input nearer to the exposure's own noise and
+            makes the target noisier.
         patch_overlap: fraction of their side by which neighbouring patches overlap. More than 0 makes more of few
             micrographs.
         validation_fraction: of the patches, held out from training.
@@ -63,6 +68,8 @@ class TrainConfig(BaseModel):
     max_minutes: Annotated[float, Field(gt=0)] | None = None
     augment: bool = True
     recombine: Annotated[float, Field(ge=1, le=4)] = 2.5
+    pairs: Pairs = "auto"
+    alpha: Annotated[float, Field(ge=0.25, le=4)] = 1.0
     patch_overlap: Annotated[float, Field(ge=0, le=0.75)] = 0.0
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     seed: Annotated[int, Field(ge=0)] = 0

@@ -1,4 +1,7 @@
-"""The training loop (S2.3): Adam on the mean squared error between f(one half) and the other half (eq. 7)."""
+"""The training loop (S2.3): Adam on the mean squared error between f(one half) and the other half (eq. 7).
+
+Where a store has full exposures, the two halves are the exposure plus and minus noise, drawn anew for every batch.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from n2n_deploy.core.errors import DataError, HostError
@@ -16,9 +20,10 @@ from n2n_deploy.core.signals import stop_on_signal
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.loader import Batches, augment, split
 from n2n_deploy.train.model import channels_last
-from n2n_deploy.train.patches import PatchStore
 from n2n_deploy.train.recombine import vary
+from n2n_deploy.train.recorrupt import recorrupt, validation_pairs
 from n2n_deploy.train.run import start
+from n2n_deploy.train.store import PatchStore
 
 _VALIDATION_PAIRS = 32
 _SAVE_EVERY = 120.0  # seconds of work that a kill may cost
@@ -59,6 +64,7 @@ def fit(
     Ended by SIGINT, SIGTERM or `max_minutes`, a run leaves a usable `model.pt`, and a `state.pt` from which
     `resume` goes on as if nothing had happened: on a CPU to the same bits. A kill costs two minutes of work
     at most.
+    A network trained on exposures can overfit: its `model.pt` is the one that did best on held-out patches.
 
     Args:
         store: the patches.
@@ -84,10 +90,10 @@ def fit(
     if len(training) == 0:
         raise DataError(f"{len(store)} patches are too few to train on; give more micrographs or smaller patches")
     chosen = np.linspace(0, len(held) - 1, min(len(held), _VALIDATION_PAIRS)).astype(int)
-    validation = store.read(held[chosen]).astype(np.float32) if len(held) else np.empty((0, 2, side, side), np.float32)
+    validation = _validation(store, held[chosen], config)
 
     torch.backends.cudnn.benchmark = True  # all steps have one shape: the search for the fastest kernels pays
-    run = start(out, config, device, resume=resume, facts=facts or {})
+    run = start(out, config, device, resume=resume, facts=facts or {}, keep_best=store.recorrupted)
     network: Callable[[torch.Tensor], torch.Tensor] = torch.compile(run.network) if config.compile else run.network
     # Looking at the held-out patches costs about a step; a run of 3 minutes on a CPU has few to spare.
     rows = min(100, max(1, config.steps // 10)) if config.max_minutes is None else 20
@@ -99,13 +105,16 @@ def fit(
         explained_memory_errors(),
     ):
         run.network.train()
-        for pairs, ways in batches:
+        for pairs, ways, amplitudes in batches:
             done = run.done
             if done >= 1 or stopping.event.is_set():
                 break
             rate = run.set_rate()
-            halves = augment(pairs.to(device, non_blocking=True), ways.to(device, non_blocking=True))
-            noisy, target, factor = vary(*halves, config, run.step, len(training))
+            pairs = pairs.to(device, non_blocking=True)
+            if store.recorrupted:
+                pairs = recorrupt(pairs, amplitudes.to(device, non_blocking=True), (config.seed, run.step, 2))
+            halves = augment(pairs, ways.to(device, non_blocking=True))
+            noisy, target, factor = vary(*halves, config, run.step, len(training), fresh=store.recorrupted)
             with run.autocast():
                 denoised = network(channels_last(noisy)).float()
             loss = nn.functional.mse_loss(factor * denoised, factor * target)
@@ -133,6 +142,16 @@ def fit(
     if run.done < 1:
         return run.save(validation, "interrupted")
     return run.save(validation, "complete" if run.step >= config.steps else "time")
+
+
+def _validation(store: PatchStore, held: NDArray[np.int64], config: TrainConfig) -> NDArray[np.float32]:
+    """Held-out pairs (n, 2, side, side), with the same noise in every look at them."""
+    if len(held) == 0:
+        return np.empty((0, 2, config.recipe.patch_size, config.recipe.patch_size), np.float32)
+    pairs = store.read(held)
+    if store.recorrupted:
+        return validation_pairs(pairs, store.amplitudes(held), config.alpha, config.seed)
+    return pairs.astype(np.float32)
 
 
 def find_device(name: str) -> torch.device:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from n2n_deploy.core.errors import DataError
@@ -11,8 +12,10 @@ from n2n_deploy.files.atomic import make_writable_folder
 from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.fit import Progress, find_device, fit
-from n2n_deploy.train.patches import PatchStore, Preparation, prepare_patches
+from n2n_deploy.train.noise_figure import draw_noise
+from n2n_deploy.train.patches import Preparation, prepare_patches
 from n2n_deploy.train.run import refuse_taken_folder
+from n2n_deploy.train.store import PatchStore
 
 _MINIMUM_PATCHES = 8
 
@@ -39,7 +42,7 @@ def train(
     progress: Callable[[Preparing | Progress], None] | None = None,
     prepared: Callable[[Preparation], None] | None = None,
 ) -> Path:
-    """Train a denoiser on the even and odd halves of a table's micrographs.
+    """Train a denoiser on a table's micrographs: on their even and odd halves, or on full exposures alone.
 
     Args:
         table_path: a micrograph STAR file, or another source that `read_micrographs` accepts.
@@ -70,19 +73,30 @@ def train(
     refuse_taken_folder(out, resume=resume)
     make_writable_folder(out)
     known = (optics or OpticsOptions()).model_dump()
-    table = read_micrographs(Path(table_path), naming, need_ctf=config.recipe.phase_flip, need_halves=True, **known)
+    read = partial(read_micrographs, Path(table_path), naming, need_ctf=config.recipe.phase_flip, **known)
+    table = read(need_halves=config.pairs == "halves")
+    halves = config.pairs == "halves"
+    if config.pairs == "auto" and any(None not in (each.even, each.odd) for each in table.micrographs):
+        halves = True
+        table = read(need_halves=True)
     result = prepare_patches(
         [micrograph for micrograph in table.micrographs if micrograph.row not in table.problems],
         config.recipe,
         Path(patches) if patches is not None else out / "patches",
         overlap=config.patch_overlap,
         allow_denoised=allow_denoised,
+        recorrupted=not halves,
         workers=workers or min(4, os.cpu_count() or 1),
         progress=None if progress is None else lambda finished, total: progress(Preparing(finished, total)),
     )
     problems = {table.micrographs[row].name: reason for row, reason in table.problems.items()}
     result.refused = problems | result.refused
     result.notes += table.notes
+    if not halves and config.pairs == "auto":
+        result.notes.append(
+            "neither the table nor the options name even and odd halves: training on recorrupted pairs, full exposures "
+            "with noise of their own spectrum added; name halves with --suffixes"
+        )
     ends = [2 * micrograph.optics.pixel_size for micrograph in table.micrographs]
     if short := [end for end in ends if end > config.recipe.max_resolution]:
         result.notes.append(
@@ -100,7 +114,9 @@ def train(
             "micrographs": len(result.files),
             "micrographs_refused": len(result.refused),
             "patches": len(store),
+            "pairs": "halves" if halves else "recorrupted",
         }
+        draw_noise(out / "noise.png", result.files)
         return fit(store, out, config, resume=resume, progress=progress, facts=facts)
     finally:
         store.close()

@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.patches import PatchStore
+from n2n_deploy.train.store import PatchStore
 
 _AHEAD = 8  # batches read before they are needed
 
-Batch = tuple[torch.Tensor, torch.Tensor]
-"""Pairs (n, 2, side, side) float16 as stored, and how `augment` transforms each, (n, 4) bool."""
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Pairs (n, 2, side, side) float16 as stored, how `augment` transforms each, (n, 4) bool, and the amplitudes of
+the noise to recorrupt them with, float16, as `PatchStore.amplitudes` gives them."""
 
 
 def split(
@@ -61,14 +62,15 @@ def make_batch(store: PatchStore, numbers: NDArray[np.int64], config: TrainConfi
     Even and odd are swapped at random, and each pair is rotated and mirrored in one of the eight ways.
     """
     rng = np.random.default_rng((config.seed, step))
-    pairs = store.read(rng.choice(numbers, config.batch_size, replace=len(numbers) < config.batch_size))
+    chosen = rng.choice(numbers, config.batch_size, replace=len(numbers) < config.batch_size)
+    pairs, amplitudes = store.read(chosen), store.amplitudes(chosen)
     ways = np.zeros((len(pairs), 4), dtype=bool)
     if config.augment:
         for way in ways:
             swap, turns, mirror = rng.integers((2, 4, 2))
             # A quarter turn is a transposition followed by a reflection.
             way[:] = swap, turns % 2, turns in (1, 2), (turns in (2, 3)) != mirror
-    return torch.from_numpy(pairs), torch.from_numpy(ways)
+    return torch.from_numpy(pairs), torch.from_numpy(ways), torch.from_numpy(amplitudes)
 
 
 def augment(pairs: torch.Tensor, ways: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,7 +136,7 @@ class Batches:
         try:
             while not self._stopped.is_set():
                 batch = make_batch(store, numbers, config, step)
-                self._queue.put((batch[0].pin_memory(), batch[1].pin_memory()) if pin else batch)
+                self._queue.put((batch[0].pin_memory(), batch[1].pin_memory(), batch[2].pin_memory()) if pin else batch)
                 step += 1
         except BaseException as error:  # raised in the thread that iterates
             self._queue.put(error)

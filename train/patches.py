@@ -1,13 +1,11 @@
-"""The patch store: normalised pairs of patches on disk, one HDF5 file per micrograph.
+"""Preparing patches: a table's micrographs, cut and normalised, in one HDF5 file each.
 
-Files are written atomically, so a kill loses only the micrographs in progress, and existing files are reused. The
-store may be larger than memory: a batch reads only its own patches, one chunk each.
+Files are written atomically, so a kill loses only the micrographs in progress, and existing files are reused.
 """
 
 import hashlib
 import json
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -22,11 +20,10 @@ from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.files.atomic import atomic_write, make_writable_folder, remove_stale_temporaries
 from n2n_deploy.io.records import Micrograph
+from n2n_deploy.train.exposures import Exposure, NoiseCurve, prepare_exposure
 from n2n_deploy.train.pairs import prepare_pair
+from n2n_deploy.train.store import STORE_FORMAT
 
-STORE_FORMAT = 1
-
-_OPEN_FILES = 64
 _MOST_MISSING = 0.1
 
 
@@ -54,17 +51,19 @@ def prepare_patches(
     *,
     overlap: float = 0.0,
     allow_denoised: bool = False,
+    recorrupted: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Preparation:
-    """Cut micrographs' halves into pairs of patches in `folder`, continuing where an earlier call stopped.
+    """Cut micrographs into patches in `folder`, continuing where an earlier call stopped.
 
     Args:
-        micrographs: with even and odd halves.
+        micrographs: with even and odd halves, unless `recorrupted`.
         recipe: preprocessing and patch size.
         folder: of the store; created if missing.
         overlap: of neighbouring patches, as a fraction of their side.
         allow_denoised: take halves that this program denoised.
+        recorrupted: cut full exposures, to be recorrupted; electron counts are thinned into halves.
         workers: micrographs prepared concurrently, in threads.
         progress: called with (micrographs finished, total).
 
@@ -82,12 +81,18 @@ def prepare_patches(
     result = Preparation()
 
     def prepare(micrograph: Micrograph) -> tuple[Path, bool]:
-        path = folder / f"{_fingerprint(micrograph, recipe, overlap)}.h5"
+        path = folder / f"{_fingerprint(micrograph, recipe, overlap, recorrupted)}.h5"
         if _complete(path):
             return path, True
-        even, odd, missing = prepare_pair(micrograph, recipe, allow_denoised=allow_denoised)
-        pairs, corners = cut_pairs(even, odd, recipe.patch_size, overlap, missing)
-        write_patches(path, pairs, corners, micrograph.name, recipe)
+        if recorrupted:
+            exposure = prepare_exposure(micrograph, recipe, allow_denoised=allow_denoised)
+            patches, corners, std = _cut(exposure.images, recipe.patch_size, overlap, exposure.missing)
+            noise = PatchNoise.of(exposure, std)
+        else:
+            even, odd, missing = prepare_pair(micrograph, recipe, allow_denoised=allow_denoised)
+            patches, corners, _ = _cut((even, odd), recipe.patch_size, overlap, missing)
+            noise = None
+        write_patches(path, patches, corners, micrograph.name, recipe, noise)
         return path, False
 
     queue = list(enumerate(micrographs))[::-1]
@@ -137,18 +142,26 @@ def cut_pairs(
     Raises:
         DataError: the image is smaller than a patch, or no patch shows a specimen.
     """
-    if min(even.shape) < side:
+    return _cut((even, odd), side, overlap, missing)[:2]
+
+
+def _cut(
+    images: Sequence[NDArray[np.float32]], side: int, overlap: float, missing: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float64]]:
+    """Patches (n, images, side, side), their corners (n, 2), and standard deviations (n, images) before they had 1."""
+    shape = images[0].shape
+    if min(shape) < side:
         raise DataError(
-            f"the micrograph has {even.shape[1]}×{even.shape[0]} pixels at the recipe's resolution, fewer "
+            f"the micrograph has {shape[1]}×{shape[0]} pixels at the recipe's resolution, fewer "
             f"than a patch of {side}; use a smaller --patch-size or a finer --max-resolution"
         )
     rows, columns = (
         np.linspace(0, length - side, math.ceil((length - side) / (side * (1 - overlap))) + 1).round().astype(np.int64)
-        for length in even.shape
+        for length in shape
     )
     corners = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
     pairs: NDArray[np.float32] = np.stack(
-        [np.stack([half[y : y + side, x : x + side] for half in (even, odd)]) for y, x in corners]
+        [np.stack([half[y : y + side, x : x + side] for half in images]) for y, x in corners]
     )
     std = pairs.std(axis=(2, 3), dtype=np.float64, keepdims=True)
     signal = (std > 1e-3).all(axis=(1, 2, 3))  # the whole image has 1; a constant corner cannot be normalised
@@ -159,13 +172,38 @@ def cut_pairs(
     pairs, std = pairs[signal], std[signal]
     pairs -= pairs.mean(axis=(2, 3), dtype=np.float64, keepdims=True)
     pairs /= std
-    return pairs, corners[signal]
+    return pairs, corners[signal], std[:, :, 0, 0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchNoise:
+    """What is stored of a full exposure's noise.
+
+    Attributes:
+        amplitude: as in `Exposure`.
+        scales: (n,) factor for each patch, from the image's units to the patch's.
+        curve: spectrum and noise model, to be drawn.
+    """
+
+    amplitude: NDArray[np.float32] | None
+    scales: NDArray[np.float64]
+    curve: NoiseCurve
+
+    @classmethod
+    def of(cls, exposure: Exposure, std: NDArray[np.float64]) -> "PatchNoise":
+        """An exposure's, whose patches had standard deviations (n, images)."""
+        return cls(exposure.amplitude, 1 / std[:, 0], exposure.curve)
 
 
 def write_patches(
-    path: Path, pairs: NDArray[np.float32], corners: NDArray[np.int64], name: str, recipe: Recipe
+    path: Path,
+    pairs: NDArray[np.float32],
+    corners: NDArray[np.int64],
+    name: str,
+    recipe: Recipe,
+    noise: PatchNoise | None = None,
 ) -> None:
-    """Write one micrograph's pairs (n, 2, side, side) and their corners (n, 2).
+    """Write one micrograph's pairs (n, 2, side, side), or exposures (n, 1, side, side), and their corners (n, 2).
 
     float16 halves disk space and reading time; its rounding is 3e-4 of the noise. Noise does not compress. Each pair
     is one chunk, so a random batch reads only its own bytes.
@@ -174,73 +212,16 @@ def write_patches(
         data = pairs.astype(np.float16)
         file.create_dataset("pairs", data=data, chunks=(1, *data.shape[1:]))
         file.create_dataset("corners", data=corners)
+        if noise is not None:
+            if noise.amplitude is not None:
+                file.create_dataset("amplitude", data=noise.amplitude)
+                file.create_dataset("scales", data=noise.scales.astype(np.float32))
+            curve = noise.curve
+            file.create_dataset("curve", data=np.stack([curve.frequency, curve.power, curve.noise]))
+            file["curve"].attrs.update(family=curve.family, pixel_size=curve.pixel_size)
         file.attrs["format"] = STORE_FORMAT
         file.attrs["recipe"] = recipe.model_dump_json()
         file.attrs["micrograph"] = name
-
-
-class PatchStore:
-    """Pairs of patches, numbered across all files of a store, read on demand.
-
-    Args:
-        files: as in `Preparation.files`.
-
-    Attributes:
-        corners: (y, x) of each patch, an array (n, 2) for each micrograph.
-        counts: number of patches of each micrograph.
-
-    Raises:
-        DataError: a file is damaged, or of a newer format.
-    """
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = list(files)
-        self._open: OrderedDict[int, h5py.Dataset] = OrderedDict()
-        self.corners: list[NDArray[np.int64]] = [
-            self._pairs(index).file["corners"][:] for index in range(len(self.files))
-        ]
-        self.counts = np.array([len(corners) for corners in self.corners], dtype=np.int64)
-        self._ends = np.cumsum(self.counts)
-
-    def __len__(self) -> int:
-        return int(self.counts.sum())
-
-    def read(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float16]:
-        """Read the pairs with these numbers, in this order, (n, 2, side, side) as stored."""
-        pairs = []
-        for index in indices:
-            number = int(np.searchsorted(self._ends, index, side="right"))
-            start = self._ends[number] - self.counts[number]
-            try:
-                pairs.append(self._pairs(number)[index - start])
-            except OSError as error:
-                raise _damaged(self.files[number], error) from error
-        return np.stack(pairs)
-
-    def close(self) -> None:
-        """Close all files."""
-        while self._open:
-            self._open.popitem()[1].file.close()
-
-    def _pairs(self, number: int) -> h5py.Dataset:
-        """The pairs of a file, which stays open with the other recently used ones."""
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number]
-        try:
-            file = h5py.File(self.files[number], "r")
-        except OSError as error:
-            raise _damaged(self.files[number], error) from error
-        if file.attrs.get("format", STORE_FORMAT + 1) > STORE_FORMAT:
-            raise DataError(f"{self.files[number]}: patch file of a newer format; update n2n-deploy")
-        self._open[number] = file["pairs"]
-        if len(self._open) > _OPEN_FILES:
-            self._open.popitem(last=False)[1].file.close()
-        return self._open[number]
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: damaged patch file ({error}); delete it and train again, which remakes only this file")
 
 
 def _complete(path: Path) -> bool:
@@ -255,13 +236,14 @@ def _complete(path: Path) -> bool:
         return False
 
 
-def _fingerprint(micrograph: Micrograph, recipe: Recipe, overlap: float) -> str:
+def _fingerprint(micrograph: Micrograph, recipe: Recipe, overlap: float, recorrupted: bool) -> str:
     """File name of a micrograph's patches: its own name and a hash of everything that the patches depend on."""
     facts: list[object] = [micrograph.name, asdict(micrograph.optics), recipe.model_dump(), overlap]
-    facts.append(asdict(micrograph.ctf) if micrograph.ctf is not None and recipe.phase_flip else None)
-    for half in (micrograph.even, micrograph.odd):
+    needs_ctf = recipe.phase_flip or recorrupted
+    facts.append(asdict(micrograph.ctf) if micrograph.ctf is not None and needs_ctf else None)
+    for file in (micrograph.path, None) if recorrupted else (micrograph.even, micrograph.odd):
         with suppress(OSError):
-            facts.append((str(half), half.stat().st_size, half.stat().st_mtime_ns) if half is not None else None)
+            facts.append((str(file), file.stat().st_size, file.stat().st_mtime_ns) if file is not None else None)
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
     return f"{Path(micrograph.name).stem[:100]}-{digest}"
 

@@ -23,7 +23,9 @@ RECOMBINED_FROM = 20
 no variation, which costs speed: with 400 steps on 1 200 patches a network's error was 8 % larger at full width."""
 
 
-def vary(noisy: Tensor, target: Tensor, config: TrainConfig, step: int, patches: int) -> Example:
+def vary(
+    noisy: Tensor, target: Tensor, config: TrainConfig, step: int, patches: int, *, fresh: bool = False
+) -> Example:
     """Cut a step's pairs to a random window and recombine them, as a function of seed and step alone.
 
     Args:
@@ -32,6 +34,7 @@ def vary(noisy: Tensor, target: Tensor, config: TrainConfig, step: int, patches:
         config: `augment` asks for the windows, `recombine` says how far the factor a goes.
         step: of the run.
         patches: how many the run has: the factors spread as it sees them again.
+        fresh: the pairs' noise is new in every step (`recorrupt`): the factor is `config.alpha` in all of them.
 
     Returns:
         Inputs of standard deviation 1, targets on the same grey scale, and factors that give each target the weight
@@ -41,6 +44,8 @@ def vary(noisy: Tensor, target: Tensor, config: TrainConfig, step: int, patches:
     if config.augment:
         y, x = rng.integers(noisy.shape[-1] - config.window + 1, size=2)
         noisy, target = (half[..., y : y + config.window, x : x + config.window] for half in (noisy, target))
+    if fresh:
+        return recombine(noisy, target, torch.full((len(noisy), 1, 1, 1), config.alpha, device=noisy.device))
     if config.recombine == 1:
         return noisy, target, torch.ones((), device=noisy.device)
     seen = step * config.batch_size / patches

@@ -17,7 +17,7 @@ from n2n_deploy.train.checkpoint import load_state, load_weights, save_model, sa
 from n2n_deploy.train.config import RESUMABLE, TrainConfig
 from n2n_deploy.train.curves import Row, draw_curves, draw_validation, tensorboard_writer, write_csv
 from n2n_deploy.train.layers import Network
-from n2n_deploy.train.model import add_weight_norm, build, channels_last
+from n2n_deploy.train.model import add_weight_norm, build, channels_last, plain_weights
 from n2n_deploy.train.muon import BETAS, Muon
 
 
@@ -37,6 +37,11 @@ class Run:
         recent: losses since the last row of the curves.
         history: the rows of the curves.
         saved: monotonic time of the last save.
+        keep_best: `model.pt` gets the weights of the lowest loss on held-out patches. A network that remembers an
+            exposure can tell the noise that was added from its own, and predict the target by it: from then on the loss
+            falls on the training patches alone.
+        best: those weights, None before the first look at held-out patches.
+        best_step: when they were the network's.
     """
 
     config: TrainConfig
@@ -50,6 +55,9 @@ class Run:
     recent: list[float] = field(default_factory=list)
     history: list[Row] = field(default_factory=list)
     saved: float = field(default_factory=time.monotonic)
+    keep_best: bool = False
+    best: dict[str, Tensor] | None = None
+    best_step: int = 0
 
     @property
     def model_path(self) -> Path:
@@ -93,6 +101,8 @@ class Run:
         loss = float(np.mean(self.recent)) if self.recent else math.nan
         self.recent.clear()
         row = Row(self.step, self.seconds, self.config.rate(self.done), loss, self.validate(validation))
+        if self.keep_best and row.validation_loss < min([row.validation_loss for row in self.history] or [math.inf]):
+            self.best, self.best_step = plain_weights(self.network), self.step
         self.history.append(row)
         write_csv(self.out / "curves.csv", self.history)
         if (writer := tensorboard_writer(self.out / "tensorboard", self.step)) is not None:
@@ -135,7 +145,9 @@ class Run:
             "loss": last.loss if last else None,
             "validation_loss": last.validation_loss if last else None,
         }
-        save_model(self.model_path, self.network, self.config, self.step, summary)
+        if self.best is not None:
+            summary["best_step"] = self.best_step
+        save_model(self.model_path, self.network if self.best is None else self.best, self.config, self.step, summary)
         save_state(
             self.out / "state.pt",
             {
@@ -146,6 +158,8 @@ class Run:
                 "history": [asdict(row) for row in self.history],
                 "network": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
+                "best": self.best,
+                "best_step": self.best_step,
             },
         )
         if self.history:
@@ -156,8 +170,16 @@ class Run:
         return self.model_path
 
 
-def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool, facts: dict[str, Any]) -> Run:
-    """Start a run in `out`, or resume the one that is there.
+def start(
+    out: Path,
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    resume: bool,
+    facts: dict[str, Any],
+    keep_best: bool = False,
+) -> Run:
+    """Start a run in `out`, or resume the one that is there; see `Run` for the arguments.
 
     Raises:
         UsageError: there is a run and `resume` is off, or its configuration differs.
@@ -170,7 +192,7 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
         network = build(config.preset)
     network.checkpointing = config.checkpointing
     network.to(device)
-    run = Run(config, out, device, network, make_optimiser(network, config), facts)
+    run = Run(config, out, device, network, make_optimiser(network, config), facts, keep_best=keep_best)
     if resume and state_path.exists():
         state = load_state(state_path)
         refuse_other_run(TrainConfig(**state["config"]), config, state_path)
@@ -179,6 +201,7 @@ def start(out: Path, config: TrainConfig, device: torch.device, *, resume: bool,
             group |= {"fused": True, "foreach": None}  # how a step is computed may change between sessions
         run.optimiser.load_state_dict(state["optimiser"])
         run.step, run.seconds = state["step"], state["seconds"]
+        run.best, run.best_step = state["best"], state["best_step"]
         run.recent, run.history = state["recent"], [Row(**row) for row in state["history"]]
     return run
 

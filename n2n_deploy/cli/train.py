@@ -1,4 +1,4 @@
-"""`n2n-deploy train`: the even and odd halves of a data set's micrographs in, a trained network out."""
+"""`n2n-deploy train`: a data set's micrographs or their even and odd halves in, a trained network out."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +35,7 @@ from n2n_deploy.cli.train_options import (
     MaxResolutionOption,
     OptimiserOption,
     OverlapOption,
+    PairsOption,
     PatchesOption,
     PatchSizeOption,
     PhaseFlipOption,
@@ -58,10 +59,13 @@ def train_command(
     ctx: typer.Context,
     table: Annotated[
         Path,
-        typer.Argument(help="Micrograph STAR file with CTF (RELION 3 to 5) and even and odd half sums."),
+        typer.Argument(
+            help="Micrograph STAR file with CTF (RELION 3 to 5), with even and odd half sums where there are any."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; model.pt is written to it.")],
     preset: PresetOption = "auto",
+    pairs: PairsOption = "auto",
     max_resolution: MaxResolutionOption = 4.5,
     highpass: HighpassOption = 200.0,
     phase_flip: PhaseFlipOption = True,
@@ -97,18 +101,19 @@ def train_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a denoiser on the even and odd halves of your micrographs (noise2noise).
+    """Train a denoiser on your micrographs, or on their even and odd halves (noise2noise).
 
     [bold]n2n-deploy train micrographs.star -o Run --suffixes DW,EVN,ODD[/]
 
     The network learns to predict one half of a micrograph's frames from the other: noise cannot be predicted,
     the specimen can. A few hundred micrographs are enough. Motion correction writes the halves (MotionCor2:
-    -SplitSum 1; RELION: --even_odd_split under Additional arguments).
+    -SplitSum 1; RELION: --even_odd_split under Additional arguments). Without halves, pairs are made of full exposures,
+    by adding and subtracting noise of the micrograph's own spectrum; sums must be unbinned and unfiltered for that.
 
     Writes to the output folder [bold]model.pt[/] (for n2n-deploy export), curves.png and curves.csv,
-    validation.png (held-out patches before and after), state.pt (for --resume) and the patches. Ctrl-C or
-    --max-minutes end the training early with a usable model. Without a GPU, try --max-resolution 8 --patch-size 96
-    --max-minutes 10.
+    validation.png (held-out patches before and after), noise.png (without halves), state.pt (for --resume) and the
+    patches. Ctrl-C or --max-minutes end the training early with a usable model. Without a GPU, try --max-resolution 8
+    --patch-size 96 --max-minutes 10.
     """
     from n2n_deploy.train import load_model, train
 
@@ -157,7 +162,14 @@ def _print_result(path: Path, model: "Checkpoint") -> None:
         f"{summary['patches']} patches; {summary['micrographs_refused']} refused",
         soft_wrap=True,
     )
-    files = (("model", "model.pt"), ("curves", "curves.png"), ("held-out patches", "validation.png"))
+    files = (
+        ("model", "model.pt"),
+        ("curves", "curves.png"),
+        ("held-out patches", "validation.png"),
+        ("noise spectra", "noise.png"),
+    )
+    if summary.get("best_step", model.step) < model.step:
+        out.print(f"the loss on held-out patches was lowest at step {summary['best_step']}; the model is that one's")
     # A run that was interrupted early has no curves yet.
     print_rows([(label, str(made)) for label, file in files if (made := path.with_name(file)).exists()])
     if summary["ended"] == "interrupted":

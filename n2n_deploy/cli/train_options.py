@@ -59,6 +59,16 @@ PatchSizeOption = Annotated[
     ),
 ]
 
+PairsOption = Annotated[
+    str,
+    typer.Option(
+        "--pairs",
+        help="halves: even and odd halves. recorrupted: full exposures alone; the network sees each with noise of its "
+        "own spectrum added and predicts it with the same noise subtracted. auto: halves where the table or options "
+        "name them.",
+    ),
+]
+
 MaxMinutesOption = Annotated[
     float | None,
     typer.Option(
@@ -227,6 +237,4 @@ def train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
             source = ctx.get_parameter_source(name)
             if source is None or source.name == "DEFAULT":
                 ctx.params[name] = values[name]
-    config = gather(ctx, TrainConfig, recipe=gather(ctx, Recipe))
-    ctx.params.update(learning_rate=config.rate(0), schedule=config.course)  # what `save_config` will write
-    return config
+    return gather(ctx, TrainConfig, recipe=gather(ctx, Recipe))

@@ -16,7 +16,8 @@ from scipy import ndimage
 from star_builder import star_table
 
 from n2n_deploy.core.recipe import Recipe
-from n2n_deploy.train.patches import PatchStore, cut_pairs, write_patches
+from n2n_deploy.train.patches import cut_pairs, write_patches
+from n2n_deploy.train.store import PatchStore
 
 CTF = {"rlnDefocusU": 12000.0, "rlnDefocusV": 11500.0, "rlnDefocusAngle": 30.0}
 
@@ -80,3 +81,10 @@ def halves() -> Callable[..., dict[str, NDArray[np.float32]]]:
         return {"DW": even + odd, "EVN": even, "ODD": odd}
 
     return make
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the plots, which take longer than the steps of these tests."""
+    for name in ("draw_curves", "draw_validation"):
+        monkeypatch.setattr(f"n2n_deploy.train.run.{name}", lambda *_: None)

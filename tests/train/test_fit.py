@@ -20,8 +20,9 @@ from n2n_deploy.train.checkpoint import load_model, load_state
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.fit import Progress, fit
 from n2n_deploy.train.model import build
-from n2n_deploy.train.patches import PatchStore, write_patches
+from n2n_deploy.train.patches import write_patches
 from n2n_deploy.train.run import start
+from n2n_deploy.train.store import PatchStore
 
 
 class KilledError(BaseException):
@@ -39,13 +40,6 @@ def config(small_recipe: Recipe) -> TrainConfig:
         device="cpu",
         schedule="linear",
     )
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the plots, which take longer than the steps of these tests."""
-    for name in ("draw_curves", "draw_validation"):
-        monkeypatch.setattr(f"n2n_deploy.train.run.{name}", lambda *_: None)
 
 
 def at_step(step: int, action: Callable[[], Any]) -> Callable[[Progress], None]:

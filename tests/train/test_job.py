@@ -106,11 +106,11 @@ def test_a_table_without_ctf_cannot_be_phase_flipped(
         train(table, tmp_path / "run", config, naming=NAMING)
 
 
-def test_a_table_without_halves_says_how_to_name_them(
+def test_a_table_without_halves_says_how_to_name_them_if_they_are_asked_for(
     tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], tiny: TrainConfig
 ) -> None:
     with pytest.raises(N2NError, match="suffixes"):
-        train(write_table({"a": halves(0)}), tmp_path / "run", tiny)
+        train(write_table({"a": halves(0)}), tmp_path / "run", tiny.model_copy(update={"pairs": "halves"}))
 
 
 def test_a_particle_table_is_refused(tmp_path: Path, shared_data: Path, tiny: TrainConfig) -> None:

@@ -12,14 +12,15 @@ from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.loader import Batches, augment, make_batch, split
-from n2n_deploy.train.patches import PatchStore, cut_pairs
+from n2n_deploy.train.patches import cut_pairs
+from n2n_deploy.train.store import PatchStore
 
 
 def test_batches_are_swapped_rotated_and_mirrored_in_all_sixteen_ways(store: PatchStore, small_recipe: Recipe) -> None:
     """Against NumPy's quarter turns, with the random numbers of each step drawn again."""
     config, numbers, seen = TrainConfig(recipe=small_recipe, batch_size=8, seed=3), np.arange(len(store)), set()
     for step in range(30):
-        inputs, targets = augment(*make_batch(store, numbers, config, step))
+        inputs, targets = augment(*make_batch(store, numbers, config, step)[:2])
         assert inputs.dtype == targets.dtype == torch.float32
         rng = np.random.default_rng((3, step))
         chosen = store.read(rng.choice(numbers, 8, replace=False))
@@ -34,7 +35,7 @@ def test_batches_are_swapped_rotated_and_mirrored_in_all_sixteen_ways(store: Pat
 
 def test_without_augmentation_pairs_are_as_stored(store: PatchStore, small_recipe: Recipe) -> None:
     config = TrainConfig(recipe=small_recipe, batch_size=4, augment=False)
-    pairs, ways = make_batch(store, np.arange(len(store)), config, 0)
+    pairs, ways, _ = make_batch(store, np.arange(len(store)), config, 0)
     assert torch.equal(torch.cat(augment(pairs, ways), dim=1), pairs.float())
 
 
@@ -45,7 +46,7 @@ def test_batches_depend_on_seed_and_step_alone(store: PatchStore, small_recipe: 
         first = list(itertools.islice(batches, 6))
     with Batches(store, numbers, config, start=3) as batches:
         later = list(itertools.islice(batches, 3))
-    for (pairs, ways), (pairs_again, ways_again) in zip(first[3:], later, strict=True):
+    for (pairs, ways, _), (pairs_again, ways_again, _) in zip(first[3:], later, strict=True):
         assert pairs.equal(pairs_again)
         assert ways.equal(ways_again)
     assert not first[0][0].equal(first[1][0])
@@ -95,7 +96,7 @@ def test_linear_regression_on_batches_is_the_wiener_filter(store: PatchStore, sm
     normal, right = np.zeros((side**2, side**2)), np.zeros(side**2)
     for step in range(3):
         noisy, target = (
-            half.double().numpy()[:, 0] for half in augment(*make_batch(store, np.arange(len(store)), config, step))
+            half.double().numpy()[:, 0] for half in augment(*make_batch(store, np.arange(len(store)), config, step)[:2])
         )
         windows = sliding_window_view(noisy, (side, side), axis=(1, 2)).reshape(-1, side**2)
         normal += windows.T @ windows

@@ -16,7 +16,8 @@ from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.train import patches as patches_module
-from n2n_deploy.train.patches import PatchStore, cut_pairs, prepare_patches
+from n2n_deploy.train.patches import cut_pairs, prepare_patches
+from n2n_deploy.train.store import PatchStore
 
 SUFFIXES = ("DW", "EVN", "ODD")
 
@@ -111,10 +112,10 @@ def test_a_stopped_preparation_goes_on_and_redoes_nothing_finished(
     folder = tmp_path / "patches"
     written = patches_module.write_patches
 
-    def killed(path: Path, pairs: Any, corners: Any, name: str, recipe: Recipe) -> None:
+    def killed(path: Path, pairs: Any, corners: Any, name: str, recipe: Recipe, noise: Any) -> None:
         if "b_DW" in name:
             raise KeyboardInterrupt
-        written(path, pairs, corners, name, recipe)
+        written(path, pairs, corners, name, recipe, noise)
 
     monkeypatch.setattr(patches_module, "write_patches", killed)
     with pytest.raises(KeyboardInterrupt):
