@@ -14,7 +14,7 @@ test: $(STAMP) lint
 
 # The site, in build/site; a broken link or reference is an error. PYTHONPATH: the reference is made from this tree.
 docs: $(STAMP)
-	PYTHONPATH=. $(BIN)/mkdocs build --quiet --clean
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --quiet --clean
 
 # Everything that needs a GPU; without one it says so and fails: a skip is not a pass. It has an environment of its own,
 # for onnxruntime-gpu takes onnxruntime's place (which the extra export brings) and torch must be a build with CUDA.
