@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test gpu-test lint format clean
+.PHONY: demo test docs gpu-test lint format clean
 
 demo: $(STAMP)
 	$(BIN)/n2n-deploy demo -o demo
 
 test: $(STAMP) lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet --numprocesses=auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet --numprocesses=auto $(PYTEST_OPTIONS)
+
+# The site, in build/site; a broken link or reference is an error. PYTHONPATH: the reference is made from this tree.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --quiet --clean
 
 # Everything that needs a GPU; without one it says so and fails: a skip is not a pass. It has an environment of its own,
 # for onnxruntime-gpu takes onnxruntime's place (which the extra export brings) and torch must be a build with CUDA.
@@ -34,6 +38,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix
@@ -43,7 +48,7 @@ format: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "n2n-deploy needs Python 3.11 or newer; this is $$($(PYTHON) -V). Name another: make PYTHON=python3.12"; exit 3; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,train,export,movies,report,sign,cluster,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,train,export,movies,report,sign,cluster,docs,dev]'
 	touch $@
 
 clean:

@@ -10,7 +10,7 @@ from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.status import Status
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.recipe import Recipe
-from n2n_deploy.core.version import __version__
+from n2n_deploy.core.version import RELEASE
 from n2n_deploy.io.denoised_images import DENOISED
 from n2n_deploy.io.mrc import read_header
 from n2n_deploy.io.mrc_header import HEADER_BYTES
@@ -31,7 +31,7 @@ def provenance_label(
     """
     work = (_shared_work(model_hash, options, recipe), micrograph.optics, micrograph.ctf, *stamps)
     work_hash = hashlib.sha256(repr(work).encode()).hexdigest()[:16]
-    return f"n2n-deploy {__version__}{DENOISED}model {model_hash} work {work_hash}"
+    return f"n2n-deploy {RELEASE}{DENOISED}model {model_hash} work {work_hash}"
 
 
 def work_of(label: str) -> str:

@@ -31,7 +31,7 @@ def test_every_source_file_is_in_the_wheel(wheel: Path) -> None:
 def test_nothing_else_lands_in_site_packages(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
-    assert {top for top in tops if not re.fullmatch(r"n2n_deploy-[\d.]+\.dist-info", top)} == {"n2n_deploy"}
+    assert {top for top in tops if not re.fullmatch(r"n2n_deploy-[\w.]+\.dist-info", top)} == {"n2n_deploy"}
 
 
 @pytest.mark.parametrize("file", ["LICENSE", "entry_points.txt"])
