@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.core.version import __version__
+from n2n_deploy.core.version import RELEASE
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.micrograph_names import Folders
 from n2n_deploy.io.motion import Motion, read_motion
@@ -48,7 +48,7 @@ class Files:
         inputs = [self.movie, self.motion.path if self.motion else None, self.gain, *self.defects]
         stamps = [_stamp(path) for path in inputs if path is not None]
         work = repr((options, record.optics.pixel_size, record.optics.voltage, stamps))
-        return f"n2n-deploy {__version__} sum of frames: work {hashlib.sha256(work.encode()).hexdigest()[:16]}"
+        return f"n2n-deploy {RELEASE} sum of frames: work {hashlib.sha256(work.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
