@@ -135,7 +135,7 @@ class Run:
             "loss": last.loss if last else None,
             "validation_loss": last.validation_loss if last else None,
         }
-        save_model(self.model_path, self.network, self.config, self.step, summary)
+        save_model(self.model_path, self.network, self.config, self.step, summary, validation)
         save_state(
             self.out / "state.pt",
             {

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
+from n2n_deploy.batch.provenance import with_precision
 from n2n_deploy.batch.report_entry import DrawEntry
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
@@ -70,7 +71,12 @@ def _is_memory(error: BaseException | None) -> bool:
 
 
 def open_denoiser(
-    bundle: Bundle, options: DenoiseOptions, *, lanes: int | None = None, device: str | None = None
+    bundle: Bundle,
+    options: DenoiseOptions,
+    *,
+    lanes: int | None = None,
+    device: str | None = None,
+    choose_int8: bool = True,
 ) -> Denoiser:
     """Open the denoiser that the options ask for.
 
@@ -79,6 +85,7 @@ def open_denoiser(
         options: of the run.
         lanes: overrides that of the options.
         device: one of `options.devices`; by default the first.
+        choose_int8: whether int8 may be chosen if the options name no precision.
 
     Raises:
         BundleError, HostError: as for `Denoiser`.
@@ -91,6 +98,7 @@ def open_denoiser(
         flip_back=options.flip_back,
         lowpass=options.lowpass,
         tta=options.tta,
+        choose_int8=choose_int8,
     )
 
 
@@ -141,7 +149,7 @@ def denoise_one(job: Job, denoiser: Denoiser, options: DenoiseOptions, draw: Dra
             job.output,
             result.image,
             like=source,
-            label=job.label,
+            label=with_precision(job.label, denoiser.precision),
             dtype=options.dtype,
             statistics=result.statistics,
         )
