@@ -5,7 +5,8 @@
 A 4096×4096 micrograph at 0.66 Å/px becomes 1592×1592 pixels at max_resolution 3.4 Å. The matrix product and each
 engine take turns. Operations are counted from the graph, 2 × multiply-adds of all convolutions: "real" without the
 zero weights added by padding to multiples of 8, "padded" with them; halos are not counted. Rates are per second of wall
-time and per CPU-second; the latter also hold on a busy machine. Weights are random.
+time and per CPU-second; the latter also hold on a busy machine. Weights are random, and so are the patches that int8
+is quantised from; its operations are counted like those of fp32.
 """
 
 import argparse
@@ -32,7 +33,8 @@ def main() -> None:
     parser.add_argument(
         "--engines",
         default="segments,whole",
-        help="segments: in cache-sized tiles; whole: the whole graph; openvino: bf16 with AMX, else fp32",
+        help="segments: in cache-sized tiles; whole: the whole graph; openvino: bf16 with AMX, else fp32; int8: ONNX "
+        "Runtime in int8; openvino-int8",
     )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -53,6 +55,7 @@ def measure(preset: str, size: int, options: argparse.Namespace) -> list[dict[st
     from n2n_deploy.engines.onnxruntime.run_segments import SegmentedSession
     from n2n_deploy.engines.openvino.run import OpenVinoSession
     from n2n_deploy.export.onnx_graph import to_onnx
+    from n2n_deploy.export.quantise import with_ranges
     from n2n_deploy.export.segments import split
     from n2n_deploy.train.model import build
 
@@ -61,11 +64,16 @@ def measure(preset: str, size: int, options: argparse.Namespace) -> list[dict[st
     real = multiply_adds(model, {name: tuple(value.shape) for name, value in network.named_parameters()})
     padded = multiply_adds(model)
     image = np.random.default_rng(0).standard_normal((1, 1, size, size)).astype(np.float32)
+    patches = np.random.default_rng(1).standard_normal((8, 192, 192)).astype(np.float32)
     makers: dict[str, Callable[[], Any]] = {
         "segments": lambda: SegmentedSession([part.SerializeToString() for part in split(model)], options.threads),
         "whole": lambda: OnnxRuntimeSession(model.SerializeToString(), options.threads),
         "openvino": lambda: OpenVinoSession(
             model.SerializeToString(), options.threads, "bf16" if multiplies_bfloat16() else "fp32"
+        ),
+        "int8": lambda: OnnxRuntimeSession(with_ranges(model, patches).SerializeToString(), options.threads),
+        "openvino-int8": lambda: OpenVinoSession(
+            with_ranges(model, patches).SerializeToString(), options.threads, "int8"
         ),
     }
     sessions = {name: makers[name]() for name in options.engines.split(",")}

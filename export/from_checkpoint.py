@@ -5,19 +5,22 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
 
 from n2n_deploy.bundle.manifest import Manifest, ParityResult
-from n2n_deploy.bundle.members import GOLDEN, onnx_member, segment_member
+from n2n_deploy.bundle.members import GOLDEN, GOLDEN_INT8, onnx_member, segment_member
 from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.export.onnx_graph import to_onnx
-from n2n_deploy.export.parity import TOLERANCE, check_parity, golden_vectors
+from n2n_deploy.export.parity import TOLERANCE, check_parity, golden_vectors, reference
+from n2n_deploy.export.quantise import Quantised, quantise
 from n2n_deploy.export.segments import split
 from n2n_deploy.train.checkpoint import load_model
 from n2n_deploy.train.receptive_field import receptive_field
 
 
 def export_bundle(checkpoint: Path, out: Path) -> Path:
-    """Export the network of a checkpoint to a bundle.
+    """Export the network of a checkpoint to a bundle, in int8 too if that loses little signal.
 
     Args:
         checkpoint: `model.pt` as `n2n-deploy train` writes it.
@@ -41,9 +44,10 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
     }
     members: dict[str, bytes] = {}
     parity: list[ParityResult] = []
+    models: dict[str, ModelProto] = {}
     precisions: tuple[Literal["fp32"], Literal["fp16"]] = ("fp32", "fp16")
     for precision in precisions:
-        model = to_onnx(network, precision, metadata)
+        model = models[precision] = to_onnx(network, precision, metadata)
         parity += check_parity(network, model, precision)
         members[onnx_member(precision)] = model.SerializeToString(deterministic=True)
         if precision == "fp32":
@@ -51,15 +55,28 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
                 segment_member(index): part.SerializeToString(deterministic=True)
                 for index, part in enumerate(split(model))
             }
-    inputs, outputs = golden_vectors(network)
-    golden = io.BytesIO()
-    np.savez(golden, inputs=inputs, outputs=outputs)
+    quantised = quantise(models["fp32"], trained.pairs)
+    members[GOLDEN] = _stored(*golden_vectors(network))
+    tolerance = dict(TOLERANCE)
+    if isinstance(quantised, Quantised):
+        members[onnx_member("int8")] = quantised.model.SerializeToString(deterministic=True)
+        members[GOLDEN_INT8] = _stored(quantised.inputs, reference(network, quantised.inputs))
+        tolerance["int8"] = quantised.tolerance
     manifest = Manifest(
         preset=trained.preset,
         halo=halo,
-        tolerance=TOLERANCE,
+        tolerance=tolerance,
         parity=tuple(parity),
+        int8=quantised.facts if isinstance(quantised, Quantised) else None,
+        int8_refused=quantised if isinstance(quantised, str) else None,
         training={"step": trained.step, **trained.summary},
     )
-    write_bundle(out, manifest, trained.recipe, members | {GOLDEN: golden.getvalue()})
+    write_bundle(out, manifest, trained.recipe, members)
     return out
+
+
+def _stored(inputs: NDArray[np.float32], outputs: NDArray[np.float32]) -> bytes:
+    """Golden vectors as a bundle holds them."""
+    golden = io.BytesIO()
+    np.savez(golden, inputs=inputs, outputs=outputs)
+    return golden.getvalue()

@@ -49,7 +49,7 @@ def golden_vectors(network: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.
         BundleError: the outputs are constant or not finite; the network is untrained, or its training diverged.
     """
     batch = inputs(SHAPES[-1])
-    outputs = _reference(network, batch)
+    outputs = reference(network, batch)
     if not np.isfinite(outputs).all() or outputs.std() < 1e-6:
         raise BundleError("the network's output is constant or not finite; check the loss curve and train again")
     return batch, outputs
@@ -72,7 +72,7 @@ def check_parity(network: nn.Module, model: ModelProto, precision: Literal["fp32
     with OnnxRuntimeSession(model.SerializeToString()) as session:
         for shape in SHAPES:
             batch = inputs(shape)
-            found = deviation(session.run(batch), _reference(network, batch))
+            found = deviation(session.run(batch), reference(network, batch))
             if not found.within(TOLERANCE[precision]):
                 allowed = TOLERANCE[precision]
                 raise BundleError(
@@ -83,7 +83,8 @@ def check_parity(network: nn.Module, model: ModelProto, precision: Literal["fp32
     return tuple(results)
 
 
-def _reference(network: nn.Module, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+def reference(network: nn.Module, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return PyTorch's outputs for a batch (n, 1, height, width)."""
     with torch.inference_mode():
         output: NDArray[np.float32] = network.eval()(torch.from_numpy(batch)).numpy()
     return output
@@ -102,7 +103,7 @@ def _check_range(network: nn.Module) -> None:
     convolutions = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     hooks = [module.register_forward_hook(watch(name)) for name, module in convolutions]
     try:
-        _reference(network, inputs(SHAPES[-1]))
+        reference(network, inputs(SHAPES[-1]))
     finally:
         for hook in hooks:
             hook.remove()

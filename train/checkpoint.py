@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from n2n_deploy.core.errors import DataError
@@ -17,6 +19,8 @@ from n2n_deploy.train.model import build, plain_weights
 MODEL_FORMAT = 1
 STATE_FORMAT = 1
 
+_PAIRS = 16
+
 
 @dataclass
 class Checkpoint:
@@ -28,6 +32,7 @@ class Checkpoint:
         weights: the state dict of the plain network (weight normalisation folded), float32 on the CPU.
         step: steps trained.
         summary: losses, duration, data set and versions, for information.
+        pairs: a few held-out pairs of patches (n, 2, side, side) float32, from which the export quantises; n may be 0.
         path: the file it was read from.
     """
 
@@ -36,6 +41,7 @@ class Checkpoint:
     weights: dict[str, torch.Tensor]
     step: int
     summary: dict[str, Any] = field(default_factory=dict)
+    pairs: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2, 8, 8), np.float32))
     path: Path = Path("model.pt")
 
     def network(self) -> Network:
@@ -70,6 +76,7 @@ def save_model(
     config: TrainConfig,
     step: int,
     summary: dict[str, Any],
+    pairs: NDArray[np.float32] | None = None,
 ) -> None:
     """Write `model.pt` atomically; it holds plain types and tensors, loadable with `weights_only=True`.
 
@@ -79,6 +86,7 @@ def save_model(
         config: of the run.
         step: steps trained.
         summary: strings, numbers, lists and dicts.
+        pairs: held-out pairs (n, 2, side, side), of which a few megabytes are kept for the export.
     """
     content = {
         "format": MODEL_FORMAT,
@@ -88,6 +96,9 @@ def save_model(
         "step": step,
         "summary": summary,
     }
+    if pairs is not None and len(pairs):
+        chosen = np.linspace(0, len(pairs) - 1, min(len(pairs), _PAIRS)).astype(int)
+        content["pairs"] = torch.from_numpy(pairs[chosen]).half()
     with atomic_write(path) as stream:
         torch.save(content, stream)
 
@@ -105,6 +116,7 @@ def load_model(path: Path) -> Checkpoint:
         weights=content["weights"],
         step=content["step"],
         summary=content.get("summary", {}),
+        **({"pairs": content["pairs"].float().numpy()} if "pairs" in content else {}),
         path=path,
     )
 

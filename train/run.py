@@ -147,7 +147,8 @@ class Run:
         }
         if self.best is not None:
             summary["best_step"] = self.best_step
-        save_model(self.model_path, self.network if self.best is None else self.best, self.config, self.step, summary)
+        network = self.network if self.best is None else self.best
+        save_model(self.model_path, network, self.config, self.step, summary, validation)
         save_state(
             self.out / "state.pt",
             {

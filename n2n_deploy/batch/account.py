@@ -24,6 +24,7 @@ from n2n_deploy.batch.summary import SUMMARY, Summary, summarise
 from n2n_deploy.batch.tables import DENOISED, write_tables
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.files.locks import locked
 from n2n_deploy.io.star import MicrographTable
@@ -32,6 +33,8 @@ from n2n_deploy.report.run_info import run_info
 
 LOCK = ".tables.lock"
 """Held by the process that writes the tables of an output folder."""
+
+_NETWORK_LOCK = ".network.lock"
 
 
 class Account:
@@ -82,6 +85,37 @@ class Account:
                 self.failures.add(name)
             if self._is_news(job):
                 self._record(job, job.status, job.reason)
+
+    def agree(self, session: str, precision: Precision | None) -> bool:
+        """Note what runs the network, unless other processes denoise the same work in int8 and this one would not.
+
+        The first process decides. Floating-point precisions differ by less than can be seen and may be mixed.
+
+        Args:
+            session: what would run the network here.
+            precision: in which; None for what each worker of a cluster chooses among the floating-point ones.
+
+        Returns:
+            Whether the work is done in int8. If that is not what was proposed, nothing is noted.
+
+        Raises:
+            HostError: the file system does not answer.
+        """
+        output, work = self._request.output, self._request.work
+
+        @waiting_for(f"locking the ledger of {output}")
+        def decide() -> bool:
+            with locked(output / _NETWORK_LOCK):
+                self._ledger.refresh()
+                before, proposed = self._ledger.int8(work), precision == "int8"
+                if before not in (None, proposed):
+                    return not proposed
+                self._run.network = {"session": session, "precision": precision, "work": work}
+                self._line({"time": timestamp(now(self._ledger)), "network": self._run.network})
+                self._writer.flush()
+                return proposed
+
+        return with_time_limit(decide, self._request.options.timeout)
 
     def add(self, outcome: Outcome) -> None:
         """Take the outcome of a job."""

@@ -210,7 +210,7 @@ class _Lanes:
         self._count = count
         self._options = options
         self._draw = draw
-        self._denoiser = open_denoiser(bundle, options, lanes=count)
+        self._denoiser = open_denoiser(bundle, options, lanes=count, choose_int8=False)
         threading.Thread(target=self._collect, name="lanes", daemon=True).start()
 
     def do(self, job: Job) -> Outcome:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from n2n_deploy.batch.account import Account
 from n2n_deploy.batch.lanes import with_time_limit
-from n2n_deploy.batch.local_workers import LocalWorkers, Workers
+from n2n_deploy.batch.local_workers import Agree, LocalWorkers, Workers
 from n2n_deploy.batch.micrograph_job import Outcome
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Plan
@@ -104,7 +104,7 @@ def run_request(
         if progress:
             progress(Progress(plan, 0, None))
         if plan.with_status(Status.PENDING):
-            with open_workers(request, plan, cluster, say) as workers:
+            with open_workers(request, plan, cluster, account.agree, say) as workers:
                 session = workers.session
                 do_jobs(plan, workers, account, stopping, request.options, progress)
         for problem in draw_missing(plan.jobs, request.options, stopping.event):
@@ -115,18 +115,25 @@ def run_request(
 
 
 def open_workers(
-    request: Request, plan: Plan, cluster: str | None, say: Callable[[str], None] | None = None
+    request: Request, plan: Plan, cluster: str | None, agree: Agree, say: Callable[[str], None] | None = None
 ) -> Workers:
-    """Return what processes the jobs: lanes in this process, or Dask's workers."""
+    """Return what processes the jobs: lanes in this process, or Dask's workers.
+
+    Workers of a cluster may have different processors: int8 is used there only if it was asked for or used before.
+    """
     draw = None
     if request.options.report and not missing_libraries():
         shards = request.shard.count if request.shard else 1
         draw = partial(draw_entry, picture_bytes=picture_limit(len(plan.jobs) * shards))
     if cluster is None:
-        return LocalWorkers(request.bundle, request.options, draw, say)
+        return LocalWorkers(request.bundle, request.options, draw, agree, say)
     from n2n_deploy.batch.cluster import ClusterWorkers
 
-    return ClusterWorkers(cluster, request.bundle, request.options, draw, logs=request.folder / "dask-logs", say=say)
+    options, session = request.options, f"dask {cluster}"
+    if agree(session, options.precision) and options.precision is None:
+        options = options.model_copy(update={"precision": "int8"})
+        agree(session, options.precision)
+    return ClusterWorkers(cluster, request.bundle, options, draw, logs=request.folder / "dask-logs", say=say)
 
 
 def do_jobs(

@@ -14,6 +14,7 @@ from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.outputs import half_outputs
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.png import write_png
+from n2n_deploy.batch.provenance import with_precision
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.core.errors import DataError, names_file
 from n2n_deploy.denoiser.denoised import Denoised
@@ -89,6 +90,7 @@ def denoise_file(job: Job, task: FileTask, denoiser: Denoiser, options: DenoiseO
         N2NError: the input cannot be used or the output cannot be written; no incomplete output is left behind.
     """
     work = _Work(job, task, denoiser)
+    label = with_precision(job.label, denoiser.precision)
     size = job.grid.pixel_size if job.grid else job.micrograph.optics.pixel_size
     start = time.perf_counter()
     if job.sections == 1:
@@ -102,7 +104,7 @@ def denoise_file(job: Job, task: FileTask, denoiser: Denoiser, options: DenoiseO
                 task.output,
                 result.image,
                 like=source,
-                label=job.label,
+                label=label,
                 pixel_size=result.pixel_size,
                 dtype=options.dtype,
                 statistics=result.statistics,
@@ -115,7 +117,7 @@ def denoise_file(job: Job, task: FileTask, denoiser: Denoiser, options: DenoiseO
         source = replace(source, data=np.empty(0))  # the header's; not to hold an image while others are denoised
         with waiting_for(f"writing {task.output}"):
             images = work.sections(show=show)
-            write_stack(task.output, images, like=source, label=job.label, pixel_size=size, dtype=options.dtype)
+            write_stack(task.output, images, like=source, label=label, pixel_size=size, dtype=options.dtype)
         computed = sum(work.found.seconds.values())
         work.found.spent({"write": time.perf_counter() - start - computed})
     work.note(source)

@@ -115,7 +115,8 @@ def forecast(request: Request) -> Forecast:
         UsageError: an output would overwrite an input.
     """
     table = request.read()
-    plan = request.plan(request.part(table), table, request.layout(table, request.ledger()))
+    ledger = request.ledger()
+    plan = request.plan(request.part(table), table, request.layout(table, ledger))
     obstacle, exit_code = None, 1 if plan.with_status(Status.REFUSED) else 0
     try:
         plan.check(request.output, request.options.on_exists)
@@ -126,7 +127,7 @@ def forecast(request: Request) -> Forecast:
         lanes, free = request.options.lanes_here, available_memory()
         return Forecast(plan, obstacle, exit_code, lanes=lanes, memory_free=free)
     free = available_memory()
-    with open_denoiser(request.bundle, request.options) as denoiser:
+    with open_denoiser(request.bundle, request.options, choose_int8=ledger.int8(request.work) is not False) as denoiser:
         gpus = len(request.options.devices)
         sizes = Counter((job.shape, job.micrograph.optics.pixel_size) for job in todo)
         memory = denoiser.fit_to_memory(sizes, halves=request.options.average_halves, gpus=gpus)

@@ -8,6 +8,7 @@ file system are not atomic. All files are read as one. Lines are JSON objects of
 * `{"micrograph": …}`: name, output, status, work hash, reason, notes, seconds by stage, tiles, shape, images of that
   shape, host, and the pixel size of an output on another grid. With `"entry": N` the next line has N bytes and holds
   what the report shows, so that a reader may skip it;
+* `{"network": …}`: what runs the network, and in which precision, for which model and options;
 * `{"end": …}`: the process ended by itself: seconds, session, signal.
 
 The last line of a micrograph counts, by time. Half a line, as a power failure leaves it, is passed over.
@@ -64,6 +65,7 @@ class Run:
         path: the file.
         header: its first line.
         tables: the source tables, the latest last.
+        network: what runs the network; None if it has not been opened.
         end: how it ended; None if it has not, or was killed.
         megapixels: raw pixels denoised, in millions.
         stage_seconds: time by stage, summed over the micrographs.
@@ -73,6 +75,7 @@ class Run:
     path: Path
     header: Mapping[str, Any]
     tables: list[TableRows] = field(default_factory=list)
+    network: Mapping[str, Any] | None = None
     end: Mapping[str, Any] | None = None
     megapixels: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
@@ -160,6 +163,15 @@ class Ledger:
     def base(self) -> str | None:
         """Folder that absolute names of inputs lose (see `OutputLayout`); None if no run said so."""
         return self.runs[0].header["base"] if self.runs else None
+
+    def int8(self, work: str) -> bool | None:
+        """Return whether the micrographs of some work are denoised in int8; None if no run has begun that work.
+
+        Args:
+            work: names model and options, as in the lines on the network.
+        """
+        found = [run.network["precision"] for run in self.runs if run.network and run.network["work"] == work]
+        return "int8" in found if found else None
 
     def begin(self, path: Path, header: Mapping[str, Any]) -> Run:
         """Add the run of this process, whose lines the caller adds; its file is not read."""
@@ -256,6 +268,8 @@ class Ledger:
             table = content["table"]
             rows = tuple((first, past) for first, past in table["rows"])
             run.tables.append(TableRows(table["file"], table["project"], rows))
+        elif "network" in content:
+            run.network = content["network"]
         elif "end" in content:
             run.end = content["end"]
         return 0

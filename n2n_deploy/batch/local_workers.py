@@ -13,11 +13,16 @@ from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report_entry import DrawEntry
 from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.errors import HostError, N2NError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.device.gpus import gpus
 from n2n_deploy.device.processor import multiplies_bfloat16
 from n2n_deploy.engines.openvino.run import OpenVinoSession
 from n2n_deploy.engines.session import Closing
+
+Agree = Callable[[str, Precision | None], bool]
+"""See `Account.agree`."""
 
 
 class Workers(Protocol):
@@ -47,6 +52,8 @@ class LocalWorkers(Closing):
         bundle: the model.
         options: of the run.
         draw: draws what the report shows; None if there is no report.
+        agree: told what would run the network, and in which precision; says whether the micrographs of the output
+            folder are in int8. None if there are no others.
         say: told the memory budget, and why a GPU or OpenVINO is not used although the hardware supports it.
     """
 
@@ -57,8 +64,10 @@ class LocalWorkers(Closing):
         bundle: Bundle,
         options: DenoiseOptions,
         draw: DrawEntry | None = None,
+        agree: Agree | None = None,
         say: Callable[[str], None] | None = None,
     ) -> None:
+        self._agree = agree or (lambda _, precision: precision == "int8")
         self._bundle = bundle
         self._options = options
         self._draw = draw
@@ -69,8 +78,11 @@ class LocalWorkers(Closing):
 
     def __enter__(self) -> Self:
         try:
-            for device in self._options.devices:
-                self._denoisers.append(open_denoiser(self._bundle, self._options, device=device))
+            self._open(self._options, choose_int8=True)
+            proposed = self._denoisers[0].precision
+            int8 = self._agree(self._denoisers[0].session.name, proposed)
+            if int8 != (proposed == "int8"):
+                self._open_again(int8=int8)
         except BaseException:
             self.close()
             raise
@@ -81,9 +93,33 @@ class LocalWorkers(Closing):
                 self._say(f"using {self.session} instead of {engine}: {reason}")
         return self
 
+    def _open(self, options: DenoiseOptions, *, choose_int8: bool) -> None:
+        for device in options.devices:
+            self._denoisers.append(open_denoiser(self._bundle, options, device=device, choose_int8=choose_int8))
+
+    def _open_again(self, *, int8: bool) -> None:
+        """Open the engines in int8 or in floating point, as the other micrographs of the output folder are denoised.
+
+        Raises:
+            HostError: int8 does not work here.
+        """
+        self.close()
+        self._denoisers.clear()
+        try:
+            options = self._options.model_copy(update={"precision": "int8"}) if int8 else self._options
+            self._open(options, choose_int8=False)
+        except N2NError as error:
+            if not int8:
+                raise
+            raise HostError(
+                f"the output folder holds micrographs denoised in int8, which does not work here ({error}); run on a "
+                "processor with VNNI, or into another folder with --precision fp32"
+            ) from error
+        self._agree(self._denoisers[0].session.name, self._denoisers[0].precision)
+
     def _could_run(self, engine: str) -> bool:
         """Return whether the hardware supports an engine that was rejected, and the options do not exclude it."""
-        if engine == OpenVinoSession.name:
+        if engine.startswith(OpenVinoSession.name):
             return multiplies_bfloat16() and self._options.precision is None
         return bool(gpus()) and self._options.device != "cpu"
 

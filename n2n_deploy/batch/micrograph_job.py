@@ -68,7 +68,12 @@ def _is_memory(error: BaseException | None) -> bool:
 
 
 def open_denoiser(
-    bundle: Bundle, options: DenoiseOptions, *, lanes: int | None = None, device: str | None = None
+    bundle: Bundle,
+    options: DenoiseOptions,
+    *,
+    lanes: int | None = None,
+    device: str | None = None,
+    choose_int8: bool = True,
 ) -> Denoiser:
     """Open the denoiser that the options ask for.
 
@@ -77,6 +82,7 @@ def open_denoiser(
         options: of the run.
         lanes: overrides that of the options.
         device: one of `options.devices`; by default the first.
+        choose_int8: whether int8 may be chosen if the options name no precision.
 
     Raises:
         BundleError, HostError: as for `Denoiser`.
@@ -90,6 +96,7 @@ def open_denoiser(
         lowpass=options.lowpass,
         output_pixel_size=options.output_pixel_size,
         tta=options.tta,
+        choose_int8=choose_int8,
     )
 
 

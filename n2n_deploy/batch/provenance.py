@@ -9,11 +9,13 @@ from pathlib import Path
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.status import Status
 from n2n_deploy.core.errors import DataError
+from n2n_deploy.core.options import Precision
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.core.version import RELEASE
 from n2n_deploy.io.denoised_images import DENOISED
 from n2n_deploy.io.mrc import read_header
 from n2n_deploy.io.mrc_header import HEADER_BYTES
+from n2n_deploy.io.mrc_output import LABEL_LENGTH
 from n2n_deploy.io.records import Micrograph
 
 
@@ -28,10 +30,18 @@ def provenance_label(
 
     Its last word is a hash of everything that changes the pixels: model, recipe, options, optics, CTF, and the size and
     modification time (`stamps`) of each input file. A run that computes the same label for a row need not do it again.
+    The precision counts only if the user named it. One that each node chooses for itself is not known before the
+    network is open; `with_precision` adds it, and the ledger sees to it that int8 and floating point are not mixed.
     """
     work = (_shared_work(model_hash, options, recipe), micrograph.optics, micrograph.ctf, *stamps)
     work_hash = hashlib.sha256(repr(work).encode()).hexdigest()[:16]
     return f"n2n-deploy {RELEASE}{DENOISED}model {model_hash} work {work_hash}"
+
+
+def with_precision(label: str, precision: Precision | None) -> str:
+    """Return the label with the precision that ran, as far as its 80 characters allow."""
+    longer = label.replace(" denoised:", f" denoised in {precision}:", 1)
+    return longer if precision is not None and len(longer) <= LABEL_LENGTH else label
 
 
 def work_of(label: str) -> str:

@@ -46,7 +46,8 @@ def describe_run(run: Run, summary: Summary) -> RunInfo:
         recipe=header["recipe"],
         options={name: value for name, value in header["options"].items() if value is not None},
         versions=header["versions"],
-        hardware=header["hardware"] | {"network runs on": summary.run["session"]},
+        hardware=header["hardware"]
+        | {"network runs on": " in ".join(filter(None, (summary.run["session"], summary.run["precision"])))},
         throughput=summary.throughput(),
         remarks=_remarks(summary),
     )

@@ -119,6 +119,11 @@ class Request:
         return self.output / "shards" / self.shard.name if self.shard else self.output
 
     @property
+    def work(self) -> str:
+        """Names model and options in the ledger; the micrographs of one work are not partly in int8."""
+        return f"{self.bundle.short_hash} {self.options.output_hash}"
+
+    @property
     def phase_flipped(self) -> bool:
         """Whether the phases of the outputs are flipped."""
         return self.bundle.recipe.phase_flip and not self.options.flip_back

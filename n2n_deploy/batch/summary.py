@@ -42,7 +42,7 @@ class Summary:
         megapixels: raw pixels denoised by this run, in millions.
         base: folder that absolute names of inputs lost; see `OutputLayout`.
         phases_flipped: whether outputs have flipped phases.
-        run: version, model, session, host, shard and the effective options.
+        run: version, model, session, precision, host, shard and the effective options.
     """
 
     output: Path
@@ -159,6 +159,7 @@ def _description(run: Run) -> dict[str, Any]:
         "version": header["versions"]["n2n-deploy"],
         "model": {name: header["model"][name] for name in ("hash", "preset")} | {"recipe": header["recipe"]},
         "session": (run.end or {}).get("session", "none"),
+        "precision": (run.network or {}).get("precision"),
         "host": header["host"],
         "shard": f"{run.shard[0]}-of-{run.shard[1]}" if run.shard else None,
         "options": header["options"],

@@ -199,7 +199,9 @@ class _GrowingBatch:
             progress(Progress(plan, 0, None))
         if plan.with_status(Status.PENDING):
             if self.workers is None:
-                self.workers = self.stack.enter_context(open_workers(request, plan, self.cluster, self.say))
+                self.workers = self.stack.enter_context(
+                    open_workers(request, plan, self.cluster, self.account.agree, self.say)
+                )
             do_jobs(plan, self.workers, self.account, stopping, request.options, progress)
         for problem in draw_missing(plan.jobs, request.options, stopping.event):
             if self.say:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from n2n_deploy.bundle.manifest import Manifest, Member, parse_manifest
 from n2n_deploy.bundle.members import (
     GOLDEN,
+    GOLDEN_INT8,
     RECIPE,
     REQUIRED,
     SEGMENTS,
@@ -87,7 +88,8 @@ class Bundle:
         """Twelve hexadecimal digits that identify the model: recipe and networks, without engines and signature."""
         identity = hashlib.sha256()
         segments = sorted(name for name in self.manifest.members if name.startswith(SEGMENTS))
-        for name in (RECIPE, onnx_member("fp32"), onnx_member("fp16"), *segments):
+        int8 = [name for name in (onnx_member("int8"),) if name in self.manifest.members]
+        for name in (RECIPE, onnx_member("fp32"), onnx_member("fp16"), *segments, *int8):
             identity.update(self.manifest.members[name].sha256.encode())
         return identity.hexdigest()[:12]
 
@@ -126,20 +128,23 @@ class Bundle:
         """
         return self.read(engine_member(key))
 
-    def golden(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def golden(self, precision: Precision = "fp32") -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the golden vectors: inputs and PyTorch's outputs for them, both (n, 1, height, width) float32.
+
+        Those for int8 are real patches, within the range that it was made for; the others are synthetic.
 
         Raises:
             BundleError: they are damaged.
         """
+        member = GOLDEN_INT8 if precision == "int8" else GOLDEN
         try:
-            with np.load(io.BytesIO(self.read(GOLDEN)), allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(self.read(member)), allow_pickle=False) as arrays:
                 inputs, outputs = arrays["inputs"], arrays["outputs"]
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            raise BundleError(f"{self.path}: {GOLDEN} cannot be read: {error}; export the model again") from error
+            raise BundleError(f"{self.path}: {member} cannot be read: {error}; export the model again") from error
         if inputs.ndim != 4 or inputs.shape != outputs.shape or not inputs.size:
             raise BundleError(
-                f"{self.path}: {GOLDEN} holds inputs {inputs.shape} and outputs {outputs.shape}, expected twice the "
+                f"{self.path}: {member} holds inputs {inputs.shape} and outputs {outputs.shape}, expected twice the "
                 "same (n, 1, height, width); export the model again"
             )
         return inputs.astype(np.float32), outputs.astype(np.float32)

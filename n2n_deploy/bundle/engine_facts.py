@@ -4,6 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from n2n_deploy.core.options import Precision
+
 TensorRTLibrary = Literal["tensorrt", "rtx"]
 """TensorRT, or TensorRT for RTX."""
 
@@ -63,7 +65,7 @@ class EngineFacts(BaseModel):
     )
 
     library: Annotated[TensorRTLibrary, Field(validation_alias="flavour", serialization_alias="flavour")]
-    precision: Literal["fp32", "fp16", "bf16"]
+    precision: Precision
     tensorrt_version: str
     compute_capabilities: tuple[Annotated[str, Field(pattern=r"^\d+\.\d$")], ...]
     hardware: Hardware

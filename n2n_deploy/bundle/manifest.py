@@ -52,6 +52,19 @@ class ParityResult(_Part):
     deviation: Deviation
 
 
+class Quantisation(_Part):
+    """What int8 costs, measured at export on held-out pairs of the training.
+
+    Attributes:
+        signal_loss: relative loss of the recovered signal against fp32; negative if it is a gain.
+        input_range: the lowest and the highest input that the graph represents, in standard deviations of the image.
+            It clips what lies beyond.
+    """
+
+    signal_loss: Annotated[float, Field(allow_inf_nan=False)]
+    input_range: tuple[float, float]
+
+
 class Manifest(_Part):
     """The bundle's `manifest.json`.
 
@@ -64,6 +77,8 @@ class Manifest(_Part):
         halo: network pixels, a multiple of 8; tiles that see this much beyond themselves on every side are exact.
         tolerance: per precision, how far the golden outputs may lie from PyTorch's on any machine.
         parity: how far they lay at export.
+        int8: facts of the int8 model; None if the bundle offers none.
+        int8_refused: why it does not; None if it does, or was exported before int8 was supported.
         training: facts of the training from the checkpoint (steps, losses, …), for people.
         engines: compiled engines, key → facts; each is the member `engine_member(key)`.
         members: name → size and hash of every member but the manifest itself and its signature.
@@ -77,6 +92,8 @@ class Manifest(_Part):
     halo: Annotated[int, Field(ge=0, le=4096, multiple_of=8)]
     tolerance: dict[Precision, Deviation]
     parity: tuple[ParityResult, ...] = ()
+    int8: Quantisation | None = None
+    int8_refused: str | None = None
     training: dict[str, JsonValue] = Field(default_factory=dict)
     engines: dict[str, EngineFacts] = Field(default_factory=dict)
     members: dict[str, Member] = Field(default_factory=dict)

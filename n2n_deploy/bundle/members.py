@@ -6,6 +6,7 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 RECIPE = "recipe.json"
 GOLDEN = "golden.npz"
+GOLDEN_INT8 = "golden.int8.npz"
 SEGMENTS = "segments/"
 
 UNLISTED = (MANIFEST, SIGNATURE)

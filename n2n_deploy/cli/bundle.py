@@ -21,6 +21,7 @@ from n2n_deploy.core.options import ComputeOptions
 
 if TYPE_CHECKING:
     from n2n_deploy.bundle.archive import Bundle
+    from n2n_deploy.bundle.manifest import Manifest
 
 BundleArgument = Annotated[Path, typer.Argument(help="The bundle, MODEL.n2n.", show_default=False)]
 
@@ -119,6 +120,7 @@ def print_summary(bundle: "Bundle") -> None:
         "resolution": f"{recipe.max_resolution:g} Å (network pixels of {recipe.max_resolution / 2:g} Å)",
         "high-pass": f"{recipe.highpass:g} Å",
         "phase flip": "yes" if recipe.phase_flip else "no",
+        "int8": _int8(manifest),
         "receptive field": f"{manifest.halo} network pixels on each side",
         **{f"training: {name}": value for name, value in _training(manifest.training)},
     }.items():
@@ -132,6 +134,13 @@ def print_summary(bundle: "Bundle") -> None:
         members.add_row(escape(name), f"{member.size:,}".replace(",", " "), member.sha256[:16] + "…")
     for table in (facts, parity, members):
         out.print(table)
+
+
+def _int8(manifest: "Manifest") -> str:
+    """Whether the bundle offers int8, and at what cost, or why not."""
+    if manifest.int8 is None:
+        return f"not offered: {manifest.int8_refused or 'exported before it was supported'}"
+    return f"offered, loses {manifest.int8.signal_loss:.2%} of the recovered signal"
 
 
 def _training(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

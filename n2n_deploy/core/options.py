@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from n2n_deploy.core.errors import UsageError
 from n2n_deploy.core.sizes import parse_bytes
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """What the network computes in."""
 
 
@@ -49,7 +49,8 @@ class ComputeOptions(BaseModel):
         device: "auto" (a GPU where one works), "cpu", "gpu" or "cuda" (the first GPU), or "cuda:N".
         gpus: indices of several GPUs to use, with as many lanes on each; None for the one that `device` means.
         engine: name of the one engine to use, such as "tensorrt"; None for the fastest that works.
-        precision: None for the engine's own: fp16 on a GPU; on a CPU bf16 with OpenVINO and AMX, else fp32.
+        precision: None for the engine's own: fp16 on a GPU; on a CPU int8 where the bundle offers it and the processor
+            has VNNI, else bf16 with OpenVINO and AMX, else fp32.
         memory: bytes of host memory that the process may use, or text such as "3GB"; None for a share of what is free.
         threads: CPU threads of the network; None for all cores.
         lanes: micrographs processed concurrently, on each GPU; fewer where memory is short. None for what suits the

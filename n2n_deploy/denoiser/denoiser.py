@@ -13,10 +13,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError, UsageError
-from n2n_deploy.core.options import ComputeOptions
+from n2n_deploy.core.options import ComputeOptions, Precision
 from n2n_deploy.denoiser.denoised import Denoised, averaged, notes
 from n2n_deploy.denoiser.memory import MemoryRequirement, memory_budget, memory_requirement, network_memory
 from n2n_deploy.denoiser.memory_fit import MemoryFit, fit_memory, fit_tile, memory_left
+from n2n_deploy.denoiser.saturation import clipping_note
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.engines.averaging import VIEWS, run_averaged
 from n2n_deploy.engines.select import choose_session
@@ -49,11 +50,13 @@ class Denoiser(Closing):
         tta: test-time augmentation: average the network over the eight flips and quarter turns of its input, at eight
             times the cost.
         session: an open session to use in place of choosing one; the caller closes it.
+        choose_int8: whether int8 may be chosen if `compute` names no precision.
 
     Attributes:
         bundle: the model.
         recipe: how its micrographs become network input.
         session: what runs the network.
+        precision: in which it computes; None for a session of the caller's.
         rejected_engines: why each better engine was passed over; engine → reason.
         lanes: how many threads may call this at once.
 
@@ -74,6 +77,7 @@ class Denoiser(Closing):
         output_pixel_size: float | None = None,
         tta: bool = False,
         session: Session | None = None,
+        choose_int8: bool = True,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
         self.recipe = self.bundle.recipe
@@ -88,6 +92,7 @@ class Denoiser(Closing):
         self._asked = self.lanes = compute.lanes or 1
         self._owns_session = session is None
         self.rejected_engines: dict[str, str] = {}
+        self.precision: Precision | None = None
         if session is None:
             # Also what is not used here: a bit that was lost in one member says that the copy or the disk is bad.
             self.bundle.verify_members()
@@ -98,8 +103,10 @@ class Denoiser(Closing):
                 engine=compute.engine,
                 precision=compute.precision,
                 trusted_keys=compute.trusted_keys,
+                choose_int8=choose_int8,
             )
             session, self.rejected_engines = choice.session, choice.rejected_engines
+            self.precision = choice.precision
         self.session = session
         self._device = self.session.device
         self._budget = memory_budget(self._device, compute.memory)
@@ -251,7 +258,8 @@ class Denoiser(Closing):
 
         What was free when a run began, other processes may take later: from then on half of it has to do.
         """
-        notes: tuple[str, ...] = ()
+        int8 = self.bundle.manifest.int8 if self.precision == "int8" else None
+        notes = clipping_note([self._device.to_host(part.image) for part in parts], int8) if int8 else ()
         size: tuple[int, int] = tuple(parts[0].image.shape)
         while True:
             try:
@@ -260,6 +268,7 @@ class Denoiser(Closing):
                 ceiling = network_memory(size, tile, self.session) // 2
                 smaller = fit_tile(size, ceiling, self.bundle.manifest.halo, self.session)
                 notes = (
+                    *notes,
                     f"out of memory with tiles of {tile[0]}×{tile[1]} pixels; {smaller[0]}×{smaller[1]} were used",
                 )
                 tile, self._ceiling = smaller, ceiling

@@ -7,6 +7,7 @@ from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.members import onnx_member
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.options import Precision
+from n2n_deploy.device.processor import multiplies_int8
 from n2n_deploy.engines.session import Session
 
 
@@ -52,6 +53,8 @@ def onnx_model(bundle: Bundle, precision: Precision) -> bytes:
         HostError: the bundle has none in this precision.
         BundleError: it is damaged.
     """
+    if onnx_member(precision) not in bundle.manifest.members and precision == "int8":
+        raise HostError(f"the bundle offers no int8: {bundle.manifest.int8_refused or 'export it again'}")
     if onnx_member(precision) not in bundle.manifest.members:
         raise HostError(f"the bundle has no {precision} model; n2n-deploy compile --precision {precision} adds one")
     return bundle.onnx(precision)
@@ -65,3 +68,20 @@ def check_tolerance(bundle: Bundle, precision: Precision) -> None:
     """
     if precision not in bundle.manifest.tolerance:
         raise HostError(f"the bundle states no tolerance for {precision}; export it again")
+
+
+def offers_int8(bundle: Bundle) -> bool:
+    """Whether the bundle offers int8 and this processor runs it right and fast."""
+    return onnx_member("int8") in bundle.manifest.members and "int8" in bundle.manifest.tolerance and multiplies_int8()
+
+
+def check_int8(bundle: Bundle) -> None:
+    """Refuse int8 where it was not exported, or would give other results.
+
+    Raises:
+        HostError: the bundle does not offer it, or the processor lacks VNNI: there sums of products overflow.
+    """
+    onnx_model(bundle, "int8")
+    check_tolerance(bundle, "int8")
+    if not multiplies_int8():
+        raise HostError("int8 needs a processor with VNNI (AVX-512 or AVX) or AMX; use --precision fp32 here")

@@ -1,7 +1,9 @@
 """Choose the session: the fastest engine that works on this machine and passes the bundle's golden vectors."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from n2n_deploy.bundle.trust import check_trusted
 from n2n_deploy.core.errors import BundleError, HostError, N2NError, UsageError
 from n2n_deploy.core.options import Precision, parse_device
 from n2n_deploy.device.gpus import find_gpu
-from n2n_deploy.engines.engine import Engine, Request
+from n2n_deploy.engines.engine import Engine, Request, offers_int8
 from n2n_deploy.engines.onnxruntime.diagnose import diagnose_cpu, diagnose_cuda
 from n2n_deploy.engines.onnxruntime.open import open_cpu, open_cuda
 from n2n_deploy.engines.openvino.diagnose import diagnose_openvino
@@ -32,7 +34,8 @@ class Choice:
         session: open; it passed the golden vectors.
         precision: in which it computes.
         deviation: how far its golden outputs lie from PyTorch's.
-        rejected_engines: why each faster engine was rejected; engine name → reason.
+        rejected_engines: why each faster engine was rejected; engine name (with "in int8" if that is what was tried)
+            → reason.
     """
 
     session: Session
@@ -68,8 +71,9 @@ def open_session(
         device: "auto" (the best available), "cpu", "gpu" or "cuda" (the first GPU), or "cuda:N".
         threads: CPU threads; by default all cores that this process may use.
         engine: name of the engine to use; None for the best.
-        precision: of the network. None means on a GPU that of the bundle's engine, else fp16; on the CPU bf16 where
-            OpenVINO runs it on a processor that multiplies it in hardware, else fp32.
+        precision: of the network. None means on a GPU that of the bundle's engine, else fp16; on the CPU int8 where
+            the bundle offers it and the processor has VNNI, else bf16 where OpenVINO runs it on a processor that
+            multiplies it in hardware, else fp32.
         trusted_keys: public keys, one of which must have signed the bundle; see `check_trusted`.
 
     Raises:
@@ -91,32 +95,54 @@ def choose_session(
     engine: str | None = None,
     precision: Precision | None = None,
     trusted_keys: Path | None = None,
+    choose_int8: bool = True,
 ) -> Choice:
-    """As `open_session`, with the reasons why faster engines were rejected."""
+    """As `open_session`, with the reasons why faster engines were rejected.
+
+    Unless `choose_int8`, int8 is used only if it is the precision asked for.
+    """
     chosen = candidates(device, engine)
-    request = Request(threads, int(device.partition(":")[2] or 0), precision, named=engine is not None)
+    wanted = Request(threads, int(device.partition(":")[2] or 0), precision, named=engine is not None)
     check_trusted(bundle, trusted_keys)
     rejected_engines: dict[str, str] = {}
-    for candidate in chosen:
+    for candidate, request in _attempts(bundle, chosen, wanted, choose_int8=choose_int8):
+        name = candidate.name
+        if request.precision == "int8":
+            if candidate.gpu:
+                rejected_engines[name] = "it runs no int8; CPUs do"
+                continue
+            name = f"{name} in int8" if precision is None else name
         if candidate.gpu and (problem := _gpu_problem(request.gpu)) is not None:
             rejected_engines["GPU"] = problem
             continue
         try:
             session, used = candidate.open(bundle, request)
         except HostError as error:
-            rejected_engines[candidate.name] = str(error)
+            rejected_engines[name] = str(error)
             continue
         try:
             found = verify(bundle, session, used)
         except N2NError as error:
             session.close()
-            if request.named or candidate.gpu or used == "fp32":
+            if candidate.gpu or used == "fp32" or (request.named and request.precision == precision):
                 raise
-            rejected_engines[candidate.name] = str(error)  # the CPU can still run it in fp32
+            rejected_engines[name] = str(error)  # the CPU can still run it in fp32
             continue
         return Choice(session, used, found, rejected_engines)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected_engines.items())
     raise HostError(f"no engine works on device {device}: {reasons}")
+
+
+def _attempts(
+    bundle: Bundle, chosen: Iterable[Engine], request: Request, *, choose_int8: bool
+) -> Iterator[tuple[Engine, Request]]:
+    """What to try, the fastest first: GPUs, then int8 on the CPU if nothing else is asked for, then floating point."""
+    chosen = tuple(chosen)
+    yield from ((engine, request) for engine in chosen if engine.gpu)
+    processors = tuple(engine for engine in chosen if not engine.gpu)
+    int8 = choose_int8 and request.precision is None and offers_int8(bundle)
+    requests = (*([replace(request, precision="int8")] if int8 else []), request)
+    yield from ((engine, each) for each, engine in product(requests, processors))
 
 
 def _gpu_problem(index: int) -> str | None:
@@ -158,10 +184,10 @@ def verify(bundle: Bundle, session: Session, precision: Precision = "fp32") -> D
     Raises:
         BundleError: further than the manifest's tolerance, or it states none for this precision.
     """
-    inputs, expected = bundle.golden()
     tolerance = bundle.manifest.tolerance.get(precision)
     if tolerance is None:
         raise BundleError(f"{bundle.path}: the manifest states no tolerance for {precision}; export it again")
+    inputs, expected = bundle.golden(precision)
     with session.device.lane():
         outputs = session.device.to_host(session.run(session.device.to_device(inputs)))
     found = deviation(outputs, expected)

@@ -15,7 +15,7 @@ Statistics = tuple[float, float, float, float]
 """Minimum, maximum, mean and standard deviation of an image, in float64."""
 
 _MODES = {"float32": 2, "float16": 12}
-_LABELS, _LABEL_LENGTH = 10, 80
+_LABELS, LABEL_LENGTH = 10, 80
 _CHUNK = 1 << 16
 _SAME_SIZE = 1e-4
 """Relative difference up to which two pixel sizes are one, rounded in a table or in float32."""
@@ -82,8 +82,8 @@ def compose_header(
         pixel_size: Å per pixel that was used; None for that of `like`.
         is_stack: the sections are images, not a volume: space group and sampling along z stay those of `like`.
     """
-    if len(label) > _LABEL_LENGTH:
-        raise ValueError(f"an MRC label has at most {_LABEL_LENGTH} characters, not {len(label)}: {label}")
+    if len(label) > LABEL_LENGTH:
+        raise ValueError(f"an MRC label has at most {LABEL_LENGTH} characters, not {len(label)}: {label}")
     fields = np.zeros((), HEADER_DTYPE)
     if like is not None:
         fields[...] = like.fields

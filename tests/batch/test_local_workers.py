@@ -61,7 +61,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counting]:
     """The denoisers that a run opens, by device."""
     found: dict[str, Counting] = {}
 
-    def open_denoiser(bundle: Bundle, options: DenoiseOptions, *, device: str) -> Denoiser:
+    def open_denoiser(bundle: Bundle, options: DenoiseOptions, *, device: str, **_: object) -> Denoiser:
         if device == "cuda:9":
             raise HostError("there is no GPU 9")
         found[device] = Counting(bundle, options.lanes_here)

@@ -44,7 +44,7 @@ def test_texts_of_the_command_line_and_values_of_python_are_the_same_options() -
         ({"memory": "three"}, "use e.g. 3GB"),
         ({"gpus": ()}, "at least 1 item"),
         ({"gpus": (0, 1), "device": "cpu"}, "exclude each other"),
-        ({"precision": "fp8"}, "'fp32', 'fp16' or 'bf16'"),
+        ({"precision": "fp8"}, "'fp32', 'fp16', 'bf16' or 'int8'"),
         ({"lane": 2}, "Extra inputs"),
     ],
 )

@@ -118,7 +118,7 @@ def test_without_a_driver_only_device_auto_uses_the_cpu(bundle: Bundle) -> None:
     for engine in (known.name for known in ENGINES if known.gpu):
         with pytest.raises(HostError, match="driver"):
             choose_session(bundle, "auto", engine=engine)
-    with pytest.raises(HostError, match="fp32, not fp16"):
+    with pytest.raises(HostError, match="fp32 or int8, not fp16"):
         choose_session(bundle, "cpu", precision="fp16")
 
 

@@ -4,7 +4,7 @@ from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.options import Precision
 from n2n_deploy.device.gpus import find_gpu
-from n2n_deploy.engines.engine import Request, onnx_model
+from n2n_deploy.engines.engine import Request, check_int8, onnx_model
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.onnxruntime.run_cuda import OnnxRuntimeCudaSession
 from n2n_deploy.engines.onnxruntime.run_segments import SegmentedSession
@@ -12,14 +12,20 @@ from n2n_deploy.engines.session import Session
 
 
 def open_cpu(bundle: Bundle, request: Request) -> tuple[Session, Precision]:
-    """Open a session on the CPU, in segments if the bundle has them.
+    """Open a session on the CPU, by default in fp32, which runs in segments if the bundle has them.
 
     Raises:
-        HostError: ONNX Runtime is missing, or another precision than fp32 is wanted.
+        HostError: ONNX Runtime is missing, another precision than fp32 and int8 is wanted, or int8 from a bundle that
+            does not offer it or on a processor without VNNI.
         BundleError: a member is damaged or cannot be loaded.
     """
+    if request.precision == "int8":
+        check_int8(bundle)
+        return OnnxRuntimeSession(onnx_model(bundle, "int8"), request.threads), "int8"
     if request.precision not in (None, "fp32"):
-        raise HostError(f"on the CPU ONNX Runtime's own kernels run the network in fp32, not {request.precision}")
+        raise HostError(
+            f"on the CPU ONNX Runtime's own kernels run the network in fp32 or int8, not {request.precision}"
+        )
     if segments := bundle.segments():
         return SegmentedSession(segments, request.threads), "fp32"
     return OnnxRuntimeSession(bundle.onnx("fp32"), request.threads), "fp32"

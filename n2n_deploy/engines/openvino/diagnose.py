@@ -2,7 +2,7 @@
 
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
-from n2n_deploy.engines.engine import check_tolerance
+from n2n_deploy.engines.engine import check_tolerance, offers_int8
 from n2n_deploy.engines.openvino.library import plugin_version
 from n2n_deploy.engines.openvino.open import default_precision
 
@@ -25,5 +25,7 @@ def diagnose_openvino(bundle: Bundle | None) -> str:
         raise HostError(f"{error} ({_GAIN[precision]})") from error
     if bundle is not None:
         check_tolerance(bundle, precision)
+    if bundle is not None and precision == "bf16" and offers_int8(bundle):
+        return f"runs the ONNX model in int8 with OpenVINO, plugin {version}, on the CPU ({_GAIN[precision]})"
     named = "" if precision == "bf16" else "with --engine openvino "
     return f"{named}runs the ONNX model in {precision} with OpenVINO, plugin {version}, on the CPU ({_GAIN[precision]})"

@@ -4,13 +4,13 @@ from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.options import Precision
 from n2n_deploy.device.processor import multiplies_bfloat16
-from n2n_deploy.engines.engine import Request, check_tolerance
+from n2n_deploy.engines.engine import Request, check_int8, check_tolerance, onnx_model
 from n2n_deploy.engines.openvino.run import OpenVinoSession
 from n2n_deploy.engines.session import Session
 
 
 def open_openvino(bundle: Bundle, request: Request) -> tuple[Session, Precision]:
-    """Open a session on the CPU, in bf16 if the processor multiplies it in hardware, else in fp32.
+    """Open a session on the CPU, by default in bf16 if the processor multiplies it in hardware, else in fp32.
 
     Raises:
         HostError: the plugin is missing or does not support the processor, the bundle states no tolerance for the
@@ -22,6 +22,9 @@ def open_openvino(bundle: Bundle, request: Request) -> tuple[Session, Precision]
         raise HostError("it gains little on a processor without AMX, such as this one; --engine openvino forces it")
     if not request.named and precision == "fp32":
         raise HostError("in fp32 it gains little and needs more memory; --engine openvino forces it")
+    if precision == "int8":
+        check_int8(bundle)
+        return OpenVinoSession(onnx_model(bundle, "int8"), request.threads, "int8"), "int8"
     check_tolerance(bundle, precision)
     return OpenVinoSession(bundle.onnx("fp32"), request.threads, precision), precision
 

@@ -9,7 +9,8 @@ from n2n_deploy.engines.onnxruntime.library import import_onnxruntime, open_mode
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.openvino.library import find_processor
 
-_HINTS: dict[Precision, str] = {"bf16": "bf16", "fp32": "f32"}
+_HINTS: dict[Precision, str] = {"bf16": "bf16", "fp32": "f32", "int8": "f32"}
+"""What OpenVINO computes in where the graph does not say int8."""
 
 # Of the live tensors: over 5 shapes and all presets OpenVINO's memory was at most 1.08 of them, and 70 MB.
 _ARENA = 1.15
@@ -25,7 +26,7 @@ class OpenVinoSession(OnnxRuntimeSession):
     shapes at once it runs at half the speed and takes twice the memory.
 
     Args:
-        model: bytes of a float32 ONNX model as `n2n-deploy export` makes it.
+        model: bytes of a float32 ONNX model, or for int8 of a quantised one, as `n2n-deploy export` makes it.
         threads: CPU threads; by default all cores that this process may use.
         precision: to compute in; bf16 is much faster on processors that multiply it in hardware.
 
@@ -39,7 +40,7 @@ class OpenVinoSession(OnnxRuntimeSession):
 
     def __init__(self, model: bytes, threads: int | None = None, precision: Precision = "bf16") -> None:
         if precision not in _HINTS:
-            raise HostError(f"OpenVINO runs the network in {' or '.join(_HINTS)} on the CPU, not in {precision}")
+            raise HostError(f"OpenVINO runs the network in {', '.join(_HINTS)} on the CPU, not in {precision}")
         self._precision = precision
         self._shape: tuple[int, ...] = _FIRST_SHAPE
         super().__init__(model, threads)

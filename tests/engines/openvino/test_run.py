@@ -148,7 +148,7 @@ def test_errors_are_one_line(graph: Graph) -> None:
         OpenVinoSession(b"no model")
     with pytest.raises(UsageError, match="0 threads"):
         OpenVinoSession(model, threads=0)
-    with pytest.raises(HostError, match="bf16 or fp32 on the CPU, not in fp16"):
+    with pytest.raises(HostError, match="bf16, fp32, int8 on the CPU, not in fp16"):
         OpenVinoSession(model, precision="fp16")
     with OpenVinoSession(model) as session:
         with pytest.raises(BundleError) as caught:
