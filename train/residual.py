@@ -1,7 +1,8 @@
-"""The networks of the presets beside the paper's: a plain residual U-Net, many times cheaper at the same error.
+"""The networks of the presets beside the paper's: a plain residual U-Net from half the image's size downwards.
 
-`benchmarks.front` found them: nearly all of the paper network's work is in its 1×1 expansions at full size and in its
-upsampling layers; two 3×3 convolutions with a ReLU between them do the same for a fraction of it.
+`benchmarks.front` compares them with wide activations at equal time and at equal steps; see `docs/front.png`. A step
+of training costs an eighth (`small`) and a tenth (`fast`) of what it cost with the wide networks of those names: there
+are few layers, none of them at full size.
 """
 # ruff: noqa: D102 (what a block's forward does is said by its class)
 
