@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,10 @@ class Denoiser(Closing):
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
         self.recipe = self.bundle.recipe
         self.merge = merge
-        self.flip_back = flip_back
-        self.lowpass = lowpass
         self.output_pixel_size = output_pixel_size
+        self._restore = partial(
+            restore, merge=merge, flip_back=flip_back, lowpass=lowpass, output_pixel_size=output_pixel_size
+        )
         self.tta = tta
         compute = compute or ComputeOptions()
         if len(compute.devices) > 1:
@@ -168,14 +170,7 @@ class Denoiser(Closing):
                 denoised = outputs[0] if halves is None else averaged(outputs, parts, prepared)
                 device.synchronize()  # restore() has to wait next in any case; so the clock tells what each stage took
             with self._timed(seconds, "restore"):
-                full = restore(
-                    denoised,
-                    prepared,
-                    merge=self.merge,
-                    flip_back=self.flip_back,
-                    lowpass=self.lowpass,
-                    output_pixel_size=self.output_pixel_size,
-                )
+                full = self._restore(denoised, prepared)
                 each = [] if halves is None else [*(part.image for part in parts), *outputs]
                 seen = (prepared.image, denoised, *each) if network_images else ()
                 noisy, made, *kept = [device.to_host(image) for image in seen] or 2 * [numpy.empty((0, 0))]
