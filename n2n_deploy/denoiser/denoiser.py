@@ -41,15 +41,13 @@ class Denoiser(Closing):
     Args:
         bundle: an open bundle, or the path of one.
         compute: device, engine, precision, threads and the keys to trust; `memory`, which the whole process may use at
-            most (the network runs on the whole image where that fits, otherwise on exact tiles: the result is the
-            same; of a GPU's memory a share of what is free is used); `lanes`, how many threads will call this
-            concurrently (None: one).
+            most (on exact tiles where the whole image does not fit: the result is the same); `lanes`, how many
+            threads will call this concurrently (None: one).
         merge: keep the noisy spectrum above this band (S2.4); by default the output ends at max_resolution.
         flip_back: undo the phase flip in the output, for programs that correct the CTF themselves.
         lowpass: Å; a further soft low-pass of the output.
         output_pixel_size: Å; Fourier-crop the output to coarser pixels, such as for a picker.
-        tta: test-time augmentation: average the network over the eight flips and quarter turns of its input, at eight
-            times the cost.
+        tta: average the network over the eight flips and quarter turns of its input, at eight times the cost.
         session: an open session to use in place of choosing one; the caller closes it.
         choose_int8: whether int8 may be chosen if `compute` names no precision.
 
@@ -158,9 +156,8 @@ class Denoiser(Closing):
         device = self._device
         with device.lane():
             with self._timed(seconds, "preprocess"):
-                prepared = preprocess(
-                    device.to_device(image), optics, ctf, self.recipe, keep_spectrum=self.merge is not None
-                )
+                keep = self.merge is not None
+                prepared = preprocess(device.to_device(image), optics, ctf, self.recipe, keep_spectrum=keep)
                 if self.merge is not None:
                     check_merge(self.merge, prepared)
                 parts = [prepared] if halves is None else [self._half(half, prepared) for half in halves]
@@ -236,11 +233,9 @@ class Denoiser(Closing):
         return fit
 
     def network(self, image: Array, tile: tuple[int, int] | None = None) -> Array:
-        """Pass a preprocessed (h, w) image, mean 0 and std 1, through the network alone.
+        """Pass an image (h, w), as `preprocess` makes it, through the network alone.
 
-        Args:
-            image: as `preprocess` makes it.
-            tile: height and width of the tiles, as the method `tile` gives them; by default the whole image at once.
+        In tiles of this height and width, as the method `tile` gives them; by default the whole image at once.
         """
         run = run_averaged if self.tta else run_tiled
         with nullcontext() if self._device.is_gpu else self._network:
