@@ -416,7 +416,7 @@ def test_simulated_micrographs_have_none_however_they_are_scaled(
     for each in (
         image,
         image - image.mean(),
-        np.clip(image / image.std() * 20 - 60 * scale, -128, 127).astype(np.int8),
+        np.clip((image - image.mean()) / image.std() * 20, -128, 127).astype(np.int8),
     ):
         repaired, report = repair_pixels(each, 100.0)
         assert not report.defects

@@ -164,8 +164,10 @@ def test_many_threads_and_shapes_give_what_one_thread_gives(monkeypatch: pytest.
 @pytest.mark.parametrize("merge", [None, Merge(8.0, 2.0)])
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])
 @pytest.mark.parametrize("pixel_size", [0.7, 1.5, 3.0])
-def test_memory_stays_under_the_estimate(merge: Merge | None, dtype: type[Any], pixel_size: float) -> None:
-    image = _noise((2048, 2000)).astype(dtype)
+@pytest.mark.parametrize("margin", [0, 100])
+def test_memory_stays_under_the_estimate(merge: Merge | None, dtype: type[Any], pixel_size: float, margin: int) -> None:
+    image = (20 + 3 * _noise((2048, 2000))).astype(dtype)
+    image[:margin] = 0
     optics = Optics(pixel_size, 300.0, 2.7, 0.1)
     grid_cache.clear()
     tracemalloc.start()
