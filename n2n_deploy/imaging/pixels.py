@@ -83,6 +83,7 @@ def repair_pixels(image: Array, highpass: float | None = None) -> tuple[Array, P
     if image.ndim != 2 or image.size == 0 or image.dtype.kind not in "buif":
         raise DataError(f"expected one 2-D image of real numbers, found {image.dtype} with shape {tuple(image.shape)}")
     with numpy.errstate(all="ignore"):
+        converted = image.dtype != xp.float32
         image = xp.ascontiguousarray(image, dtype=xp.float32)
         found = pixel_statistics(image)
         bad = clipped = 0
@@ -97,7 +98,7 @@ def repair_pixels(image: Array, highpass: float | None = None) -> tuple[Array, P
         if _farthest(found) > _ABSURD_SIGMAS * float(numpy.median(found.rows.std)):
             # Beside such values, the sums over lines have no precision left.
             image, found, single, clipped = _without_outliers(image, found, single, bad)
-        image, found, defects, filled = _without_defects(image, found)
+        image, found, defects, filled = _without_defects(image, found, in_place=converted or single is not None)
         if _farthest(found) > _SUSPICIOUS_SIGMAS * found.std:
             image, found, single, more = _without_outliers(image, found, single, bad + clipped)
             clipped += more
@@ -107,7 +108,9 @@ def repair_pixels(image: Array, highpass: float | None = None) -> tuple[Array, P
     return image, PixelReport(bad, clipped, found.mean, found.std, defects, filled, illumination)
 
 
-def _without_defects(image: Array, found: PixelStatistics) -> tuple[Array, PixelStatistics, tuple[Defect, ...], float]:
+def _without_defects(
+    image: Array, found: PixelStatistics, *, in_place: bool
+) -> tuple[Array, PixelStatistics, tuple[Defect, ...], float]:
     """Fill areas that hold one value, and then dead lines, until there are none; return the share of pixels filled."""
     defects: tuple[Defect, ...] = ()
     filled = 0.0
@@ -115,7 +118,7 @@ def _without_defects(image: Array, found: PixelStatistics) -> tuple[Array, Pixel
         more = find_constant_areas(image, found) or find_dead_lines(image, found)
         if not more:
             break
-        if not defects:
+        if not (defects or in_place):
             image = image.copy()
         defects += tuple(more)
         mask = mask_of(defects, image.shape, image)

@@ -25,8 +25,12 @@ RECIPE = Recipe(max_resolution=4.5)
 @pytest.mark.parametrize("merge", [None, Merge(8.0, 2.0)])
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])
 @pytest.mark.parametrize("pixel_size", [0.7, 1.5, 3.0])
-def test_memory_stays_under_the_requirement(merge: Merge | None, dtype: type[Any], pixel_size: float) -> None:
+@pytest.mark.parametrize("margin", [0, 100])
+def test_memory_stays_under_the_requirement(
+    merge: Merge | None, dtype: type[Any], pixel_size: float, margin: int
+) -> None:
     image = np.random.default_rng(0).normal(50, 6, (2048, 2000)).astype(dtype)
+    image[:margin] = 0
     optics = Optics(pixel_size, 300.0, 2.7, 0.1)
     HOST.grids.clear()
     tracemalloc.start()
