@@ -22,6 +22,7 @@ from n2n_deploy.cli.options import (
 )
 from n2n_deploy.cli.progress import training_progress
 from n2n_deploy.cli.train_options import (
+    AlphaOption,
     AugmentOption,
     BatchesOption,
     BatchSizeOption,
@@ -79,6 +80,7 @@ def train_command(
     optimiser: OptimiserOption = None,
     augment: AugmentOption = True,
     recombine: RecombineOption = 2.5,
+    alpha: AlphaOption = 1.0,
     patch_overlap: OverlapOption = 0.0,
     validation_fraction: ValidationOption = 0.05,
     seed: SeedOption = 0,

@@ -127,6 +127,17 @@ RecombineOption = Annotated[
     ),
 ]
 
+AlphaOption = Annotated[
+    float,
+    typer.Option(
+        "--alpha",
+        min=0.25,
+        max=4,
+        help="Of recorrupted pairs y + αz and y − z/α. Less than 1: an input nearer to the exposure, a noisier target.",
+        rich_help_panel=_COURSE,
+    ),
+]
+
 AugmentOption = Annotated[
     bool,
     typer.Option(

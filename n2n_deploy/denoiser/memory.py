@@ -14,6 +14,7 @@ from n2n_deploy.device.host import BLOCK
 from n2n_deploy.device.memory import host_budget, process_memory
 from n2n_deploy.engines.session import Session
 from n2n_deploy.imaging.fourier import common_columns, network_shape
+from n2n_deploy.imaging.pixel_statistics import TILE
 
 _FLOAT32, _COMPLEX64, _FLOAT64, _COMPLEX128 = 4, 8, 8, 16
 _SHARE_OF_GPU = 0.9
@@ -104,7 +105,9 @@ def memory_requirement(
         pixels += result + shown
         # The image as read, the spectra of its rows, which are transformed at once and whole, and cuFFT's work areas.
         row_spectra = _COMPLEX64 * shape[0] * (shape[1] // 2 + 1)
-        work += micrograph + row_spectra + device.fft_work(shape)
+        # What repair_pixels() sums over bands of rows, beside its float64 copy, which is less than the spectra.
+        band_sums = _FLOAT64 * math.prod(shape) // TILE
+        work += micrograph + row_spectra + band_sums + device.fft_work(shape)
     if halves:
         # The report measures the halves' network images, before and after: each in float64 as well, and centred.
         measured = 4 * math.prod(size)
