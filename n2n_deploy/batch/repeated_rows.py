@@ -10,10 +10,15 @@ from n2n_deploy.io.records import Micrograph
 
 def without_repeated(micrographs: Sequence[Micrograph]) -> Sequence[Micrograph]:
     """Leave out rows that say the same as an earlier one: name, files, optics and CTF."""
-    first: dict[Micrograph, Micrograph] = {}
+    of_name: dict[str, list[Micrograph]] = {}
+    kept = []
     for micrograph in micrographs:
-        first.setdefault(replace(micrograph, row=0), micrograph)
-    return list(first.values())
+        # Hashing whole records would cost a tenth of the plan; few names are repeated.
+        earlier = of_name.setdefault(micrograph.name, [])
+        if not any(replace(micrograph, row=other.row) == other for other in earlier):
+            earlier.append(micrograph)
+            kept.append(micrograph)
+    return kept
 
 
 def clashing_rows(micrographs: Sequence[Micrograph], layout: OutputLayout, *, halves: bool) -> dict[int, str]:
