@@ -14,6 +14,8 @@ from typing import Any, Self
 from n2n_deploy.batch.ledger import FOLDER, FORMAT
 from n2n_deploy.files.atomic import atomic_write
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each line
+
 
 class LedgerWriter:
     """Appends lines to a new file. Trouble with the file is reported and stops nothing: the labels prove what is done.
@@ -82,7 +84,7 @@ class LedgerWriter:
             content = f'{{"report": {entry}}}\n'.encode() if entry and not pending and file is not None else b""
             if content:
                 line = {**line, "entry": len(content)}
-            pending += json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n" + content
+            pending += _as_json(line).encode("utf-8", "surrogatepass") + b"\n" + content
             end = written + len(pending)
             self._since = time.monotonic()
             try:
