@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from n2n_deploy.batch.watchdog import Watch, no_answer
+from n2n_deploy.batch.watchdog import Watch, no_answer, waiting_for
 from n2n_deploy.core.errors import HostError, N2NError
 
 Item = TypeVar("Item")
@@ -101,13 +101,19 @@ def map_lanes(
     return results  # type: ignore[return-value]  # none is None by now
 
 
-def with_time_limit(work: Callable[[], Result], timeout: float | None) -> Result:
+def with_time_limit(work: Callable[[], Result], timeout: float | None, reason: str | None = None) -> Result:
     """Call a function in a lane of its own, so that the caller goes on if the file system hangs.
+
+    Args:
+        work: what to call.
+        timeout: seconds that one wait may take; None for ever.
+        reason: what the whole call waits for, as for `waiting_for`; None if the function says so itself.
 
     Raises:
         HostError: one wait for files took longer than the time-out.
     """
-    ((_, result),) = run_lanes([None], lambda _: work(), 1, threading.Event(), timeout)
+    watched = waiting_for(reason)(work)
+    ((_, result),) = run_lanes([None], lambda _: watched(), 1, threading.Event(), timeout)
     if isinstance(result, BaseException):
         raise result
     return result

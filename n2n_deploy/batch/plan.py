@@ -144,7 +144,6 @@ def make_plan(
     """
     outputs = [layout(micrograph.name) for micrograph in micrographs]
 
-    @waiting_for(f"looking at the folders of the micrographs and at {layout.output}")
     def look_at_folders() -> int:
         inputs = [micrograph.path for micrograph in micrographs]
         if options.need_halves:
@@ -152,7 +151,8 @@ def make_plan(
         _check_apart(inputs, [path for output in outputs for path in output_files(output, options)])
         return shutil.disk_usage(_existing(layout.output)).free
 
-    free = with_time_limit(look_at_folders, options.timeout)
+    reason = f"looking at the folders of the micrographs and at {layout.output}"
+    free = with_time_limit(look_at_folders, options.timeout, reason)
 
     def look(index: int) -> Job:
         micrograph, path = micrographs[index], outputs[index]
