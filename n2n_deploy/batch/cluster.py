@@ -17,7 +17,6 @@ from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from n2n_deploy.batch.lanes import run_lanes
@@ -102,9 +101,7 @@ class ClusterWorkers:
             self._say(f"Dask scheduler {self._client.scheduler.address}, dashboard {self._client.dashboard_link}")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:

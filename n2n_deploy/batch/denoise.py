@@ -18,7 +18,6 @@ from n2n_deploy.batch.report_entry import draw_entry
 from n2n_deploy.batch.request import Request, Shard, Source
 from n2n_deploy.batch.status import Status
 from n2n_deploy.batch.summary import Summary
-from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.options import NamingOptions, OpticsOptions
@@ -174,8 +173,6 @@ def make_folder(request: Request) -> None:
         HostError: it cannot be written to, or does not answer.
     """
     output, timeout = request.output, request.options.timeout
-    prove = waiting_for(f"writing to {output}")(make_writable_folder)
-    clear = waiting_for(f"clearing {output}")(remove_stale_temporaries)
-    with_time_limit(lambda: prove(output), timeout)
+    with_time_limit(lambda: make_writable_folder(output), timeout, f"writing to {output}")
     with suppress(HostError):  # of a large folder the rest is cleared while the run goes on
-        with_time_limit(lambda: clear(output), timeout)
+        with_time_limit(lambda: remove_stale_temporaries(output), timeout, f"clearing {output}")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -104,14 +105,10 @@ class Request:
             require_pillow()
         for device in options.devices:
             candidates(device, options.engine)  # an error here comes before anything is written
-
-        @waiting_for(f"reading {bundle}")
-        def read() -> Bundle:
-            return Bundle.open(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle
-
-        opened = with_time_limit(read, options.timeout)
+        if not isinstance(bundle, Bundle):
+            bundle = with_time_limit(partial(Bundle.open, Path(bundle)), options.timeout, f"reading {bundle}")
         known = naming or NamingOptions(), optics or OpticsOptions()
-        return cls(source, opened, Path(output).absolute(), options, shard, retry, *known)
+        return cls(source, bundle, Path(output).absolute(), options, shard, retry, *known)
 
     @property
     def folder(self) -> Path:
@@ -141,19 +138,18 @@ class Request:
         def headers(paths: Sequence[Path]) -> Sequence[MRCHeader | N2NError]:
             return look_at_headers(paths, self.options.timeout)
 
-        @waiting_for(f"reading {source if isinstance(source, (str, Path)) else source[0]}")
-        def read() -> MicrographTable:
-            return read_micrographs(
-                source,
-                self.naming,
-                need_ctf=self.bundle.recipe.phase_flip,
-                need_halves=self.options.need_halves,
-                exclude=self.output,
-                headers=headers,
-                **self.optics.model_dump(),
-            )
-
-        return with_time_limit(read, self.options.timeout)
+        read = partial(
+            read_micrographs,
+            source,
+            self.naming,
+            need_ctf=self.bundle.recipe.phase_flip,
+            need_halves=self.options.need_halves,
+            exclude=self.output,
+            headers=headers,
+            **self.optics.model_dump(),
+        )
+        name = source if isinstance(source, (str, Path)) else source[0]
+        return with_time_limit(read, self.options.timeout, f"reading {name}")
 
     def ledger(self) -> Ledger:
         """Read the ledger of the output folder.
@@ -162,8 +158,8 @@ class Request:
             DataError: it was written by a newer version.
             HostError: the file system does not answer.
         """
-        read = waiting_for(f"reading the ledger of {self.output}")(lambda: Ledger.read(self.output))
-        return with_time_limit(read, self.options.timeout)
+        reason = f"reading the ledger of {self.output}"
+        return with_time_limit(lambda: Ledger.read(self.output), self.options.timeout, reason)
 
     def layout(self, table: MicrographTable, ledger: Ledger) -> OutputLayout:
         """Return where the outputs go; the same for every shard of a table.
@@ -206,17 +202,10 @@ class Request:
             part = self.shard.of(part)
         if self.retry is None:
             return part
-        listed = self._listed(self.retry)
+        listed = with_time_limit(partial(listed_names, self.retry), self.options.timeout, f"reading {self.retry}")
         part = [micrograph for micrograph in part if micrograph.name in listed]
         if not part:
             raise DataError(
                 f"{self.retry}: lists none of the given micrographs; give the failed.star of an earlier run over them"
             )
         return part
-
-    def _listed(self, path: Path) -> frozenset[str]:
-        @waiting_for(f"reading {path}")
-        def read() -> frozenset[str]:
-            return listed_names(path)
-
-        return with_time_limit(read, self.options.timeout)

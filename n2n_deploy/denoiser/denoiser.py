@@ -13,6 +13,7 @@ import numpy
 from numpy.typing import DTypeLike, NDArray
 
 from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.core.options import ComputeOptions, Precision
 from n2n_deploy.denoiser.denoised import Denoised, averaged, notes
@@ -22,7 +23,7 @@ from n2n_deploy.denoiser.saturation import clipping_note
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.engines.averaging import VIEWS, run_averaged
 from n2n_deploy.engines.select import choose_session
-from n2n_deploy.engines.session import Closing, Session
+from n2n_deploy.engines.session import Session
 from n2n_deploy.engines.tiling import count_tiles, run_tiled
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.output_grid import output_grid
