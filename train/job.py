@@ -11,7 +11,7 @@ from n2n_deploy.core.options import NamingOptions, OpticsOptions
 from n2n_deploy.files.atomic import make_writable_folder
 from n2n_deploy.io.star import read_micrographs
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.fit import Progress, find_device, fit
+from n2n_deploy.train.fit import Progress, find_device, fit, settle
 from n2n_deploy.train.noise_figure import draw_noise
 from n2n_deploy.train.patches import Preparation, prepare_patches
 from n2n_deploy.train.run import refuse_taken_folder
@@ -61,16 +61,19 @@ def train(
         The path of `out/model.pt`.
 
     Raises:
-        UsageError: options that contradict each other, or `out` holds a run and `resume` is off.
-        DataError: the table cannot be read, or too few of its micrographs can be used.
+        UsageError: options that contradict each other or the network to start from, or `out` holds a run and `resume`
+            is off.
+        DataError: the table or the network to start from cannot be read, or too few micrographs can be used.
+        BundleError: the bundle to start from carries no weights, or is damaged.
         HostError: the device, memory, disk space or permission is missing.
         N2NError: the training diverged.
     """
     config = config or TrainConfig()
     out = Path(out)
     # Cutting the patches of a large data set takes long, so whatever would stop the training is checked first.
-    find_device(config.device)
+    device = find_device(config.device)
     refuse_taken_folder(out, resume=resume)
+    settle(config, device, out, resume=resume)
     make_writable_folder(out)
     known = (optics or OpticsOptions()).model_dump()
     read = partial(read_micrographs, Path(table_path), naming, need_ctf=config.recipe.phase_flip, **known)
