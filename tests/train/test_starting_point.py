@@ -1,4 +1,4 @@
-"""A training that starts from a trained network: from its weights, with its preset and recipe, and never for the worse."""
+"""A training that starts from a trained network: its weights, preset and recipe, and never for the worse."""
 
 import math
 import os
@@ -37,9 +37,7 @@ def start(tmp_path: Path, small_recipe: Recipe) -> Path:
 
 @pytest.fixture
 def config(small_recipe: Recipe, start: Path) -> TrainConfig:
-    return TrainConfig(
-        recipe=small_recipe, start=str(start), epochs=1, batches_per_epoch=3, batch_size=2, device="cpu"
-    )
+    return TrainConfig(recipe=small_recipe, start=str(start), epochs=1, batches_per_epoch=3, batch_size=2, device="cpu")
 
 
 def test_a_network_is_rebuilt_from_its_bundle(start: Path, tmp_path: Path) -> None:
