@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from n2n_deploy.bundle.manifest import Manifest, ParityResult
-from n2n_deploy.bundle.members import GOLDEN, GOLDEN_INT8, onnx_member, segment_member
+from n2n_deploy.bundle.members import GOLDEN, GOLDEN_INT8, WEIGHTS, onnx_member, segment_member
+from n2n_deploy.bundle.weights import pack_weights
 from n2n_deploy.bundle.write import write_bundle
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.parity import TOLERANCE, check_parity, golden_vectors, reference
@@ -20,7 +21,7 @@ from n2n_deploy.train.receptive_field import receptive_field
 
 
 def export_bundle(checkpoint: Path, out: Path) -> Path:
-    """Export the network of a checkpoint to a bundle, in int8 too if that loses little signal.
+    """Export the network of a checkpoint to a bundle, in int8 too if that loses little signal, and trainable.
 
     Args:
         checkpoint: `model.pt` as `n2n-deploy train` writes it.
@@ -42,7 +43,7 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
         "recipe": trained.recipe.model_dump_json(),
         "receptive_field": str(halo),
     }
-    members: dict[str, bytes] = {}
+    members = {WEIGHTS: pack_weights({name: values.numpy() for name, values in trained.weights.items()})}
     parity: list[ParityResult] = []
     models: dict[str, ModelProto] = {}
     precisions: tuple[Literal["fp32"], Literal["fp16"]] = ("fp32", "fp16")

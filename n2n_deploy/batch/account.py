@@ -109,7 +109,9 @@ class Account(Closing):
                 before, proposed = self._ledger.int8(work), precision == "int8"
                 if before not in (None, proposed):
                     return not proposed
-                self._run.network = {"session": session, "precision": precision, "work": work}
+                model = self._run.header["model"]
+                adapted = {name: model[name] for name in ("adapted",) if name in model}
+                self._run.network = {"session": session, "precision": precision, "work": work} | adapted
                 self._line({"time": timestamp(now(self._ledger)), "network": self._run.network})
                 self._writer.flush()
                 return proposed

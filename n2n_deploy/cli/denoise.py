@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from n2n_deploy.cli.adapt import AdaptOption, adapted_request
 from n2n_deploy.cli.common import ConfigOption, JsonOption, print_json, save_config
 from n2n_deploy.cli.denoise_output import DenoiseProgress, print_dry_run, print_summary
 from n2n_deploy.cli.options import (
@@ -152,6 +153,7 @@ def denoise_command(
             "--report/--no-report", help="Write report.html, with a picture of each micrograph.", rich_help_panel=FILES
         ),
     ] = True,
+    adapt: AdaptOption = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -251,11 +253,13 @@ def denoise_command(
     part = Shard.parse(shard) if shard else None
     naming, optics = gather(ctx, NamingOptions), gather(ctx, OpticsOptions)
     request = Request.open(source, model, output, options, part, retry_failed, naming, optics)
+    idle = None if idle_minutes is None else 60 * idle_minutes
+    if adapt is not None:
+        request = adapted_request(request, adapt, watching=watching, idle=idle, dry_run=dry_run, quiet=as_json)
     if dry_run:
         print_dry_run(request, as_json=as_json)
     with DenoiseProgress(quiet=as_json) as bar:
         if watching:
-            idle = None if idle_minutes is None else 60 * idle_minutes
             summary = watch(request, idle=idle, cluster=cluster, say=bar.say, progress=bar.update)
         else:
             summary = run_request(request, cluster=cluster, say=bar.say, progress=bar.update)
