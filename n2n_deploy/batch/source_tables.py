@@ -11,6 +11,8 @@ from typing import Self
 from n2n_deploy.batch.ledger import FOLDER, Ledger, TableRows
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.files.atomic import atomic_write
+from n2n_deploy.io.cryosparc import is_cryosparc
+from n2n_deploy.io.cryosparc_output import exposures_content
 from n2n_deploy.io.micrograph_table import HalfColumns, MicrographTable
 from n2n_deploy.io.star_document import StarDocument
 from n2n_deploy.io.table_copy import read_table_copy, table_content
@@ -53,6 +55,10 @@ class SourceTable:
             _, content = table_content(self._table)
             with atomic_write(path, size=len(content)) as stream:
                 stream.write(content)
+        given, exposures = self._table.path, path.with_suffix(".cs")
+        if given is not None and is_cryosparc(given) and not exposures.exists():
+            with suppress(DataError), atomic_write(exposures) as stream:  # it may have been replaced meanwhile
+                stream.write(exposures_content(given))
 
     @cached_property
     def first_row(self) -> dict[str, int]:
@@ -74,7 +80,9 @@ class SourceTable:
     def remove(self, output: Path) -> None:
         """Remove the copy, which another table contains by now."""
         with suppress(OSError):
-            (output / FOLDER / TABLES / self.file).unlink()
+            path = output / FOLDER / TABLES / self.file
+            path.unlink()
+            path.with_suffix(".cs").unlink()
 
     def name_of(self, path: Path) -> str:
         """Return the name by which the table refers to a file or folder."""
