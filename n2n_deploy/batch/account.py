@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from n2n_deploy.batch.cryosparc_tables import write_exposures
 from n2n_deploy.batch.lanes import with_time_limit
 from n2n_deploy.batch.ledger import FOLDER, FORMAT, Ledger, Record, TableRows, count, now, timestamp
 from n2n_deploy.batch.ledger_writer import LedgerWriter
@@ -251,6 +252,7 @@ def write_files(
         HostError: the folder cannot be written to or has no space.
     """
     tables = write_tables(folder, standings)
+    write_exposures(folder, standings)
     summary.table, summary.listed = tables.denoised, tables.listed
     if tables.note:
         summary.notes[DENOISED] = (tables.note,)
