@@ -28,8 +28,7 @@ from n2n_deploy.demonstration import TRAINING_SHARE
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.simulate.scene import draw_micrograph
-from n2n_deploy.simulate.structures import structures
+from n2n_deploy.simulate import draw_micrograph
 from n2n_deploy.statistics.estimates import estimate, ring_covariances
 from n2n_deploy.statistics.wiener import fit_wiener
 from n2n_deploy.train.general_examples import LEFT_OUT
@@ -104,12 +103,11 @@ def _gains(noisy: Sequence[Image], done: Sequence[Image], pixel_size: float) -> 
 
 def simulated(denoise: Denoise, options: argparse.Namespace) -> list[dict[str, Any]]:
     """True errors, as a share of the signal, on specimens that training left out."""
-    left_out = {name: structures()[name] for name in LEFT_OUT}
     rows = []
     for index, (resolution, part, flip) in enumerate(itertools.product(RESOLUTIONS, THINNED, (True, False))):
         recipe = Recipe(max_resolution=resolution, phase_flip=flip)
         rng = np.random.default_rng((2, index // 2))  # the same micrographs flipped and not
-        cases = [_case(rng, recipe, part, left_out, number) for number in range(options.micrographs)]
+        cases = [_case(rng, recipe, part, number) for number in range(options.micrographs)]
         signals = [case.truth["whole"] for case in cases if case.truth is not None]
         power = sum(float(signal.var(dtype=np.float64)) for signal in signals)
         noise = sum(float((case.prepared["whole"].image - s).var()) for case, s in zip(cases, signals, strict=True))
@@ -128,9 +126,9 @@ def simulated(denoise: Denoise, options: argparse.Namespace) -> list[dict[str, A
     return rows
 
 
-def _case(rng: np.random.Generator, recipe: Recipe, part: float, specimens: Any, number: int) -> Case:
-    """A micrograph of particles simulated at half the resolution, with its halves."""
-    drawn = draw_micrograph(rng, (SIDE, SIDE), recipe.max_resolution / 2, specimens)
+def _case(rng: np.random.Generator, recipe: Recipe, part: float, number: int) -> Case:
+    """A micrograph of one specimen, simulated on the network's grid, with its halves."""
+    drawn = draw_micrograph(rng, (SIDE, SIDE), recipe.max_resolution / 2, LEFT_OUT, "single")
     expected = drawn.expected * np.float32(part)
     even, odd = (rng.poisson(expected / 2).astype(np.float32) for _ in range(2))
     path = Path(f"simulated_{number}.mrc")

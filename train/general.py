@@ -1,6 +1,6 @@
 """Train the general model, which ships with the package, on simulated micrographs alone.
 
-    python -m n2n_deploy.train.general OUT --hours 8 [--preset fast] [--workers 1] [--seed 0]
+    python -m n2n_deploy.train.general OUT --hours 8 [--preset fast] [--from general] [--workers 1] [--seed 0]
 
 Ended at any time it goes on where it stood when it is started again, with the same or more `--hours`; the learning
 rate falls to zero as these run out. The data is made on the fly and never stored: see `general_examples`. `model.pt` in
@@ -17,13 +17,14 @@ import torch
 from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import N2NError
-from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.core.recipe import Recipe, RecipeRange
 from n2n_deploy.core.signals import stop_on_signal
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.fit import find_device
+from n2n_deploy.train.fit import find_device, settle
 from n2n_deploy.train.general_examples import PATCH, PER_MICROGRAPH, RESOLUTIONS, THINNING, Examples, stream
 from n2n_deploy.train.loader import augment
-from n2n_deploy.train.model import channels_last
+from n2n_deploy.train.model import channels_last, plain_weights
+from n2n_deploy.train.muon import KERNEL_RATE
 from n2n_deploy.train.run import Run, start
 
 BUFFER = 48
@@ -31,6 +32,12 @@ BUFFER = 48
 
 STEPS_PER_MICROGRAPH = 12
 """Steps for each simulated micrograph: with batches of 8 each of its examples is seen 1.5 times."""
+
+DECAY = 0.2
+"""Weight decay of the kernels, decoupled from the gradient."""
+
+AVERAGED = 500
+"""Steps over which the weights in `model.pt` are averaged, exponentially: a snapshot is good at any learning rate."""
 
 _VALIDATION_SEED = 2**31
 _VALIDATION_MICROGRAPHS = 8
@@ -69,10 +76,11 @@ def train_general(out: Path, config: TrainConfig, workers: int) -> Path:
 
     Args:
         out: folder of the run; one that is there is continued.
-        config: preset, batch size, seed and minutes.
+        config: preset or starting point, batch size, seed and minutes.
         workers: processes that simulate.
 
     Raises:
+        DataError, UsageError: the model to start from cannot be used.
         N2NError: the loss is no longer finite.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -82,8 +90,10 @@ def train_general(out: Path, config: TrainConfig, workers: int) -> Path:
         "resolutions": list(RESOLUTIONS),
         "thinning": list(THINNING),
         "pairs": "simulated",
+        "accepts": RecipeRange(max_resolution=RESOLUTIONS, either_phase=True).model_dump(),
     }
-    run = start(out, config, device, resume=True, facts=facts)
+    config, weights = settle(config, device, out, resume=True)
+    run = start(out, config, device, resume=True, facts=facts, weights=weights)
     validation = _validation()
     began, before = time.monotonic(), run.seconds
     with stop_on_signal() as stopping:
@@ -102,7 +112,7 @@ def train_general(out: Path, config: TrainConfig, workers: int) -> Path:
                 if time.monotonic() - run.saved > _SAVE_EVERY:
                     run.save(validation)
         finally:
-            source.close()  # type: ignore[attr-defined]
+            source.close()
     return run.save(validation, "time" if run.done >= 1 else "interrupted")
 
 
@@ -111,38 +121,57 @@ def _step(run: Run, buffer: Buffer) -> None:
     rng = np.random.default_rng((run.config.seed, run.step, 1))
     images, weights, ways = (each.to(run.device) for each in buffer.batch(rng, run.config.batch_size))
     noisy, clean = augment(images, ways)
-    run.set_rate()
+    rate = run.set_rate()
     with run.autocast():
         denoised = run.network(channels_last(noisy)).float()
     loss = (weights * ((denoised - clean) ** 2).mean(dim=(1, 2, 3))).mean()
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     run.update(loss)
+    with torch.no_grad():  # without it kernels grow without bound in a long run, until the loss does
+        for kernel in run.optimiser.param_groups[1]["params"]:
+            kernel.mul_(1 - DECAY * KERNEL_RATE * rate)
     run.step += 1
+    _average(run)
+
+
+def _average(run: Run) -> None:
+    """Move the averaged weights, which `model.pt` gets in place of the latest, towards the latest."""
+    if run.best is None:
+        run.best = plain_weights(run.network)
+    run.best_step = run.step
+    rate = max(1 / AVERAGED, 1 / run.step)
+    weights = dict(run.network.named_parameters())
+    with torch.no_grad():
+        for name, average in run.best.items():
+            average.lerp_(weights[name].to(average), rate)
 
 
 def _validation() -> NDArray[np.float32]:
     """A few examples of micrographs that training never sees."""
     source = stream(_VALIDATION_SEED, 0, 1)
     try:
-        examples = [next(source).images[::PER_MICROGRAPH // 8] for _ in range(_VALIDATION_MICROGRAPHS)]
+        examples = [next(source).images[:: PER_MICROGRAPH // 8] for _ in range(_VALIDATION_MICROGRAPHS)]
     finally:
-        source.close()  # type: ignore[attr-defined]
+        source.close()
     return np.concatenate(examples).astype(np.float32)
 
 
 def main() -> None:
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--hours", type=float, required=True, help="of training, all sittings together")
     parser.add_argument("--preset", default="fast")
+    parser.add_argument("--from", dest="start", metavar="MODEL", help="a checkpoint, a bundle, or general")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     config = TrainConfig(
         preset=options.preset,
+        start=options.start,
         recipe=Recipe(max_resolution=8.0, patch_size=PATCH),
         epochs=1_000_000,
         batch_size=options.batch_size,
