@@ -97,7 +97,6 @@ class Request:
 
         Raises:
             BundleError: the model is damaged.
-            DataError: the table cannot be read, where phases may be flipped or not.
             UsageError: there is no such device or engine, or the model was not trained for the resolution.
             HostError: the file system does not answer, there is no general model, or Pillow is missing for `png`.
         """

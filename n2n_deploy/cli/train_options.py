@@ -101,7 +101,8 @@ LearningRateOption = Annotated[
     float | None,
     typer.Option(
         "--learning-rate",
-        help="Initial learning rate of Adam. By default 1e-4 with the paper's schedule, 7e-4 with the others.",
+        help="Initial learning rate of Adam. By default 1e-4 with the paper's schedule, 7e-4 with the others, and half "
+        "of that with --from.",
         rich_help_panel=_COURSE,
     ),
 ]
