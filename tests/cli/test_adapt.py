@@ -90,9 +90,15 @@ def test_the_same_command_finds_it_again_also_for_a_table_that_has_grown(
     grown = simulated / "grown.star"
     last = next(row for row in reversed(rows) if "mic_0003" in row)
     grown.write_text("\n".join([*rows, last.replace("mic_0003", "mic_0004")]) + "\n")
-    for path in (simulated / "micrographs").glob("mic_0003_*"):
-        path.with_name(path.name.replace("0003", "0004")).write_bytes(path.read_bytes())
-    code, said, error = run("denoise", grown, exported, "-o", adapted, "--adapt", MINUTES, "--json")
+    added = []
+    for path in sorted((simulated / "micrographs").glob("mic_0003_*")):
+        added.append(path.with_name(path.name.replace("0003", "0004")))
+        added[-1].write_bytes(path.read_bytes())
+    try:
+        code, said, error = run("denoise", grown, exported, "-o", adapted, "--adapt", MINUTES, "--json")
+    finally:  # other tests use the folder too
+        for path in (grown, *added):
+            path.unlink()
     assert code == 0, error
     assert (json.loads(said)["already_done"], json.loads(said)["denoised"]) == (3, 1)
     assert (adapted / "adapted.n2n").stat().st_mtime_ns == made
