@@ -106,13 +106,13 @@ def first_micrographs(
         UsageError, DataError, HostError: as for `watch`.
     """
     source = _Source(request)
-    arrived: list[Micrograph] = []
+    arrived: dict[str, Micrograph] = {}  # a file that changed comes again
     seen: MicrographTable | None = None
     latest = time.monotonic()
     while len(arrived) < count:
         table, ready = with_time_limit(source.look, request.options.timeout)
         if table is not None and ready:
-            arrived += (each for each in ready if each.row not in table.problems)
+            arrived |= {each.name: each for each in ready if each.row not in table.problems}
             seen, latest = table, time.monotonic()
             continue
         if idle is not None and time.monotonic() - latest > idle:
@@ -120,7 +120,7 @@ def first_micrographs(
         time.sleep(interval)
     if seen is None or not arrived:
         raise source.problem or DataError(f"{request.source}: no micrograph arrived; check the path")
-    rows = [replace(each, row=row) for row, each in enumerate(arrived[:count])]
+    rows = [replace(each, row=row) for row, each in enumerate(islice(arrived.values(), count))]
     return MicrographTable(seen.path, rows, {}, seen.project)
 
 
