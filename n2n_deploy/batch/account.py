@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from n2n_deploy.batch.lanes import with_time_limit
-from n2n_deploy.batch.ledger import FOLDER, FORMAT, Ledger, Record, TableRows, count, now, timestamp
+from n2n_deploy.batch.ledger import FOLDER, FORMAT, Ledger, TableRows, now, timestamp
 from n2n_deploy.batch.ledger_writer import LedgerWriter
 from n2n_deploy.batch.micrograph_job import Outcome
 from n2n_deploy.batch.outputs import OutputLayout
@@ -206,16 +206,12 @@ class Account(Closing):
 
     def _record(self, job: Job, status: Status, reason: str = "", entry: str = "", **details: Any) -> None:
         """Add a line on one micrograph."""
-        name, when, work = job.micrograph.name, now(self._ledger), job.work
-        table = self._run.tables[-1] if self._run.tables else None
-        notes = details.get("notes", ())
-        pixel_size = None
+        name = job.micrograph.name
         if job.grid is not None and job.grid.shape != job.shape:
-            details["pixel_size"] = pixel_size = job.grid.pixel_size
-        self._ledger.add(Record(name, status, work, self._run, when, reason, notes, table, pixel_size))
-        line: dict[str, Any] = {"time": timestamp(when), "micrograph": name, "status": status, "work": work}
+            details["pixel_size"] = job.grid.pixel_size
+        line = {"time": timestamp(now(self._ledger)), "micrograph": name, "status": status, "work": job.work}
         line |= {"output": self._layout.relative(name), **({"reason": reason} if reason else {}), **details}
-        count(self._run, line)
+        self._ledger.take(self._run, line)
         self._line(line, entry)
 
     def _line(self, line: dict[str, Any], entry: str = "") -> None:
