@@ -1,7 +1,6 @@
 """`Account`: takes a run's plans and outcomes into the ledger, and writes the tables, the summary and the report."""
 
 import json
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.options import Precision
+from n2n_deploy.device.processor import usable_cores
 from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.files.locks import locked
 from n2n_deploy.io.star import MicrographTable
@@ -269,7 +269,7 @@ def _header(request: Request, layout: OutputLayout, time: str) -> dict[str, Any]
         "phase_flipped": request.phase_flipped,
         "source": request.source if isinstance(request.source, str) else str(request.source),
         "shard": [request.shard.index, request.shard.count] if request.shard else None,
-        "host": {"name": platform.node(), "machine": platform.machine(), "cores": len(os.sched_getaffinity(0))},
+        "host": {"name": platform.node(), "machine": platform.machine(), "cores": usable_cores()},
         "versions": info.versions,
         "hardware": {name: value for name, value in info.hardware.items() if name != "network runs on"},
     }
