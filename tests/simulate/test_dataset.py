@@ -29,7 +29,7 @@ def typical(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_empty_ice_is_poisson_and_its_halves_are_independent(tmp_path: Path) -> None:
-    star = simulate(tmp_path, 1, (400, 500), 1.5, particles=0, dose=20, ice_gradient=0)
+    star = simulate(tmp_path, 1, (400, 500), 1.5, particles=0, dose=20, ice_gradient=0, thickness=0)
     even, odd = (image(star, f"micrographs/mic_0001_{half}.mrc") for half in ("EVN", "ODD"))
     np.testing.assert_allclose(image(star, "truth/mic_0001.mrc"), 20 * 1.5**2, rtol=1e-6)
     for half in (even, odd):
@@ -63,7 +63,7 @@ def test_protein_is_dark_at_the_tables_positions(typical: Path) -> None:
     y, x = np.indices(truth.shape)
     near = np.any([np.hypot(y - cy, x - cx) < 50 for cy, cx in centres], axis=0)
     far = np.all([np.hypot(y - cy, x - cx) > 120 for cy, cx in centres], axis=0)
-    assert truth[near].mean() < truth[far].mean() - 1
+    assert truth[near].mean() < truth[far].mean() - 0.5
 
 
 def test_thon_rings_vanish_where_the_ctf_does(tmp_path: Path) -> None:
