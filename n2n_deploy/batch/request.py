@@ -217,6 +217,10 @@ class Request:
     def _listed(self, path: Path) -> frozenset[str]:
         @waiting_for(f"reading {path}")
         def read() -> frozenset[str]:
+            if not path.exists():
+                raise DataError(
+                    f"{path}: not found; give the failed.star of a run (one in which nothing failed has none)"
+                )
             return listed_names(path)
 
         return with_time_limit(read, self.options.timeout)
