@@ -6,8 +6,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from n2n_deploy.batch.cryosparc_tables import write_exposures
 from n2n_deploy.batch.lanes import with_time_limit
@@ -24,6 +23,7 @@ from n2n_deploy.batch.status import FINISHED, Status
 from n2n_deploy.batch.summary import SUMMARY, Summary, summarise
 from n2n_deploy.batch.tables import DENOISED, write_tables
 from n2n_deploy.batch.watchdog import waiting_for
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.options import Precision
 from n2n_deploy.files.atomic import atomic_write
@@ -38,7 +38,7 @@ LOCK = ".tables.lock"
 _NETWORK_LOCK = ".network.lock"
 
 
-class Account:
+class Account(Closing):
     """The account of one run; a context manager that keeps its file of the ledger open.
 
     Args:
@@ -102,21 +102,22 @@ class Account:
         Raises:
             HostError: the file system does not answer.
         """
-        output, work = self._request.output, self._request.work
+        output, work, timeout = self._request.output, self._request.work, self._request.options.timeout
 
-        @waiting_for(f"locking the ledger of {output}")
         def decide() -> bool:
             with locked(output / _NETWORK_LOCK):
                 self._ledger.refresh()
                 before, proposed = self._ledger.int8(work), precision == "int8"
                 if before not in (None, proposed):
                     return not proposed
-                self._run.network = {"session": session, "precision": precision, "work": work}
+                model = self._run.header["model"]
+                adapted = {name: model[name] for name in ("adapted",) if name in model}
+                self._run.network = {"session": session, "precision": precision, "work": work} | adapted
                 self._line({"time": timestamp(now(self._ledger)), "network": self._run.network})
                 self._writer.flush()
                 return proposed
 
-        return with_time_limit(decide, self._request.options.timeout)
+        return with_time_limit(decide, timeout, f"locking the ledger of {output}")
 
     def add(self, outcome: Outcome) -> None:
         """Take the outcome of a job."""
@@ -187,14 +188,13 @@ class Account:
         self._run.tables.append(kept)
         self._line({"table": asdict(kept)})
 
-        @waiting_for(f"writing to {output / FOLDER}")
         def write() -> None:
             source.keep(output)
             if before is not None and before.file != source.file and source.first_row.keys() >= before.first_row.keys():
                 before.remove(output)
 
         try:
-            with_time_limit(write, self._request.options.timeout)
+            with_time_limit(write, self._request.options.timeout, f"writing to {output / FOLDER}")
         except HostError as error:
             self._trouble(str(error))
 
@@ -234,14 +234,6 @@ class Account:
 
     def _entry_written(self, name: str, work: str, offset: int, size: int) -> None:
         self._ledger.add_entry(name, work, self._writer.path, offset, size)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def write_files(

@@ -79,7 +79,7 @@ def _finished(standing: Standing, folder: Path) -> list[StarDocument]:
             sizes |= {(number, row): record.pixel_size for row in rows}
     documents = []
     for (number, flipped, halves, cropped), names in chosen.items():
-        document = standing.sources[number].select(
+        document = standing.sources[number].table.select(
             names, phase_flipped=flipped, halves=_half_names(names) if halves else None, folder=folder
         )
         if cropped:
@@ -100,7 +100,7 @@ def _failed(standing: Standing, folder: Path) -> list[StarDocument]:
     for name, record, number, _ in rows_of(standing):
         if record.status in UNUSABLE:
             chosen.setdefault(number, []).extend(standing.sources[number].rows(name))
-    return [standing.sources[number].select_rows(sorted(rows), folder=folder) for number, rows in chosen.items()]
+    return [standing.sources[number].table.select_rows(sorted(rows), folder=folder) for number, rows in chosen.items()]
 
 
 def rows_of(standing: Standing) -> Iterator[tuple[str, Record, int, list[int]]]:
@@ -128,7 +128,7 @@ def rows_of(standing: Standing) -> Iterator[tuple[str, Record, int, list[int]]]:
 
 def prefix(source: SourceTable, output: Path) -> str:
     """Return what stands before the name of an output, relative to its folder, in a table."""
-    name = source.name_of(output)
+    name = source.table.name_of(output)
     return "" if name == "." else f"{name.rstrip('/')}/"
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def export_triton_command(
-    model: Annotated[Path, typer.Argument(help="The bundle, MODEL.n2n.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="The bundle (MODEL.n2n, or general).", show_default=False)],
     repository: Annotated[
         Path, typer.Argument(help="Triton's model repository, a folder; made if there is none.", show_default=False)
     ],

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import HostError, N2NError, OutOfMemoryError
 from n2n_deploy.core.options import Precision
 from n2n_deploy.denoiser.denoiser import Denoiser
@@ -23,7 +24,6 @@ from n2n_deploy.device.device import Device
 from n2n_deploy.device.host import HOST
 from n2n_deploy.engines.onnxruntime.library import is_memory_error
 from n2n_deploy.engines.select import verify
-from n2n_deploy.engines.session import Closing
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
 
@@ -148,18 +148,21 @@ def _tensor(backend: Any, name: str, array: Array) -> Any:
 
 def _open(path: Path, session: ServerSession, parameters: dict[str, str]) -> Denoiser:
     """The denoiser that a model's parameters describe."""
-    numbers = {name: float(text) for name, text in parameters.items() if name in _NUMBERS and text}
-    flags = {name: parameters.get(name, "").lower() in ("true", "1", "yes") for name in ("flip_back", "tta")}
-    resolution = numbers.get("merge_resolution")
+    number = {name: float(parameters[name]) if parameters.get(name) else None for name in _NUMBERS}
+    flag = {name: parameters.get(name, "").lower() in ("true", "1", "yes") for name in _FLAGS}
+    resolution, width = number["merge_resolution"], number["merge_width"] or 1.0
     return Denoiser(
         path,
         session=session,
-        flip_back=flags["flip_back"],
-        tta=flags["tta"],
-        lowpass=numbers.get("lowpass"),
-        output_pixel_size=numbers.get("output_pixel_size"),
-        merge=None if resolution is None else Merge(resolution, numbers.get("merge_width", 1.0)),
+        flip_back=flag["flip_back"],
+        tta=flag["tta"],
+        invert=flag["invert"],
+        max_resolution=number["max_resolution"],
+        lowpass=number["lowpass"],
+        output_pixel_size=number["output_pixel_size"],
+        merge=None if resolution is None else Merge(resolution, width),
     )
 
 
-_NUMBERS = ("lowpass", "output_pixel_size", "merge_resolution", "merge_width")
+_NUMBERS = ("max_resolution", "lowpass", "output_pixel_size", "merge_resolution", "merge_width")
+_FLAGS = ("flip_back", "tta", "invert")

@@ -67,13 +67,14 @@ instance_group [ {{ count: {instances} kind: KIND_CPU }} ]
 version_policy: {{ latest {{ num_versions: 1 }} }}
 parameters {{ key: "network" value: {{ string_value: "{network}" }} }}
 parameters {{ key: "precision" value: {{ string_value: "{precision}" }} }}
-# Also understood: lowpass, output_pixel_size, merge_resolution, merge_width (Å) and tta (true or false).
+# Also understood: max_resolution, lowpass, output_pixel_size, merge_resolution, merge_width (Å), and tta and invert
+# (true or false).
 parameters {{ key: "flip_back" value: {{ string_value: "false" }} }}
 """
 
 _CTF = """,
   # defocus U and V in Å, angle of astigmatism and phase shift in degrees
-  { name: "CTF" data_type: TYPE_FP64 dims: [ 4 ] }"""
+  { name: "CTF" data_type: TYPE_FP64 dims: [ 4 ]%s }"""
 
 
 def write_repository(
@@ -122,7 +123,7 @@ def write_repository(
             network=network,
             precision=precision,
             instances=instances,
-            ctf=_CTF if bundle.recipe.phase_flip else "",
+            ctf=_ctf_input(bundle),
         ),
     }
     # The network first: a server that polls may load each as soon as it is there.
@@ -136,6 +137,13 @@ def write_repository(
         with atomic_write(path, size=len(content)) as stream:
             stream.write(content)
     return repository / name, version
+
+
+def _ctf_input(bundle: Bundle) -> str:
+    """The input for the CTF: optional where the network takes flipped and unflipped phases."""
+    if bundle.accepts is not None and bundle.accepts.either_phase:
+        return _CTF % " optional: true"
+    return _CTF % "" if bundle.recipe.phase_flip else ""
 
 
 def _newest(model: Path) -> int:

@@ -152,6 +152,11 @@ class RowReader:
         self.problems.setdefault(self._first + row, f"{self._document.path}: {where}: {reason}")
 
 
+def states_ctf(table: StarTable) -> bool:
+    """Whether a table has the columns of the defocus."""
+    return all(label in table.labels for label in _DEFOCUS)
+
+
 def _number(text: str) -> float:
     """The number that a text means; NaN where it is not a number."""
     try:

@@ -25,9 +25,6 @@ SHARED_NOISE = "shared noise"
 SNR_OUTLIER = "SNR outlier"
 POWER_OUTLIER = "power kept outlier"
 
-OUTLIERS = (SNR_OUTLIER, POWER_OUTLIER)
-"""Kinds that depend on the other micrographs of the report, so they are found anew in every report."""
-
 _BLOCKS = 16
 _LOW_CONTRAST = 0.25
 _LARGEST_EMPTY_AREA = 0.1

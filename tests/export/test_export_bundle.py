@@ -24,8 +24,8 @@ import sys
 for name in ("torch", "onnx", "onnxscript", "h5py"):
     sys.modules[name] = None
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.engines.select import open_session
-with open_session(Bundle.open(sys.argv[1]), "cpu", threads=1) as session:
+from n2n_deploy.engines.select import choose_session
+with choose_session(Bundle.open(sys.argv[1]), "cpu", threads=1).session as session:
     print(session.name)
 """
 

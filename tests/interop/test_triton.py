@@ -18,6 +18,7 @@ import pytest
 from bundle_builder import one_layer, one_layer_bundle
 
 from n2n_deploy import Bundle, CTFParameters, Denoiser, Optics, UsageError
+from n2n_deploy.core.recipe import RecipeRange
 from n2n_deploy.interop.triton_repository import write_repository
 
 model_config = pytest.importorskip(
@@ -93,6 +94,13 @@ def test_exporting_again_adds_a_version_of_both(tmp_path: Path) -> None:
     for model in ("denoise", "denoise_network"):
         assert {path.name for path in (tmp_path / "repository" / model).iterdir()} == {"config.pbtxt", "1", "2"}
     assert [each.name for each in read_config(tmp_path / "repository" / "denoise").input] == ["MICROGRAPH", "OPTICS"]
+
+
+def test_a_network_for_either_phase_takes_micrographs_without_a_ctf(tmp_path: Path) -> None:
+    accepts = RecipeRange(max_resolution=(4.0, 12.0), either_phase=True)
+    bundle = Bundle.open(one_layer_bundle(tmp_path / "model.n2n", accepts=accepts, phase_flip=True))
+    config = read_config(write_repository(bundle, tmp_path)[0])
+    assert {each.name: each.optional for each in config.input} == {"MICROGRAPH": False, "OPTICS": False, "CTF": True}
 
 
 def test_wrong_names_and_precisions_are_refused(tmp_path: Path) -> None:

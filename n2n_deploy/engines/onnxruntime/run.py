@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import BundleError, HostError, N2NError, OutOfMemoryError
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.device.host import HOST
@@ -18,7 +19,6 @@ from n2n_deploy.engines.onnxruntime.library import (
     open_model,
     thread_count,
 )
-from n2n_deploy.engines.session import Closing
 
 # ONNX Runtime's arena takes memory in regions of powers of two, and no tensor spans two regions. Over 30 shapes and
 # all presets its peak lay between 0.7 and 1.84 times the live tensors, depending on how the sizes happened to fit.

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import BundleError, HostError, OutOfMemoryError
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.device.host import HOST
@@ -26,7 +27,6 @@ from n2n_deploy.engines.onnxruntime.library import (
     open_model,
     thread_count,
 )
-from n2n_deploy.engines.session import Closing
 
 METADATA = "n2n_segment"
 """Key of a segment's facts, as JSON, in its model's metadata."""
