@@ -100,7 +100,7 @@ class NoiseModel:
 def fit_family(
     family: Family, power: Values, count: Values, fy: Values, fx: Values, extra: float, *, robust: bool = False
 ) -> tuple[NoiseModel, float]:
-    """Fit a family to mean powers by weighted least squares of the relative residuals.
+    """Fit a family to mean powers by the likelihood of power, whose components are distributed exponentially.
 
     Args:
         family: the family.
@@ -119,7 +119,10 @@ def fit_family(
     low, high = np.array([-5.0, *family.low]), np.array([5.0, *family.high])
 
     def residuals(p: Values) -> Values:
-        return np.asarray((power / (level * np.exp(p[0]) * family.shape(p[1:], fy, fx)) - 1) / sigma)
+        ratio = power / (level * np.exp(p[0]) * family.shape(p[1:], fy, fx))
+        # The gamma distribution's deviance: least squares of ratio − 1 would make the model too large by 1/count.
+        deviance = np.maximum(2 * (ratio - 1 - np.log(ratio)), 0)
+        return np.asarray(np.sign(ratio - 1) * np.sqrt(deviance) / sigma)
 
     found = least_squares(
         residuals,
