@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from n2n_deploy.bundle.manifest import Manifest, ParityResult
-from n2n_deploy.bundle.members import GOLDEN, GOLDEN_INT8, onnx_member, segment_member
+from n2n_deploy.bundle.members import GOLDEN, GOLDEN_INT8, WEIGHTS, onnx_member, segment_member
+from n2n_deploy.bundle.weights import pack_weights
 from n2n_deploy.bundle.write import write_bundle
+from n2n_deploy.core.recipe import RecipeRange
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.parity import TOLERANCE, check_parity, golden_vectors, reference
 from n2n_deploy.export.quantise import Quantised, quantise
@@ -19,12 +21,13 @@ from n2n_deploy.train.checkpoint import load_model
 from n2n_deploy.train.receptive_field import receptive_field
 
 
-def export_bundle(checkpoint: Path, out: Path) -> Path:
-    """Export the network of a checkpoint to a bundle, in int8 too if that loses little signal.
+def export_bundle(checkpoint: Path, out: Path, accepts: RecipeRange | None = None) -> Path:
+    """Export the network of a checkpoint to a bundle, in int8 too if that loses little signal, and trainable.
 
     Args:
         checkpoint: `model.pt` as `n2n-deploy train` writes it.
         out: the bundle; written in one step, after all checks.
+        accepts: the recipes that the network was trained for, beside the checkpoint's; None if there are no others.
 
     Returns:
         `out`.
@@ -42,7 +45,7 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
         "recipe": trained.recipe.model_dump_json(),
         "receptive_field": str(halo),
     }
-    members: dict[str, bytes] = {}
+    members = {WEIGHTS: pack_weights({name: values.numpy() for name, values in trained.weights.items()})}
     parity: list[ParityResult] = []
     models: dict[str, ModelProto] = {}
     precisions: tuple[Literal["fp32"], Literal["fp16"]] = ("fp32", "fp16")
@@ -64,6 +67,7 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
         tolerance["int8"] = quantised.tolerance
     manifest = Manifest(
         preset=trained.preset,
+        accepts=accepts,
         halo=halo,
         tolerance=tolerance,
         parity=tuple(parity),

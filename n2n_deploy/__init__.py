@@ -1,4 +1,4 @@
-"""Noise2noise denoising of cryo-EM micrographs, deployed: Palovcak et al. 2021, and well beyond it.
+"""Noise2noise denoising of cryo-EM micrographs, deployed: the method of Palovcak et al. 2020 (IUCrJ 7, 1142), and more.
 
 `denoise` takes a table of micrographs, `Denoiser` one micrograph as an array.
 """

@@ -26,6 +26,8 @@ class TrainConfig(BaseModel):
     Attributes:
         preset: which network; a key of `n2n_deploy.train.PRESETS`, or "auto": see `chosen`.
         recipe: how micrographs become patches.
+        start: the trained network to start from: a checkpoint, a bundle that carries its weights, or "general", the
+            package's own; its preset and recipe are the run's. None for fresh weights.
         epochs: the run has epochs × batches_per_epoch steps, unless `max_minutes` ends it sooner.
         batches_per_epoch: steps per epoch.
         batch_size: pairs of patches per step.
@@ -59,6 +61,7 @@ class TrainConfig(BaseModel):
 
     preset: str = AUTO
     recipe: Recipe = Recipe()
+    start: str | None = None
     epochs: Annotated[int, Field(ge=1)] = 100
     batches_per_epoch: Annotated[int, Field(ge=1)] = 500
     batch_size: Annotated[int, Field(ge=1)] = 10

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from n2n_deploy.batch.cryosparc_tables import write_exposures
 from n2n_deploy.batch.lanes import with_time_limit
 from n2n_deploy.batch.ledger import FOLDER, FORMAT, Ledger, TableRows, now, timestamp
 from n2n_deploy.batch.ledger_writer import LedgerWriter
@@ -109,7 +110,9 @@ class Account(Closing):
                 before, proposed = self._ledger.int8(work), precision == "int8"
                 if before not in (None, proposed):
                     return not proposed
-                self._run.network = {"session": session, "precision": precision, "work": work}
+                model = self._run.header["model"]
+                adapted = {name: model[name] for name in ("adapted",) if name in model}
+                self._run.network = {"session": session, "precision": precision, "work": work} | adapted
                 self._line({"time": timestamp(now(self._ledger)), "network": self._run.network})
                 self._writer.flush()
                 return proposed
@@ -245,6 +248,7 @@ def write_files(
         HostError: the folder cannot be written to or has no space.
     """
     tables = write_tables(folder, standings)
+    write_exposures(folder, standings)
     summary.table, summary.listed = tables.denoised, tables.listed
     if tables.note:
         summary.notes[DENOISED] = (tables.note,)

@@ -16,15 +16,15 @@ from n2n_deploy.batch.png import require_pillow
 from n2n_deploy.batch.repeated_rows import clashing_rows, without_repeated
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.bundle.general import GENERAL
 from n2n_deploy.core.errors import DataError, N2NError, UsageError
 from n2n_deploy.core.options import NamingOptions, OpticsOptions
+from n2n_deploy.denoiser.model_choice import Model, Source, open_model
 from n2n_deploy.engines.select import candidates
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable, listed_names, read_micrographs
 from n2n_deploy.io.tilt_series import TiltSeriesTable
-
-Source = Path | str | Sequence[Path | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Request:
 
     Attributes:
         source: a STAR or cryoSPARC table, an MRC file or glob, or a list of MRC files.
-        bundle: the model.
+        bundle: the model, with its recipe chosen.
         output: folder that the inputs' folders are mirrored under, absolute.
         options: how to denoise.
         shard: the part of the table to process; None for all of it.
@@ -85,7 +85,7 @@ class Request:
     def open(
         cls,
         source: Source,
-        bundle: Bundle | Path | str,
+        model: Model | None,
         output: Path | str,
         options: DenoiseOptions | None = None,
         shard: Shard | None = None,
@@ -93,20 +93,23 @@ class Request:
         naming: NamingOptions | None = None,
         optics: OpticsOptions | None = None,
     ) -> Self:
-        """Make a request, opening the bundle.
+        """Make a request, opening the bundle as `open_model` does; None for the general model.
 
         Raises:
             BundleError: the model is damaged.
-            UsageError: there is no such device or engine.
-            HostError: the file system does not answer, or Pillow is missing for `png`.
+            DataError: the table cannot be read, where phases may be flipped or not.
+            UsageError: there is no such device or engine, or the model was not trained for the resolution.
+            HostError: the file system does not answer, there is no general model, or Pillow is missing for `png`.
         """
         options = options or DenoiseOptions()
         if options.png:
             require_pillow()
         for device in options.devices:
             candidates(device, options.engine)  # an error here comes before anything is written
-        if not isinstance(bundle, Bundle):
-            bundle = with_time_limit(partial(Bundle.open, Path(bundle)), options.timeout, f"reading {bundle}")
+        read = partial(open_model, model, source, naming, options.max_resolution)
+        bundle = with_time_limit(
+            read, options.timeout, f"reading {model.path if isinstance(model, Bundle) else model or GENERAL}"
+        )
         known = naming or NamingOptions(), optics or OpticsOptions()
         return cls(source, bundle, Path(output).absolute(), options, shard, retry, *known)
 
@@ -117,8 +120,10 @@ class Request:
 
     @property
     def work(self) -> str:
-        """Names model and options in the ledger; the micrographs of one work are not partly in int8."""
-        return f"{self.bundle.short_hash} {self.options.output_hash}"
+        """Names model, recipe and options in the ledger; the micrographs of one work are not partly in int8."""
+        recipe = self.bundle.recipe
+        phases = "flipped" if recipe.phase_flip else "unflipped"
+        return f"{self.bundle.short_hash} {self.options.output_hash} {recipe.max_resolution:g} Å {phases}"
 
     @property
     def phase_flipped(self) -> bool:

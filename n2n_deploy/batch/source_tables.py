@@ -11,6 +11,8 @@ from typing import Self
 from n2n_deploy.batch.ledger import FOLDER, Ledger, TableRows
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.files.atomic import atomic_write
+from n2n_deploy.io.cryosparc import is_cryosparc
+from n2n_deploy.io.cryosparc_output import exposures_content
 from n2n_deploy.io.micrograph_table import MicrographTable
 from n2n_deploy.io.table_copy import read_table_copy, table_content
 
@@ -52,6 +54,10 @@ class SourceTable:
             _, content = table_content(self.table)
             with atomic_write(path, size=len(content)) as stream:
                 stream.write(content)
+        given, exposures = self.table.path, path.with_suffix(".cs")
+        if given is not None and is_cryosparc(given) and not exposures.exists():
+            with suppress(DataError), atomic_write(exposures) as stream:  # it may have been replaced meanwhile
+                stream.write(exposures_content(given))
 
     @cached_property
     def first_row(self) -> dict[str, int]:
@@ -73,7 +79,9 @@ class SourceTable:
     def remove(self, output: Path) -> None:
         """Remove the copy, which another table contains by now."""
         with suppress(OSError):
-            (output / FOLDER / TABLES / self.file).unlink()
+            path = output / FOLDER / TABLES / self.file
+            path.unlink()
+            path.with_suffix(".cs").unlink()
 
     def values(self, name: str) -> list[Row]:
         """Return what each row of a micrograph says; see `MicrographTable.values`."""

@@ -1,7 +1,7 @@
 """`Summary`: the account of a batch in numbers, made from the ledger; `summary.json` holds it."""
 
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -153,11 +153,16 @@ def _count(summary: Summary, standing: Standing, name: str) -> None:
         summary.notes[name] = record.notes
 
 
+def identity(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what identifies the model of a ledger's first line: its hash, preset, and what it was adapted to."""
+    return {name: model[name] for name in ("hash", "preset", "adapted") if name in model}
+
+
 def _description(run: Run) -> dict[str, Any]:
     header = run.header
     return {
         "version": header["versions"]["n2n-deploy"],
-        "model": {name: header["model"][name] for name in ("hash", "preset")} | {"recipe": header["recipe"]},
+        "model": identity(header["model"]) | {"recipe": header["recipe"]},
         "session": (run.end or {}).get("session", "none"),
         "precision": (run.network or {}).get("precision"),
         "host": header["host"],

@@ -91,6 +91,39 @@ def watch(
         return growing.write(start, stopping)
 
 
+def first_micrographs(
+    request: Request, count: int, *, interval: float = 10.0, idle: float | None = None
+) -> MicrographTable:
+    """Wait until that many micrographs have arrived, or fewer and then none for `idle` seconds, and return them.
+
+    Args:
+        request: as for `watch`.
+        count: of micrographs.
+        interval: as for `watch`.
+        idle: as for `watch`.
+
+    Raises:
+        UsageError, DataError, HostError: as for `watch`.
+    """
+    source = _Source(request)
+    arrived: list[Micrograph] = []
+    seen: MicrographTable | None = None
+    latest = time.monotonic()
+    while len(arrived) < count:
+        table, ready = with_time_limit(source.look, request.options.timeout)
+        if table is not None and ready:
+            arrived += (each for each in ready if each.row not in table.problems)
+            seen, latest = table, time.monotonic()
+            continue
+        if idle is not None and time.monotonic() - latest > idle:
+            break
+        time.sleep(interval)
+    if seen is None or not arrived:
+        raise source.problem or DataError(f"{request.source}: no micrograph arrived; check the path")
+    rows = [replace(each, row=row) for row, each in enumerate(arrived[:count])]
+    return MicrographTable(seen.path, rows, {}, seen.project)
+
+
 class _Source:
     """What has arrived so far, and which micrographs of it are ready."""
 

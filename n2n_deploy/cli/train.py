@@ -45,6 +45,7 @@ from n2n_deploy.cli.train_options import (
     ResumeOption,
     ScheduleOption,
     SeedOption,
+    StartOption,
     ValidationOption,
     WorkersOption,
     train_config,
@@ -66,6 +67,7 @@ def train_command(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; model.pt is written to it.")],
     preset: PresetOption = "auto",
+    start: StartOption = None,
     pairs: PairsOption = "auto",
     max_resolution: MaxResolutionOption = 4.5,
     highpass: HighpassOption = 200.0,
@@ -111,6 +113,8 @@ def train_command(
     the specimen can. A few hundred micrographs are enough. Motion correction writes the halves (MotionCor2:
     -SplitSum 1; RELION: --even_odd_split under Additional arguments). Without halves, pairs are made of full exposures,
     by adding and subtracting noise of the micrograph's own spectrum; sums must be unbinned and unfiltered for that.
+
+    [bold]--from general --max-minutes 3[/] fine-tunes the network that comes with the package, or another one.
 
     Writes to the output folder [bold]model.pt[/] (for n2n-deploy export), curves.png and curves.csv,
     validation.png (held-out patches before and after), noise.png (without halves), state.pt (for --resume) and the

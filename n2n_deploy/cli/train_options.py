@@ -22,6 +22,16 @@ PresetOption = Annotated[
     ),
 ]
 
+StartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="MODEL",
+        help="Start from a trained network: general (the package's own), a bundle, or a model.pt. Preset and recipe "
+        "are its own; a few minutes are enough.",
+    ),
+]
+
 MaxResolutionOption = Annotated[
     float,
     typer.Option(
@@ -227,7 +237,9 @@ WorkersOption = Annotated[
 
 
 def train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
-    """The options as a `TrainConfig`; where a run is resumed its own, with the options given now on top.
+    """The options as a `TrainConfig`, with the options given on top of those of the run that is resumed.
+
+    Those not given for a new run that starts from a trained network follow that network's recipe.
 
     Args:
         ctx: of the command, whose parameters are named like the fields of `TrainConfig` and `Recipe`.
@@ -235,14 +247,17 @@ def train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
 
     Raises:
         UsageError: a value is invalid.
-        DataError: the state cannot be read.
+        DataError: the state, or the network to start from, cannot be read.
+        BundleError: the bundle to start from carries no weights, or is damaged.
     """
-    from n2n_deploy.train import TrainConfig
+    from n2n_deploy.train import TrainConfig, load_checkpoint
     from n2n_deploy.train.checkpoint import load_state
 
     resumed = state is not None and state.exists()
     earlier: dict[str, Any] = load_state(state)["config"] if state is not None and resumed else {}
     recipe = earlier.pop("recipe", {})
+    if not resumed and ctx.params["start"] is not None:
+        recipe = load_checkpoint(ctx.params["start"]).recipe.model_dump()
     for values, model in ((earlier, TrainConfig), (recipe, Recipe)):
         for name in values.keys() & model.model_fields.keys() & ctx.params.keys():
             source = ctx.get_parameter_source(name)

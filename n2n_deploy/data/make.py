@@ -1,12 +1,14 @@
-"""Make the package's data files from their sources: `python -m n2n_deploy.data.make MICROGRAPH PDB OUT`.
+"""Make the package's data files from their sources: `python -m n2n_deploy.data.make MICROGRAPH MODELS OUT`.
 
-MICROGRAPH is `fei-extended.mrc` of mrcfile's test data, PDB is the file of entry 3J9I, OUT the folder to write to.
+MICROGRAPH is `fei-extended.mrc` of mrcfile's test data, MODELS a folder of PDB files (`3j9i.pdb`, the others packed:
+`1bxn.pdb.xz`), OUT the folder to write to.
 """
 
 import lzma
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import gemmi
 import mrcfile
@@ -15,8 +17,12 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from n2n_deploy.data import ATOMS, STRIPS
+from n2n_deploy.data.structures import ENTRIES, FILE
 
 GREY_LEVELS_PER_ELECTRON = 104.0
+
+BIOLOGICAL = frozenset(("C", "N", "O", "S", "P"))
+"""Elements kept: what else the crystals contain (platinum, sodium, chlorine) is not there in ice."""
 
 
 def electrons(grey: NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -57,6 +63,30 @@ def write_atoms(model: gemmi.Model, folder: Path) -> None:
     )
 
 
+def assembly(structure: gemmi.Structure) -> gemmi.Model:
+    """Return the first biological assembly without water, ions and heavy-atom derivatives."""
+    structure.remove_waters()
+    structure.remove_hydrogens()
+    if not structure.assemblies:
+        return structure[0]
+    first, rename = structure.assemblies[0], gemmi.HowToNameCopiedChain.Short
+    return gemmi.make_assembly(first, structure[0], rename)
+
+
+def write_structures(models: Path, folder: Path) -> None:
+    """Write the assemblies of all entries: elements, and positions in tenths of Å about the centre of mass."""
+    arrays: dict[str, Any] = {}
+    for name, entry in ENTRIES.items():
+        with lzma.open(models / f"{entry}.pdb.xz", "rt") as stream:
+            model = assembly(gemmi.read_pdb_string(stream.read()))
+        atoms = [site.atom for site in model.all() if site.atom.element.name in BIOLOGICAL]
+        positions = np.array([atom.pos.tolist() for atom in atoms])
+        positions -= np.average(positions, axis=0, weights=[atom.element.weight for atom in atoms])
+        arrays[f"{name}/elements"] = np.array([atom.element.atomic_number for atom in atoms], np.uint8)
+        arrays[f"{name}/positions"] = np.round(positions * 10).astype(np.int16)
+    np.savez_compressed(folder / FILE, **arrays)
+
+
 def d7_setting(model: gemmi.Model) -> Rotation:
     """Find the rotation that puts the sevenfold axis on z and a twofold axis on x.
 
@@ -88,10 +118,11 @@ def main() -> None:
     """Read the two sources and write all data files."""
     if len(sys.argv) != 4:
         sys.exit(__doc__)
-    micrograph, pdb, folder = map(Path, sys.argv[1:])
+    micrograph, models, folder = map(Path, sys.argv[1:])
     with mrcfile.open(micrograph, permissive=True) as mrc:
         write_strips(electrons(mrc.data), folder)
-    write_atoms(gemmi.read_structure(str(pdb))[0], folder)
+    write_atoms(gemmi.read_structure(str(models / "3j9i.pdb"))[0], folder)
+    write_structures(models, folder)
 
 
 if __name__ == "__main__":

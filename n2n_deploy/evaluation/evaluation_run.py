@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.options import ComputeOptions, NamingOptions, OpticsOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
+from n2n_deploy.denoiser.model_choice import Model, open_model
 from n2n_deploy.engines.session import Session
 from n2n_deploy.evaluation.denoised_halves import DenoisedHalves
 from n2n_deploy.evaluation.figures import write_figures
@@ -69,9 +69,11 @@ class EvaluationRun:
 
 def run_evaluation(
     micrographs: Path | str | Sequence[Path | str],
-    bundle: Bundle | Path | str,
+    model: Model | None,
     output: Path | str,
     *,
+    max_resolution: float | None = None,
+    invert: bool = False,
     compute: ComputeOptions | None = None,
     naming: NamingOptions | None = None,
     optics: OpticsOptions | None = None,
@@ -87,9 +89,11 @@ def run_evaluation(
     rings of each micrograph), `ssnr.png`, `recovered_signal_fraction.png` and `report.html`.
 
     Args:
-        micrographs: a STAR file; or MRC files or globs, if the model does not flip phases.
-        bundle: the model.
+        micrographs: a STAR file; or MRC files or globs, if the model takes unflipped phases.
+        model: an open bundle, the path of one, or "general"; None for the general model. See `open_model`.
         output: the folder to write to.
+        max_resolution: Å; None for the model's own.
+        invert: protein is white in the micrographs.
         compute: where and how the network runs; two lanes by default.
         naming: how files and their halves are found.
         optics: for tables and files that lack them.
@@ -106,9 +110,9 @@ def run_evaluation(
         UsageError: the folder holds a batch of denoised micrographs.
         HostError: the folder cannot be written to, no session works here, or there is not enough memory.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
-    output = Path(output)
     naming = naming or NamingOptions()
+    bundle = open_model(model, micrographs, naming, max_resolution)
+    output = Path(output)
     compute = compute or ComputeOptions()
     compute = compute.model_copy(update={"lanes": compute.lanes or _LANES})
     known = (optics or OpticsOptions()).model_dump()
@@ -126,7 +130,7 @@ def run_evaluation(
         if not missing:
             spool.put(_entry(evaluation, halves, limit))
 
-    with Denoiser(bundle, compute=compute, tta=tta, session=session) as denoiser:
+    with Denoiser(bundle, compute=compute, invert=invert, tta=tta, session=session) as denoiser:
         used = denoiser.session.name
         if sizes := _sizes(table, bundle.recipe):
             denoiser.fit_to_memory(sizes, halves=True)
@@ -142,7 +146,7 @@ def run_evaluation(
         )
     whole = result.whole()
     asked = compute.model_dump(mode="json") | naming.model_dump(mode="json") | known
-    options = {"tta": tta, "truth": truth and str(truth), **asked}
+    options = {"max_resolution": max_resolution, "invert": invert, "tta": tta, "truth": truth and str(truth), **asked}
     done, hours = len(result.done), result.seconds / 3600
     speed = {"wall time": f"{result.seconds:.1f} s", "micrographs per hour": round(done / hours) if hours else None}
     info = run_info("", bundle, used, options, throughput=speed)

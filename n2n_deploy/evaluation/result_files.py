@@ -43,11 +43,11 @@ def evaluation_document(result: TableEvaluation, whole: SetEvaluation | None, ru
         "failed": len(result.failures),
         "failures": result.failures,
         "seconds": round(result.seconds, 3),
-        "set": None if whole is None else _intervals(whole.image, whole.truth),
-        "rings": None if whole is None else {"frequency": whole.frequency, **_intervals(whole.rings, whole.true_rings)},
+        "set": None if whole is None else intervals(whole.image, whole.truth),
+        "rings": None if whole is None else {"frequency": whole.frequency, **intervals(whole.rings, whole.true_rings)},
         "each": [_each(done) for done in result.done],
     }
-    plain: dict[str, Any] = _finite(document)
+    plain: dict[str, Any] = finite(document)
     return plain
 
 
@@ -109,7 +109,8 @@ def write_micrograph_rings(path: Path, done: MicrographEvaluation) -> None:
     _write_rings(path, columns)
 
 
-def _intervals(found: Mapping[str, Interval], truth: Estimates | None) -> dict[str, Any]:
+def intervals(found: Mapping[str, Interval], truth: Estimates | None) -> dict[str, Any]:
+    """Estimates with the ends of their intervals and, where it is known, the truth, for JSON."""
     return {
         name: {
             "value": interval.value,
@@ -145,14 +146,14 @@ def _write_rings(path: Path, columns: Mapping[str, NDArray[np.float64]]) -> None
     write_csv(path, list(columns), rows)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Convert to plain JSON values: arrays to lists, numbers to seven digits, and what is not finite to None."""
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, np.ndarray):
-        return _finite(value.tolist())
+        return finite(value.tolist())
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     if isinstance(value, float | np.floating):
         return float(f"{value:.7g}") if math.isfinite(value) else None
     return value

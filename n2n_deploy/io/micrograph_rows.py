@@ -151,3 +151,8 @@ class RowReader:
         place, name = self._document.where(self._table, row), self._columns[NAME][row]
         where = f"{place}, {name}" if name else place
         self.problems.setdefault(self._first + row, f"{self._document.path}: {where}: {reason}")
+
+
+def states_ctf(table: StarTable) -> bool:
+    """Whether a table has the columns of the defocus."""
+    return all(label in table.labels for label in _DEFOCUS)

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from n2n_deploy.bundle.adaptation import Adaptation
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.sizes import size_text
 from n2n_deploy.core.version import __version__
@@ -67,10 +68,13 @@ def run_info(
         results: results for the whole set: texts by quantity and column.
         figures: PNG files by caption.
     """
+    model = {"file": bundle.path.name, "hash": bundle.short_hash, "preset": bundle.manifest.preset}
+    if (adaptation := Adaptation.of(bundle)) is not None:
+        model["adapted"] = adaptation.text
     return RunInfo(
         title,
         command_line(),
-        model={"file": bundle.path.name, "hash": bundle.short_hash, "preset": bundle.manifest.preset},
+        model=model,
         recipe=bundle.recipe.model_dump(),
         options={name: value for name, value in options.items() if value is not None},
         versions=_versions(),

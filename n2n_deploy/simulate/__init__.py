@@ -1,5 +1,7 @@
-"""Micrographs with known truth, simulated from an atomic model."""
+"""Micrographs with known truth, simulated from atomic models."""
 
+from n2n_deploy.data.structures import NAMES, structure, structures
 from n2n_deploy.simulate.dataset import simulate
+from n2n_deploy.simulate.micrograph import SimulatedMicrograph, draw_micrograph
 
-__all__ = ["simulate"]
+__all__ = ["NAMES", "SimulatedMicrograph", "draw_micrograph", "simulate", "structure", "structures"]

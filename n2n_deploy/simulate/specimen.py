@@ -18,6 +18,8 @@ COVERAGE = 0.3
 
 _TRIES = 2000
 
+_FINE = 1.0  # Å: on coarser grids the splines alias what lies beyond Nyquist
+
 
 @dataclass(frozen=True, slots=True)
 class Particles:
@@ -84,13 +86,18 @@ def in_frame(centres: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np
 
 
 def phase_spectrum(
-    particles: Particles, atoms: Atoms, shape: tuple[int, int], pixel_size: float, voltage: float
+    particles: Particles,
+    atoms: Atoms,
+    shape: tuple[int, int],
+    pixel_size: float,
+    voltage: float,
+    cuts: NDArray[np.float64] | None = None,
 ) -> NDArray[np.complex64]:
     """Return the Fourier transform of the phase shift (rad) by the particles, projected along the beam.
 
-    Atoms are spread on the grid by cubic B-splines, one grid for each element. In Fourier space the spline is
-    divided out and the element's scattering factor multiplied in. The image is periodic and must be larger than a
-    particle.
+    Atoms are spread by cubic B-splines on a grid of at most 1 Å, one for each element. In Fourier space the grid is
+    cropped to the image's Nyquist frequency, the spline is divided out and the element's scattering factor multiplied
+    in. The image is periodic and must be larger than a particle.
 
     Args:
         particles: centres relative to pixel (0, 0) of this image.
@@ -98,36 +105,49 @@ def phase_spectrum(
         shape: (ny, nx).
         pixel_size: Å.
         voltage: kV.
+        cuts: (n, 3) for each particle the y and x of a unit normal and an offset as a fraction of the radius: atoms
+            beyond the plane along the beam are left out.
 
     Returns:
         (ny, nx//2+1) complex64, rfft2 of the phase image.
     """
-    reach = int(np.ceil(radius(atoms) / pixel_size)) + 3
+    finer = max(1, int(np.ceil(pixel_size / _FINE - 1e-9)))
+    fine, spacing = (shape[0] * finer, shape[1] * finer), pixel_size / finer
+    reach = int(np.ceil(radius(atoms) / spacing)) + 3
     elements, classes = np.unique(atoms.elements, return_inverse=True)
-    grids = np.zeros((len(elements), *shape), np.float32)
-    for centre, rotation in zip(particles.centres, particles.rotations, strict=True):
+    grids = np.zeros((len(elements), *fine), np.float32)
+    if cuts is None:
+        cuts = np.full((len(particles.centres), 3), np.inf)
+    for centre, rotation, (normal_y, normal_x, offset) in zip(
+        particles.centres * finer, particles.rotations, cuts, strict=True
+    ):
         corner = np.floor(centre).astype(int) - reach
-        view = rotation.inv().apply(atoms.positions)[:, 1::-1]
-        patch = _spread(view / pixel_size + (centre - corner), classes, len(elements), 2 * reach + 1)
-        rows, columns = ((corner[axis] + np.arange(2 * reach + 1)) % shape[axis] for axis in (0, 1))
+        view, kinds = rotation.inv().apply(atoms.positions)[:, 1::-1], classes
+        if np.isfinite(offset):
+            kept = view @ np.array([normal_y, normal_x]) < offset * radius(atoms)
+            view, kinds = view[kept], classes[kept]
+        patch = _spread(view / spacing + (centre - corner), kinds, len(elements), 2 * reach + 1)
+        rows, columns = ((corner[axis] + np.arange(2 * reach + 1)) % fine[axis] for axis in (0, 1))
         grids[:, rows[:, None], columns] += patch
     total = np.zeros((shape[0], shape[1] // 2 + 1), np.complex64)
+    rows = np.fft.fftfreq(shape[0], 1 / shape[0]).astype(int)  # of the fine grid's spectrum
     for element, grid in zip(elements, grids, strict=True):
-        total += rfft2(grid) * _element_filter(int(element), shape, pixel_size)
+        spectrum = rfft2(grid)[rows, : total.shape[1]]
+        total += spectrum * _element_filter(int(element), shape, pixel_size, finer)
     total *= np.float32(phase_per_scattering(voltage) / pixel_size**2)
     return total
 
 
-def _element_filter(element: int, shape: tuple[int, int], pixel_size: float) -> NDArray[np.float32]:
+def _element_filter(element: int, shape: tuple[int, int], pixel_size: float, finer: int) -> NDArray[np.float32]:
     """Contrast factor of an element divided by the transform of the cubic B-spline, on the rfft grid; cached."""
 
     def make() -> NDArray[np.float32]:
         s = frequencies(shape, (pixel_size, pixel_size))
-        spline = np.outer(np.sinc(np.fft.fftfreq(shape[0])), np.sinc(np.fft.rfftfreq(shape[1]))) ** 4
+        spline = np.outer(np.sinc(np.fft.fftfreq(shape[0], finer)), np.sinc(np.fft.rfftfreq(shape[1], finer))) ** 4
         factor: NDArray[np.float32] = (contrast_factor(element, s) / spline).astype(np.float32)
         return factor
 
-    kept: NDArray[np.float32] = HOST.to_host(HOST.grid(("element", element, shape, pixel_size), make))
+    kept: NDArray[np.float32] = HOST.to_host(HOST.grid(("element", element, shape, pixel_size, finer), make))
     return kept
 
 
