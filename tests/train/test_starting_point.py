@@ -193,3 +193,19 @@ def test_the_command_follows_the_networks_recipe(
 def test_a_general_model_that_is_not_there_is_named(config: TrainConfig) -> None:
     with pytest.raises(N2NError, match="no general model"):
         load_starting_point(config.model_copy(update={"start": "general"}))
+
+
+def test_a_network_that_takes_both_phases_gets_those_of_a_table_with_ctfs_flipped(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], start: Path
+) -> None:
+    content = torch.load(start, weights_only=True)
+    content["summary"]["accepts"] = {"max_resolution": [8.0, 8.0], "either_phase": True}
+    torch.save(content, start)
+    short = ("--from", start, "--suffixes", "DW,EVN,ODD", "--epochs", 1, "--batches", 1, "--batch-size", 2)
+    for known in (True, False):
+        table, out = write_table({"a": halves(1)}, ctf=known), tmp_path / str(known)
+        done = run_command(table, "-o", out, *short, "--device", "cpu")
+        assert done.exit_code == 0, done.output
+        model = load_model(out / "model.pt")
+        assert model.recipe.phase_flip is known
+        assert "accepts" not in model.summary
