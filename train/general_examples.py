@@ -46,7 +46,7 @@ PER_MICROGRAPH = EXPOSURES * (SIDE // PATCH) ** 2
 
 COLOURED = 0.15
 """Part of the exposures whose noise is not white: its power falls by up to a third towards the network's Nyquist
-frequency, as interpolation and charge sharing between pixels make it. Steeper falls made the network timid in trials."""
+frequency, as interpolation and charge sharing between pixels make it. Steeper falls made networks timid in trials."""
 
 WEAKEST = 0.03
 """Signal variance below which an example counts no more than others: without signal it teaches to return nothing."""
