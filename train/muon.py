@@ -2,7 +2,8 @@
 
 The momentum of a kernel, as a matrix (out, in·k·k), is replaced by the nearest matrix with orthogonal rows, by five
 Newton-Schulz iterations: what the gradient says weakly is learnt as fast as what it says loudly. `benchmarks.front`
-measures what that buys. Biases, and kernels with a single output, go by Adam.
+measures what that buys. Biases and the layer that makes the image go by Adam: an orthogonal step of the last kernel,
+which is small, would change the grey scale by several per cent each time.
 """
 
 from collections import defaultdict
@@ -34,8 +35,8 @@ class Muon(torch.optim.Adam):
     def __init__(self, network: nn.Module) -> None:
         kernels: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
-        for parameter in network.parameters():
-            matrix = parameter.ndim == 4 and parameter.shape[0] > 1
+        for name, parameter in network.named_parameters():
+            matrix = parameter.ndim == 4 and parameter.shape[0] > 1 and not name.startswith("last.")
             (kernels if matrix else others).append(parameter)
         super().__init__([{"params": others}, {"params": kernels}], betas=BETAS, fused=True)
 
