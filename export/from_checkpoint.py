@@ -21,13 +21,14 @@ from n2n_deploy.train.checkpoint import load_model
 from n2n_deploy.train.receptive_field import receptive_field
 
 
-def export_bundle(checkpoint: Path, out: Path, accepts: RecipeRange | None = None) -> Path:
+def export_bundle(checkpoint: Path, out: Path) -> Path:
     """Export the network of a checkpoint to a bundle, in int8 too if that loses little signal, and trainable.
+
+    A network that was trained with several recipes says so in its summary: `accepts`, the fields of a `RecipeRange`.
 
     Args:
         checkpoint: `model.pt` as `n2n-deploy train` writes it.
         out: the bundle; written in one step, after all checks.
-        accepts: the recipes that the network was trained for, beside the checkpoint's; None if there are no others.
 
     Returns:
         `out`.
@@ -38,6 +39,8 @@ def export_bundle(checkpoint: Path, out: Path, accepts: RecipeRange | None = Non
         HostError: `out` cannot be written.
     """
     trained = load_model(checkpoint)
+    facts = dict(trained.summary)
+    accepts = facts.pop("accepts", None)
     network = trained.network()
     halo = receptive_field(network)
     metadata = {
@@ -67,13 +70,13 @@ def export_bundle(checkpoint: Path, out: Path, accepts: RecipeRange | None = Non
         tolerance["int8"] = quantised.tolerance
     manifest = Manifest(
         preset=trained.preset,
-        accepts=accepts,
+        accepts=None if accepts is None else RecipeRange.model_validate(accepts),
         halo=halo,
         tolerance=tolerance,
         parity=tuple(parity),
         int8=quantised.facts if isinstance(quantised, Quantised) else None,
         int8_refused=quantised if isinstance(quantised, str) else None,
-        training={"step": trained.step, **trained.summary},
+        training={"step": trained.step, **facts},
     )
     write_bundle(out, manifest, trained.recipe, members)
     return out

@@ -25,6 +25,7 @@ def adapt(
     *,
     halves: bool,
     device: str = "auto",
+    invert: bool = False,
     allow_denoised: bool = False,
     progress: Callable[[Any], None] | None = None,
     prepared: Callable[[Preparation], None] | None = None,
@@ -39,6 +40,7 @@ def adapt(
         out: folder of the run.
         halves: train on even and odd halves and not on full exposures.
         device: as in `TrainConfig`.
+        invert: as in `TrainConfig`.
         allow_denoised: take micrographs that this program denoised.
         progress: as for `train`.
         prepared: as for `train`.
@@ -61,6 +63,7 @@ def adapt(
         validation_fraction=0.1,
         pairs="halves" if halves else "recorrupted",
         device=device,
+        invert=invert,
     )
     return train_on(
         table,

@@ -103,6 +103,7 @@ def fit(
     if config.start is not None and not run.history and len(validation):
         run.report(validation)
     network: Callable[[torch.Tensor], torch.Tensor] = torch.compile(run.network) if config.compile else run.network
+    sign = -1 if config.invert else 1
     # Looking at the held-out patches costs about a step; a run of 3 minutes on a CPU has few to spare.
     rows = min(100, max(1, config.steps // 10)) if config.max_minutes is None else 20
     seconds_before = run.seconds
@@ -118,7 +119,7 @@ def fit(
             if done >= 1 or stopping.event.is_set():
                 break
             rate = run.set_rate()
-            pairs = pairs.to(device, non_blocking=True)
+            pairs = sign * pairs.to(device, non_blocking=True)
             if store.recorrupted:
                 pairs = recorrupt(pairs, amplitudes.to(device, non_blocking=True), (config.seed, run.step, 2))
             halves = augment(pairs, ways.to(device, non_blocking=True))
@@ -172,7 +173,7 @@ def _validation(store: PatchStore, held: NDArray[np.int64], config: TrainConfig)
     """Held-out pairs (n, 2, side, side), with the same noise in every look at them."""
     if len(held) == 0:
         return np.empty((0, 2, config.recipe.patch_size, config.recipe.patch_size), np.float32)
-    pairs = store.read(held)
+    pairs = store.read(held) * np.float16(-1 if config.invert else 1)
     if store.recorrupted:
         return validation_pairs(pairs, store.amplitudes(held), config.alpha, config.seed)
     return pairs.astype(np.float32)

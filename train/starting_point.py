@@ -6,19 +6,14 @@ from pathlib import Path
 
 import torch
 
-from n2n_deploy import data
 from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.bundle.general import locate
 from n2n_deploy.bundle.members import MANIFEST
 from n2n_deploy.bundle.weights import read_weights
-from n2n_deploy.core.errors import DataError, UsageError
+from n2n_deploy.core.errors import UsageError
+from n2n_deploy.core.recipe import RecipeRange, choose_recipe
 from n2n_deploy.train.checkpoint import Checkpoint, load_model
 from n2n_deploy.train.config import AUTO, TrainConfig
-
-GENERAL = "general"
-"""The name of the model that ships with the package."""
-
-_OPTIONS = {"max_resolution": "--max-resolution", "highpass": "--highpass", "phase_flip": "--phase-flip"}
-"""What of a recipe a network has learned, and how the command line calls it; patches may have any size."""
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
@@ -30,22 +25,20 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     Raises:
         DataError: it is missing, damaged, of a newer format, or neither of the two.
         BundleError: the bundle is damaged, or carries no trainable weights.
+        HostError: the general model is not installed.
     """
-    if str(path) == GENERAL:
-        path = Path(data.__file__).with_name("general.n2n")
-        if not path.is_file():
-            raise DataError("this installation has no general model; name a bundle or checkpoint to start from")
-    path = Path(path)
+    path = locate(path)
     if not _is_bundle(path):
         return load_model(path)
     bundle = Bundle.open(path)
-    weights = {name: torch.from_numpy(values) for name, values in read_weights(bundle).items()}
     facts = dict(bundle.manifest.training)
     step = facts.pop("step", 0)
+    if bundle.manifest.accepts is not None:
+        facts["accepts"] = bundle.manifest.accepts.model_dump(mode="json")
     return Checkpoint(
         preset=bundle.manifest.preset,
         recipe=bundle.recipe,
-        weights=weights,
+        weights={name: torch.from_numpy(values) for name, values in read_weights(bundle).items()},
         step=step if isinstance(step, int) else 0,
         summary=facts,
         path=path,
@@ -56,8 +49,8 @@ def load_starting_point(config: TrainConfig) -> Checkpoint | None:
     """Read the network that a run starts from; None for a run from fresh weights.
 
     Raises:
-        UsageError: the run's preset or recipe is not that of the network.
-        DataError, BundleError: as for `load_checkpoint`.
+        UsageError: the run's preset is not that of the network, or its recipe none that the network takes.
+        DataError, BundleError, HostError: as for `load_checkpoint`.
     """
     if config.start is None:
         return None
@@ -67,13 +60,19 @@ def load_starting_point(config: TrainConfig) -> Checkpoint | None:
             f"--preset {config.preset}: {start.path}, which the training starts from, is {start.preset}; leave "
             "--preset out, or --from"
         )
-    for field, option in _OPTIONS.items():
-        given, learned = getattr(config.recipe, field), getattr(start.recipe, field)
-        if given != learned:
-            raise UsageError(
-                f"{option} {given}: {start.path}, which the training starts from, was trained with {learned}; leave "
-                f"{option} out, or --from"
-            )
+    accepts = start.summary.get("accepts")
+    choose_recipe(
+        start.recipe,
+        None if accepts is None else RecipeRange.model_validate(accepts),
+        f"{start.path}, which the training starts from,",
+        max_resolution=config.recipe.max_resolution,
+        phase_flip=config.recipe.phase_flip,
+    )
+    if config.recipe.highpass != start.recipe.highpass:
+        raise UsageError(
+            f"--highpass {config.recipe.highpass:g}: {start.path}, which the training starts from, was trained with "
+            f"{start.recipe.highpass:g} Å; leave --highpass out"
+        )
     start.network()  # an error in the weights comes before anything is written
     return start
 

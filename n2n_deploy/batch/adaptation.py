@@ -59,7 +59,7 @@ def has_halves(micrograph: Micrograph) -> bool:
 def plan_adaptation(request: Request, minutes: float, rows: Sequence[str]) -> Adaptation:
     """Describe the adaptation of a request's bundle to rows with these hashes."""
     bundle = request.bundle
-    facts = [bundle.short_hash, bundle.recipe.model_dump(), minutes, list(rows)]
+    facts = [bundle.short_hash, bundle.recipe.model_dump(), request.options.invert, minutes, list(rows)]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
     return Adaptation(key=key, model=bundle.path.name, hash=bundle.short_hash, minutes=minutes, rows=tuple(rows))
 

@@ -106,13 +106,13 @@ def first_micrographs(
         UsageError, DataError, HostError: as for `watch`.
     """
     source = _Source(request)
-    arrived: list[Micrograph] = []
+    arrived: dict[str, Micrograph] = {}  # a file that changed comes again
     seen: MicrographTable | None = None
     latest = time.monotonic()
     while len(arrived) < count:
         table, ready = with_time_limit(source.look, request.options.timeout)
         if table is not None and ready:
-            arrived += (each for each in ready if each.row not in table.problems)
+            arrived |= {each.name: each for each in ready if each.row not in table.problems}
             seen, latest = table, time.monotonic()
             continue
         if idle is not None and time.monotonic() - latest > idle:
@@ -120,7 +120,7 @@ def first_micrographs(
         time.sleep(interval)
     if seen is None or not arrived:
         raise source.problem or DataError(f"{request.source}: no micrograph arrived; check the path")
-    rows = [replace(each, row=row) for row, each in enumerate(arrived[:count])]
+    rows = [replace(each, row=row) for row, each in enumerate(islice(arrived.values(), count))]
     return MicrographTable(seen.path, rows, {}, seen.project)
 
 
@@ -152,7 +152,7 @@ class _Source:
                 ready = (m for m in distinct if self._is_ready(m.name, m.path, replace(m, row=0)))
                 return table, list(islice(ready, _ROUND))
             with waiting_for(f"looking for {self._sources[0]}"):
-                files = find_files(self._sources, self._halves, self._request.output).names
+                files, _ = find_files(self._sources, self._halves, self._request.output)
             names = list(islice((name for name in files if self._is_ready(name, Path(name), None)), _ROUND))
             if not names:
                 return None, ()

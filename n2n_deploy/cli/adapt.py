@@ -110,6 +110,7 @@ def _adapt(request: "Request", table: "MicrographTable", minutes: float, *, quie
             folder,
             halves=halves,
             device=request.options.devices[0],
+            invert=request.options.invert,
             allow_denoised=request.options.allow_denoised,
             progress=progress,
             prepared=lambda preparation: _report(preparation, quiet=quiet),

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from n2n_deploy.cli.options import FILES, MACHINE, gather
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.io.star import has_ctf
 
 if TYPE_CHECKING:
     from n2n_deploy.train import TrainConfig
@@ -69,16 +71,6 @@ PatchSizeOption = Annotated[
     ),
 ]
 
-PairsOption = Annotated[
-    str,
-    typer.Option(
-        "--pairs",
-        help="halves: even and odd halves. recorrupted: full exposures alone; the network sees each with noise of its "
-        "own spectrum added and predicts it with the same noise subtracted. auto: halves where the table or options "
-        "name them.",
-    ),
-]
-
 MaxMinutesOption = Annotated[
     float | None,
     typer.Option(
@@ -101,7 +93,8 @@ LearningRateOption = Annotated[
     float | None,
     typer.Option(
         "--learning-rate",
-        help="Initial learning rate of Adam. By default 1e-4 with the paper's schedule, 7e-4 with the others.",
+        help="Initial learning rate of Adam. By default 1e-4 with the paper's schedule, 7e-4 with the others, and half "
+        "of that with --from.",
         rich_help_panel=_COURSE,
     ),
 ]
@@ -257,7 +250,10 @@ def train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
     earlier: dict[str, Any] = load_state(state)["config"] if state is not None and resumed else {}
     recipe = earlier.pop("recipe", {})
     if not resumed and ctx.params["start"] is not None:
-        recipe = load_checkpoint(ctx.params["start"]).recipe.model_dump()
+        network = load_checkpoint(ctx.params["start"])
+        recipe = network.recipe.model_dump()
+        if network.summary.get("accepts", {}).get("either_phase"):  # as `denoise` does
+            recipe["phase_flip"] = has_ctf(ctx.params["table"], gather(ctx, NamingOptions))
     for values, model in ((earlier, TrainConfig), (recipe, Recipe)):
         for name in values.keys() & model.model_fields.keys() & ctx.params.keys():
             source = ctx.get_parameter_source(name)

@@ -22,6 +22,7 @@ from n2n_deploy.train import TrainConfig, load_checkpoint, load_model
 from n2n_deploy.train.checkpoint import save_model
 from n2n_deploy.train.fit import fit
 from n2n_deploy.train.model import build
+from n2n_deploy.train.patches import write_patches
 from n2n_deploy.train.starting_point import load_starting_point
 from n2n_deploy.train.store import PatchStore
 
@@ -68,9 +69,9 @@ def test_what_is_no_trained_network_is_refused(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"preset": "fast"}, r"--preset fast: .*start\.pt.* is small; leave --preset out"),
-        ({"max_resolution": 6.0}, r"--max-resolution 6\.0: .*start\.pt.*trained with 8\.0"),
-        ({"phase_flip": True}, r"--phase-flip True: .*trained with False"),
-        ({"highpass": 100.0}, r"--highpass 100\.0: .*trained with 200\.0"),
+        ({"max_resolution": 6.0}, r"start\.pt.* trained for 8 Å alone, not for a max_resolution of 6 Å"),
+        ({"phase_flip": True}, r"start\.pt.* trained on unflipped phases alone"),
+        ({"highpass": 100.0}, r"--highpass 100: .*trained with 200 Å"),
     ],
 )
 def test_what_contradicts_the_start_is_refused(change: dict[str, Any], message: str, config: TrainConfig) -> None:
@@ -128,6 +129,44 @@ def test_a_run_resumes_without_the_network_that_it_started_from(
         fit(store, tmp_path / "run", other, resume=True)
 
 
+def test_a_range_of_recipes_may_be_chosen_from(start: Path, config: TrainConfig, tmp_path: Path) -> None:
+    """Also after the way through a bundle; what is trained then is for one recipe."""
+    content = torch.load(start, weights_only=True)
+    content["summary"]["accepts"] = {"max_resolution": [6.0, 10.0], "either_phase": True}
+    torch.save(content, start)
+    bundle = export_bundle(start, tmp_path / "model.n2n")
+    for path in (start, bundle):
+        for change in ({"max_resolution": 6.0}, {"max_resolution": 10.0, "phase_flip": True}):
+            recipe = config.recipe.model_copy(update=change)
+            assert load_starting_point(config.model_copy(update={"recipe": recipe, "start": str(path)})) is not None
+        recipe = config.recipe.model_copy(update={"max_resolution": 5.0})
+        with pytest.raises(UsageError, match="for 6 to 10 Å, not for a max_resolution of 5 Å"):
+            load_starting_point(config.model_copy(update={"recipe": recipe, "start": str(path)}))
+
+
+def test_a_run_from_a_trained_network_begins_at_half_the_rate(config: TrainConfig) -> None:
+    for preset in ("small", "paper"):
+        fresh = TrainConfig(preset=preset)
+        assert fresh.model_copy(update={"start": "general"}).rate(0) == pytest.approx(fresh.rate(0) / 2)
+    assert config.model_copy(update={"learning_rate": 0.1}).rate(0) == 0.1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_inverted_contrast_is_seen_inverted(
+    store: PatchStore, config: TrainConfig, tmp_path: Path, small_recipe: Recipe
+) -> None:
+    """A training on negatives with `invert` is the training on the images themselves, to the bit."""
+    files = []
+    for index, corners in enumerate(store.corners):
+        numbers = np.arange(len(corners)) + index * len(corners)
+        files.append(tmp_path / f"negative{index}.h5")
+        write_patches(files[-1], -store.read(numbers).astype(np.float32), corners, "negative", small_recipe)
+    plain = load_model(fit(store, tmp_path / "plain", config))
+    inverted = load_model(fit(PatchStore(files), tmp_path / "inverted", config.model_copy(update={"invert": True})))
+    assert all(torch.equal(inverted.weights[name], values) for name, values in plain.weights.items())
+    assert inverted.summary["validation_loss"] == plain.summary["validation_loss"]
+
+
 def run_command(*arguments: object) -> Any:
     return CliRunner().invoke(build_app(), ["train", *map(str, arguments)])
 
@@ -147,10 +186,26 @@ def test_the_command_follows_the_networks_recipe(
     assert load_model(tmp_path / "other" / "model.pt").summary["pairs"] == "recorrupted"
     refused = run_command(table, "-o", tmp_path / "third", "--from", bundle, "--max-resolution", 6, *short)
     assert isinstance(refused.exception, UsageError)
-    assert "--max-resolution 6.0" in str(refused.exception)
+    assert "not for a max_resolution of 6 Å" in str(refused.exception)
     assert not (tmp_path / "third").exists()
 
 
 def test_a_general_model_that_is_not_there_is_named(config: TrainConfig) -> None:
     with pytest.raises(N2NError, match="no general model"):
         load_starting_point(config.model_copy(update={"start": "general"}))
+
+
+def test_a_network_that_takes_both_phases_gets_those_of_a_table_with_ctfs_flipped(
+    tmp_path: Path, write_table: Callable[..., Path], halves: Callable[..., Any], start: Path
+) -> None:
+    content = torch.load(start, weights_only=True)
+    content["summary"]["accepts"] = {"max_resolution": [8.0, 8.0], "either_phase": True}
+    torch.save(content, start)
+    short = ("--from", start, "--suffixes", "DW,EVN,ODD", "--epochs", 1, "--batches", 1, "--batch-size", 2)
+    for known in (True, False):
+        table, out = write_table({"a": halves(1)}, ctf=known), tmp_path / str(known)
+        done = run_command(table, "-o", out, *short, "--device", "cpu")
+        assert done.exit_code == 0, done.output
+        model = load_model(out / "model.pt")
+        assert model.recipe.phase_flip is known
+        assert "accepts" not in model.summary
