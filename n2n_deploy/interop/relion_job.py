@@ -42,7 +42,7 @@ class NodeType:
 MICROGRAPHS = NodeType("1", "MicrographGroupMetadata.star.relion")
 LOG_FILE = NodeType("13", "LogFile.pdf.relion")
 PARAMETERS = NodeType("15", "ParamsData.n2n.model")
-"""RELION has no type for a denoising model; this one is next to it."""
+"""RELION has no type for a denoising network. In 3.1 this is the type of Bayesian polishing's parameters."""
 
 
 @dataclass

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from bundle_builder import one_layer, one_layer_bundle
+from bundle_builder import general_stand_in, one_layer, one_layer_bundle
 
 from n2n_deploy import Bundle, CTFParameters, Denoiser, Optics, UsageError
-from n2n_deploy.core.recipe import RecipeRange
 from n2n_deploy.interop.triton_repository import write_repository
 
 model_config = pytest.importorskip(
@@ -97,8 +96,7 @@ def test_exporting_again_adds_a_version_of_both(tmp_path: Path) -> None:
 
 
 def test_a_network_for_either_phase_takes_micrographs_without_a_ctf(tmp_path: Path) -> None:
-    accepts = RecipeRange(max_resolution=(4.0, 12.0), either_phase=True)
-    bundle = Bundle.open(one_layer_bundle(tmp_path / "model.n2n", accepts=accepts, phase_flip=True))
+    bundle = Bundle.open(general_stand_in(tmp_path / "model.n2n"))
     config = read_config(write_repository(bundle, tmp_path)[0])
     assert {each.name: each.optional for each in config.input} == {"MICROGRAPH": False, "OPTICS": False, "CTF": True}
 
