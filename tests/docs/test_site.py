@@ -1,5 +1,6 @@
 """The site builds without a warning, is complete, and asks no other host for anything."""
 
+import json
 import re
 import subprocess
 import sys
@@ -67,6 +68,19 @@ def test_pictures_have_a_text_in_their_place_and_nothing_comes_from_elsewhere(si
         images.feed(content)
         assert all(images.alternatives), name
         assert not images.elsewhere, name
+
+
+def test_the_gallery_s_figures_are_those_measured_with_its_pictures() -> None:
+    folder = ROOT / "docs" / "images" / "gallery"
+    examples = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))["examples"]
+    page = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    for name, measured in examples.items():
+        assert f"(images/gallery/{name}.jpg)" in page
+        assert (folder / f"{name}.jpg").stat().st_size <= 150_000
+        figures = [f"{measured[key]:.2f}" if key in measured else "–" for key in ("estimated", "true")]
+        # Without a specimen there is no signal to recover a fraction of.
+        row = "| no signal | – |" if name == "noise" else f"| {figures[0]} | {figures[1]} |"
+        assert row in page, name
 
 
 def test_the_readme_is_a_door() -> None:
