@@ -22,7 +22,7 @@ from n2n_deploy.io.denoised_images import refuse_denoised
 from n2n_deploy.io.mrc import read_image_header, read_mrc
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.statistics.noise import count_level, estimate_noise
-from n2n_deploy.statistics.noise_models import NoiseModel
+from n2n_deploy.statistics.noise_models import NoiseModel, PairCovariance
 from n2n_deploy.statistics.spectra import power
 
 Image = NDArray[np.float32]
@@ -41,6 +41,8 @@ class NoiseCurve:
         noise: (points,) of the model.
         family: the model's, or "counts".
         pixel_size: Å.
+        pair: what recorrupted pairs have in common where there is no signal; None for electron counts, which have
+            nothing in common by construction.
     """
 
     frequency: NDArray[np.float64]
@@ -48,6 +50,7 @@ class NoiseCurve:
     noise: NDArray[np.float64]
     family: str
     pixel_size: float
+    pair: PairCovariance | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,4 +143,4 @@ def _curve(image: Image, model: NoiseModel, pixel_size: float, family: str) -> N
     angles = (np.arange(_DIRECTIONS) + 0.5) * (np.pi / 2 / _DIRECTIONS)
     at = frequency[chosen, None]
     noise = model.power(at * np.sin(angles), at * np.cos(angles)).mean(axis=1)
-    return NoiseCurve(frequency[chosen], spectrum[chosen], noise, family, pixel_size)
+    return NoiseCurve(frequency[chosen], spectrum[chosen], noise, family, pixel_size, model.pair)

@@ -100,6 +100,7 @@ def fit(
     torch.backends.cudnn.benchmark = True  # all steps have one shape: the search for the fastest kernels pays
     keep_best = store.recorrupted or config.start is not None
     run = start(out, config, device, resume=resume, facts=facts or {}, keep_best=keep_best, weights=weights)
+    run.alpha = config.alpha if store.recorrupted else 1.0
     if config.start is not None and not run.history and len(validation):
         run.report(validation)
     network: Callable[[torch.Tensor], torch.Tensor] = torch.compile(run.network) if config.compile else run.network

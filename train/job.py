@@ -14,7 +14,7 @@ from n2n_deploy.io.pairs import read_pairs
 from n2n_deploy.io.star import MicrographTable, read_micrographs
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.fit import Progress, find_device, fit, settle
-from n2n_deploy.train.noise_figure import draw_noise
+from n2n_deploy.train.noise_figure import draw_noise, noise_notes
 from n2n_deploy.train.patches import Preparation, prepare_patches
 from n2n_deploy.train.run import refuse_taken_folder
 from n2n_deploy.train.store import PatchStore
@@ -142,7 +142,7 @@ def train_on(
     )
     names = {micrograph.row: micrograph.name for micrograph in table.micrographs}
     result.refused = {names[row]: reason for row, reason in table.problems.items()} | result.refused
-    result.notes += table.notes
+    result.notes += [*table.notes, *noise_notes(result.files)]
     ends = [2 * micrograph.optics.pixel_size for micrograph in table.micrographs]
     if short := [end for end in ends if end > config.recipe.max_resolution]:
         result.notes.append(

@@ -26,6 +26,9 @@ from n2n_deploy.train.store import STORE_FORMAT
 
 _MOST_MISSING = 0.1
 
+_NOISE = 2
+"""Changes where noise is estimated differently: patches with another estimate are not reused."""
+
 
 @dataclass
 class Preparation:
@@ -218,6 +221,9 @@ def write_patches(
                 file.create_dataset("scales", data=noise.scales.astype(np.float32))
             curve = noise.curve
             file.create_dataset("curve", data=np.stack([curve.frequency, curve.power, curve.noise]))
+            if curve.pair is not None:
+                rows = (curve.pair.frequency, curve.pair.covariance, curve.pair.error)
+                file.create_dataset("pair", data=np.stack(rows))
             file["curve"].attrs.update(family=curve.family, pixel_size=curve.pixel_size)
         file.attrs["format"] = STORE_FORMAT
         file.attrs["recipe"] = recipe.model_dump_json()
@@ -239,6 +245,8 @@ def _complete(path: Path) -> bool:
 def _fingerprint(micrograph: Micrograph, recipe: Recipe, overlap: float, recorrupted: bool) -> str:
     """File name of a micrograph's patches: its own name and a hash of everything that the patches depend on."""
     facts: list[object] = [micrograph.name, asdict(micrograph.optics), recipe.model_dump(), overlap]
+    if recorrupted:
+        facts.append(_NOISE)
     needs_ctf = recipe.phase_flip or recorrupted
     facts.append(asdict(micrograph.ctf) if micrograph.ctf is not None and needs_ctf else None)
     for file in (micrograph.path, None) if recorrupted else (micrograph.even, micrograph.odd):

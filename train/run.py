@@ -19,6 +19,7 @@ from n2n_deploy.train.curves import Row, draw_curves, draw_validation, tensorboa
 from n2n_deploy.train.layers import Network
 from n2n_deploy.train.model import add_weight_norm, build, channels_last, plain_weights
 from n2n_deploy.train.muon import BETAS, Muon
+from n2n_deploy.train.pure_noise import noise_response
 
 STATE = "state.pt"
 """The file from which a run resumes."""
@@ -45,6 +46,7 @@ class Run:
             falls on the training patches alone.
         best: those weights, None before the first look at held-out patches.
         best_step: when they were the network's.
+        alpha: of the held-out pairs.
     """
 
     config: TrainConfig
@@ -61,6 +63,7 @@ class Run:
     keep_best: bool = False
     best: dict[str, Tensor] | None = None
     best_step: int = 0
+    alpha: float = 1.0
 
     @property
     def model_path(self) -> Path:
@@ -150,6 +153,9 @@ class Run:
         }
         if self.best is not None:
             summary["best_step"] = self.best_step
+        denoised = self.denoise(validation[:, 0]) if len(validation) else validation[:, 0]
+        if len(validation):
+            summary["noise_response"] = noise_response(validation, denoised, self.denoise, self.alpha)
         network = self.network if self.best is None else self.best
         save_model(self.model_path, network, self.config, self.step, summary, validation)
         save_state(
@@ -169,7 +175,7 @@ class Run:
         if self.history:
             draw_curves(self.out / "curves.png", self.history)
         if len(validation):
-            draw_validation(self.out / "validation.png", validation, self.denoise(validation[:, 0]))
+            draw_validation(self.out / "validation.png", validation, denoised)
         self.saved = time.monotonic()
         return self.model_path
 

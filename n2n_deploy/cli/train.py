@@ -180,6 +180,8 @@ def _print_result(path: Path, model: "Checkpoint") -> None:
         out.print("no step did better on held-out patches than the network to start from, which the model therefore is")
     elif summary.get("best_step", model.step) < model.step:
         out.print(f"the loss on held-out patches was lowest at step {summary['best_step']}; the model is that one's")
+    if (response := summary.get("noise_response")) is not None:
+        out.print(f"pure noise comes out with {response:.0%} of the variance of held-out patches")
     # A run that was interrupted early has no curves yet.
     print_rows([(label, str(made)) for label, file in files if (made := path.with_name(file)).exists()])
     if summary["ended"] == "interrupted":

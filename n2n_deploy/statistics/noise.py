@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.device.arrays import rfft2
 from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
-from n2n_deploy.statistics.noise_bins import NoiseBins, noise_bins
+from n2n_deploy.statistics.noise_bins import NoiseBins, noise_bins, pair_covariance
 from n2n_deploy.statistics.noise_models import FAMILIES, NoiseModel, Values, fit_family
 from n2n_deploy.statistics.shared_noise import FINEST_SIGNAL
 from n2n_deploy.statistics.thon_defocus import assumed, find_defocus
@@ -25,6 +25,9 @@ _STARTS = (0.25, 0.30, 0.35, 0.40, 0.43)
 
 _COARSEST = 25.0
 """Å; at lower frequencies ice and carbon have so much power that the gaps between Thon rings are not free of it."""
+
+_ICE = (4.6, 3.1)
+"""Å; the ring of vitreous ice, at 3.7 Å, adds up to a fifth to the power in between."""
 
 _EXTRA = 0.005
 """Relative error of the families themselves."""
@@ -74,6 +77,8 @@ def estimate_noise(
     squared = _squared_spectrum(image)
     squared_ctf = _squared_ctf(squared, shape, optics, parameters)
     bins = noise_bins(squared, shape, pixel_size / FINEST_SIGNAL, squared_ctf)
+    if pixel_size / _ICE[1] < 0.45:  # else hardly a frequency would be left
+        bins = bins.where((bins.radius < pixel_size / _ICE[0]) | (bins.radius > pixel_size / _ICE[1]))
     radius = bins.radius
     band = (radius > pixel_size / highpass) & (radius < pixel_size / max(resolution, 2 * pixel_size))
     finest = radius > 0.4
@@ -87,7 +92,7 @@ def estimate_noise(
     if squared_ctf is not None:
         model = _fit_beyond(pixel_size / _COARSEST, bins, band)
         if model is not None and float(model.error(bins.fy[band], bins.fx[band]).max()) < _LARGEST_ERROR:
-            return model
+            return replace(model, pair=pair_covariance(bins, model, model.start))
     given = squared_ctf is not None and parameters is not None
     tried = [start for start in _STARTS if start >= min(pixel_size / FINEST_SIGNAL, _STARTS[3])]
     for start in tried:
@@ -106,7 +111,8 @@ def estimate_noise(
                 "estimate the CTF first"
             )
         if error < (_LARGEST_ERROR if given else _LARGEST_GUESS):
-            return model
+            lowest = pixel_size / _COARSEST if given else start
+            return replace(model, pair=pair_covariance(bins, model, lowest))
     raise _refusal(
         f"no smooth noise spectrum fits its power beyond {pixel_size / tried[0]:.2g} Å, where signal should end"
         + ("" if given else ", and Thon rings do not tell it, either")

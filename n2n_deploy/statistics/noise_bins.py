@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n_deploy.statistics.noise_models import NoiseModel, PairCovariance
+
 Values = NDArray[np.floating]
 
 _BINS = 24
@@ -19,6 +21,12 @@ _FEWEST = 50.0
 
 _TROUGH = 0.4
 """CTF² up to which components join the line's fit at frequencies with signal: farther off, s varies too much."""
+
+_SLOPE = 0.1
+"""Part of the signal by which n may be off: s is not the same all over a bin, and defocus is never exact."""
+
+_RING = 0.02
+"""Cycles per pixel; width of the rings that a model is compared with."""
 
 _SIGMAS = 3.0
 """Standard errors from which on there is signal at frequencies that should have none."""
@@ -44,6 +52,10 @@ class NoiseBins:
     def radius(self) -> Values:
         """Cycles per pixel."""
         return np.asarray(np.hypot(self.fy, self.fx))
+
+    def where(self, chosen: NDArray[np.bool_]) -> "NoiseBins":
+        """These bins alone."""
+        return NoiseBins(self.power[chosen], self.count[chosen], self.fy[chosen], self.fx[chosen])
 
 
 def noise_bins(
@@ -94,6 +106,30 @@ def noise_bins(
     return NoiseBins(mean[enough], count[enough], fy, fx)
 
 
+def pair_covariance(bins: NoiseBins, model: NoiseModel, lowest: float) -> PairCovariance:
+    """Compare a model with the bins, ring by ring.
+
+    Args:
+        bins: of the micrograph.
+        model: of its noise.
+        lowest: cycles per pixel from which on the bins' power is the noise's.
+    """
+    used = bins.radius > lowest
+    ring = (bins.radius[used] / _RING).astype(np.intp)
+    count, noise, said, at = (
+        np.bincount(ring, bins.count[used] * values)
+        for values in (
+            np.ones(int(used.sum())),
+            bins.power[used],
+            model.power(bins.fy, bins.fx)[used],
+            bins.radius[used],
+        )
+    )
+    there = count > 0
+    count, noise, said, at = count[there], noise[there], said[there], at[there]
+    return PairCovariance(at / count, (noise - said) / (noise + said), 0.5 / np.sqrt(count))
+
+
 def _lines(
     power: Values, known: Values, index: NDArray[np.intp], bins: int
 ) -> tuple[Values, Values, tuple[Values, Values]]:
@@ -117,4 +153,4 @@ def _lines(
         expected = np.maximum(n[index] + s[index] * known, 0.2 * (p / np.maximum(w, 1e-30))[index])
         weights = np.where(np.isfinite(expected), 1 / np.maximum(expected, 1e-30) ** 2, 1.0)
     with np.errstate(invalid="ignore"):
-        return n, n**2 * safe / cc, (s, w / safe)
+        return n, 1 / (cc / (safe * n**2) + (_SLOPE * s / n) ** 2), (s, w / safe)

@@ -67,6 +67,23 @@ FAMILIES = (
 """From the one with the fewest parameters to the one with the most."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PairCovariance:
+    """What a recorrupted pair has in common where there is no signal, over the pair's power, (rings,) each.
+
+    It is (n − m)/(n + m) for noise of power n and a model of power m: above 0 noise is kept, below 0 signal is lost.
+
+    Attributes:
+        frequency: cycles per pixel.
+        covariance: 0 within its error for the right model.
+        error: its standard error.
+    """
+
+    frequency: Values
+    covariance: Values
+    error: Values
+
+
 @dataclass(frozen=True, slots=True)
 class NoiseModel:
     """A noise power spectrum, |F|² over the number of pixels: white noise of variance 1 has 1.
@@ -77,6 +94,7 @@ class NoiseModel:
         parameters: of the shape.
         covariance: of level and parameters; the level's is relative.
         start: cycles per pixel from which on it was fitted; 0 where it is known without a fit.
+        pair: how well it fits, ring by ring.
     """
 
     family: str
@@ -84,6 +102,7 @@ class NoiseModel:
     parameters: tuple[float, ...] = ()
     covariance: Values | None = None
     start: float = 0.0
+    pair: PairCovariance | None = None
 
     def power(self, fy: Values, fx: Values) -> Values:
         """Power at frequencies (cycles per pixel) that broadcast against each other."""

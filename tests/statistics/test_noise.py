@@ -12,6 +12,8 @@ from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
 from n2n_deploy.imaging.fourier import frequencies
 from n2n_deploy.imaging.rings import ring_frequencies, ring_means
 from n2n_deploy.statistics.noise import count_level, estimate_noise
+from n2n_deploy.statistics.noise_bins import noise_bins, pair_covariance
+from n2n_deploy.statistics.noise_models import NoiseModel
 
 SHAPE = (1536, 1440)
 OPTICS = Optics(1.0, 300.0, 2.7, 0.1)
@@ -111,14 +113,33 @@ def test_spectra_are_within_3_percent_of_the_truth_on_every_ring(make: Callable[
     ring = ring_frequencies(SHAPE)
     band = (ring > 1 / HIGHPASS) & (ring < 1 / RESOLUTION)
     np.testing.assert_allclose(found[band], expected[band], rtol=0.03)
+    assert model.pair is not None
+    assert len(model.pair.frequency) > 8
+    # In the gaps between Thon rings and beyond the signal, a pair has nothing in common.
+    assert np.all(np.abs(model.pair.covariance) < 4 * model.pair.error + 0.005)
 
 
-def test_the_real_micrographs_spectrum_is_that_of_counting_statistics() -> None:
-    """As grey values, so that it is not known to be counts; its even half tells the noise of a half."""
+@pytest.mark.parametrize("wrong", [-0.2, -0.1, -0.05, 0.05, 0.1, 0.2])
+def test_a_wrong_model_shows_on_every_ring_by_what_it_is_wrong(wrong: float) -> None:
+    """Pairs of noise of power n with z of power m have n − m in common and the power n + m."""
+    rng = np.random.default_rng(6)
+    image = white(rng)[0] + specimen(rng, 2.0)
+    squared = np.abs(np.fft.rfft2(image - image.mean())) ** 2 / image.size
+    bins = noise_bins(squared, SHAPE, 1 / 3, ctf(SHAPE, (1.0, 1.0), OPTICS, CTF).astype(np.float64) ** 2)
+    pair = pair_covariance(bins, NoiseModel("white", 9 * (1 + wrong)), 1 / 25)
+    assert np.all(np.abs(pair.covariance + wrong / (2 + wrong)) < 4 * pair.error + 0.003)
+    mean = np.average(pair.covariance, weights=1 / pair.error**2)
+    assert mean == pytest.approx(-wrong / (2 + wrong), abs=0.003)
+    assert np.mean(np.abs(pair.covariance) > 4 * pair.error) > 0.5
+
+
+@pytest.mark.parametrize("ctf_fit", [data.CTF, None], ids=["CTF known", "CTF unknown"])
+def test_the_real_micrographs_spectrum_is_that_of_counting_statistics(ctf_fit: CTFParameters | None) -> None:
+    """As grey values, so that it is not known to be counts."""
     counts = data.micrograph_counts()
     level = float(counts.mean())
     gain = 0.1
-    model = estimate_noise((counts * gain).astype(np.float32), Optics(0.854), highpass=200, resolution=8)
+    model = estimate_noise((counts * gain).astype(np.float32), data.OPTICS, ctf_fit, highpass=200, resolution=8)
     f = np.linspace(0.854 / 200, 0.854 / 8, 20)
     found = model.power(np.zeros(1), f)
     np.testing.assert_allclose(found, level * gain**2, rtol=0.03)
