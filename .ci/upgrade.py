@@ -18,8 +18,8 @@ from packaging.version import Version
 
 CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
 HELD = {"torch"}
-NOT_PINNED = ("cuda-", "n2n-deploy", "nvidia-", "triton")
-"""Beginnings of names: this package, and what only builds of torch with CUDA need."""
+NOT_PINNED = ("cuda-", "n2n-deploy", "nvidia-", "setuptools", "triton")
+"""Beginnings of names: this package, what only builds of torch with CUDA need, and what comes with every environment."""
 
 
 def raised(pins: Sequence[str], newest: Mapping[str, str]) -> tuple[list[str], list[str]]:

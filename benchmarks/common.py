@@ -19,6 +19,9 @@ from n2n_deploy.device.memory import available_memory
 
 PACKAGES = ("numpy", "scipy", "mrcfile", "onnxruntime", "onnx", "torch", "cupy-cuda13x", "tensorrt", "tensorrt-rtx")
 
+IDEAL: dict[str, Any] = {"contrast": 1.0, "thickness": 0.0, "detector": "perfect"}
+"""Options of `simulate` for micrographs of free atoms in ice without grain: those of the published figures."""
+
 
 def describe() -> dict[str, Any]:
     """Hardware and versions, for the start of a report."""

@@ -29,11 +29,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.common import describe, write_json
+from benchmarks.common import IDEAL, describe, write_json
 from benchmarks.front_figure import draw
 from benchmarks.front_networks import CANDIDATES, kflop_per_pixel
 from benchmarks.quality_tables import error
 from n2n_deploy import data
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.demonstration import RECIPE, TRAINING_SHARE, write_pair
 from n2n_deploy.device.processor import multiplies_bfloat16
@@ -133,7 +134,7 @@ def simulated_task(folder: Path) -> Task:
     recipe = Recipe(max_resolution=12.0, patch_size=96)
     for name, count, seed in (("training", 48, 1), ("test", 4, 2)):
         if not (folder / name / "micrographs.star").exists():
-            simulate(folder / name, count, (768, 768), 2.0, seed, particles=None, dose=40.0, defocus=(1000.0, 4000.0))
+            simulate(folder / name, count, (768, 768), 2.0, seed, dose=40.0, defocus=(1000.0, 4000.0), **IDEAL)
     images: list[tuple[Image, Image]] = []
     for micrograph in read_micrographs(folder / "test" / "micrographs.star", need_halves=True).micrographs:
         assert micrograph.even is not None
@@ -165,7 +166,7 @@ def real_task(folder: Path) -> Task:
 
 
 def _store(star: Path, recipe: Recipe) -> PatchStore:
-    table = read_micrographs(star, project=star.parent, suffixes=("DW", "EVN", "ODD"), need_halves=True)
+    table = read_micrographs(star, NamingOptions(project=star.parent, suffixes=("DW", "EVN", "ODD")), need_halves=True)
     return PatchStore(prepare_patches(table.micrographs, recipe, star.parent / "patches", overlap=0.5).files)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from benchmarks.quality_methods import Case, Image, make_case
 from n2n_deploy import data
@@ -95,7 +96,7 @@ def with_carbon(electrons: Image, micrograph: Micrograph) -> Image:
     ny, nx = electrons.shape
     y, x = np.mgrid[:ny, :nx].astype(np.float32)
     distance = np.hypot(y - 1.6 * ny, x - 1.2 * nx) - 1.15 * ny
-    film = 1 / (1 + np.exp(distance / 3))
+    film = expit(-distance / 3)
     spacing = (PIXEL_SIZE, PIXEL_SIZE)
     transfer = ctf(electrons.shape, spacing, micrograph.optics, micrograph.ctf)
     transfer = transfer * np.exp(-120.0 / 4 * frequencies(electrons.shape, spacing) ** 2)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import describe, warn_if_busy, write_json
+from benchmarks.common import IDEAL, describe, warn_if_busy, write_json
 from benchmarks.quality_figure import draw
 from benchmarks.quality_methods import (
     IMAGES,
@@ -66,7 +66,8 @@ def main() -> None:
             size, particles = (options.size, options.size), options.particles
             defocus, dose = tuple(options.defocus), options.dose
             simulate(
-                folder / name, count, size, options.pixel_size, seed, particles=particles, dose=dose, defocus=defocus
+                *(folder / name, count, size, options.pixel_size, seed),
+                **{"particles": particles, "dose": dose, "defocus": defocus} | IDEAL,
             )
     table = read_micrographs(
         folder / "test" / "micrographs.star", NamingOptions(project=folder / "test"), need_halves=True

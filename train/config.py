@@ -6,13 +6,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-from n2n_deploy.core.options import Device
+from n2n_deploy.core.options import Device, Pairs
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.train.model import PRESETS
 
 Schedule = Literal["paper", "linear", "cosine"]
 Optimiser = Literal["adam", "muon"]
-Pairs = Literal["auto", "halves", "recorrupted"]
 
 AUTO = "auto"
 """The preset that leaves the choice of the network to the device."""

@@ -10,6 +10,7 @@ from typing import Any
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.options import NamingOptions, OpticsOptions
 from n2n_deploy.files.atomic import make_writable_folder
+from n2n_deploy.io.pairs import read_pairs
 from n2n_deploy.io.star import MicrographTable, read_micrographs
 from n2n_deploy.train.config import TrainConfig
 from n2n_deploy.train.fit import Progress, find_device, fit, settle
@@ -73,11 +74,7 @@ def train(
     known = (optics or OpticsOptions()).model_dump()
     read = partial(read_micrographs, Path(table_path), naming, need_ctf=config.recipe.phase_flip, **known)
     _check(Path(out), config, resume=resume)
-    table = read(need_halves=config.pairs == "halves")
-    halves = config.pairs == "halves"
-    if config.pairs == "auto" and any(None not in (each.even, each.odd) for each in table.micrographs):
-        halves = True
-        table = read(need_halves=True)
+    table, halves = read_pairs(lambda need: read(need_halves=need), config.pairs)
     if not halves and config.pairs == "auto":
         table.notes.append(
             "neither the table nor the options name even and odd halves: training on recorrupted pairs, full exposures "

@@ -1,7 +1,6 @@
 """`Account`: takes a run's plans and outcomes into the ledger, and writes the tables, the summary and the report."""
 
 import json
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import Any
 
 from n2n_deploy.batch.cryosparc_tables import write_exposures
 from n2n_deploy.batch.lanes import with_time_limit
-from n2n_deploy.batch.ledger import FOLDER, FORMAT, Ledger, Record, TableRows, count, now, timestamp
+from n2n_deploy.batch.ledger import FOLDER, FORMAT, Ledger, TableRows, now, timestamp
 from n2n_deploy.batch.ledger_writer import LedgerWriter
 from n2n_deploy.batch.micrograph_job import Outcome
 from n2n_deploy.batch.outputs import OutputLayout
@@ -26,6 +25,7 @@ from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.options import Precision
+from n2n_deploy.device.processor import usable_cores
 from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.files.locks import locked
 from n2n_deploy.io.star import MicrographTable
@@ -209,16 +209,12 @@ class Account(Closing):
 
     def _record(self, job: Job, status: Status, reason: str = "", entry: str = "", **details: Any) -> None:
         """Add a line on one micrograph."""
-        name, when, work = job.micrograph.name, now(self._ledger), job.work
-        table = self._run.tables[-1] if self._run.tables else None
-        notes = details.get("notes", ())
-        pixel_size = None
+        name = job.micrograph.name
         if job.grid is not None and job.grid.shape != job.shape:
-            details["pixel_size"] = pixel_size = job.grid.pixel_size
-        self._ledger.add(Record(name, status, work, self._run, when, reason, notes, table, pixel_size))
-        line: dict[str, Any] = {"time": timestamp(when), "micrograph": name, "status": status, "work": work}
+            details["pixel_size"] = job.grid.pixel_size
+        line = {"time": timestamp(now(self._ledger)), "micrograph": name, "status": status, "work": job.work}
         line |= {"output": self._layout.relative(name), **({"reason": reason} if reason else {}), **details}
-        count(self._run, line)
+        self._ledger.take(self._run, line)
         self._line(line, entry)
 
     def _line(self, line: dict[str, Any], entry: str = "") -> None:
@@ -277,7 +273,7 @@ def _header(request: Request, layout: OutputLayout, time: str) -> dict[str, Any]
         "phase_flipped": request.phase_flipped,
         "source": request.source if isinstance(request.source, str) else str(request.source),
         "shard": [request.shard.index, request.shard.count] if request.shard else None,
-        "host": {"name": platform.node(), "machine": platform.machine(), "cores": len(os.sched_getaffinity(0))},
+        "host": {"name": platform.node(), "machine": platform.machine(), "cores": usable_cores()},
         "versions": info.versions,
         "hardware": {name: value for name, value in info.hardware.items() if name != "network runs on"},
     }

@@ -4,7 +4,6 @@ Each worker process keeps its engine open. Only as many jobs are submitted at a 
 """
 
 import importlib
-import os
 import queue
 import re
 import subprocess
@@ -25,6 +24,7 @@ from n2n_deploy.batch.report_entry import DrawEntry
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError, UsageError
 from n2n_deploy.device.memory import available_memory
+from n2n_deploy.device.processor import usable_cores
 
 _PER_THREAD = 2
 """Jobs submitted for each thread of the workers: one in progress, and one to begin while the result travels."""
@@ -159,7 +159,7 @@ class ClusterWorkers:
     def _start_local(self, count: int) -> Any:
         share = {
             "memory": self._options.memory or int(0.8 * available_memory() / count),
-            "threads": self._options.threads or max(1, len(os.sched_getaffinity(0)) // count),
+            "threads": self._options.threads or max(1, usable_cores() // count),
         }
         self._options = self._options.model_copy(update=share)
         return _library("distributed").LocalCluster(

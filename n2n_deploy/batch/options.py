@@ -1,7 +1,6 @@
 """`DenoiseOptions`: what a run was asked to do, and the part of it that changes the output's pixels."""
 
 import hashlib
-import os
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -9,6 +8,7 @@ from pydantic import Field
 
 from n2n_deploy.core.options import ComputeOptions
 from n2n_deploy.device.gpus import gpus
+from n2n_deploy.device.processor import usable_cores
 from n2n_deploy.imaging.restore import Merge
 
 _OUTPUT = {"merge_resolution", "merge_width", "flip_back", "lowpass", "output_pixel_size"}
@@ -76,7 +76,7 @@ class DenoiseOptions(ComputeOptions):
             return self.lanes
         if self.device == "cpu" or not gpus():
             return 2
-        return max(2, min(8, len(os.sched_getaffinity(0)) // (2 * len(self.devices))))
+        return max(2, min(8, usable_cores() // (2 * len(self.devices))))
 
     @property
     def need_halves(self) -> bool:

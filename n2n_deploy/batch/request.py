@@ -97,7 +97,6 @@ class Request:
 
         Raises:
             BundleError: the model is damaged.
-            DataError: the table cannot be read, where phases may be flipped or not.
             UsageError: there is no such device or engine, or the model was not trained for the resolution.
             HostError: the file system does not answer, there is no general model, or Pillow is missing for `png`.
         """
@@ -207,10 +206,17 @@ class Request:
             part = self.shard.of(part)
         if self.retry is None:
             return part
-        listed = with_time_limit(partial(listed_names, self.retry), self.options.timeout, f"reading {self.retry}")
+        listed = with_time_limit(partial(_listed, self.retry), self.options.timeout, f"reading {self.retry}")
         part = [micrograph for micrograph in part if micrograph.name in listed]
         if not part:
             raise DataError(
                 f"{self.retry}: lists none of the given micrographs; give the failed.star of an earlier run over them"
             )
         return part
+
+
+def _listed(path: Path) -> frozenset[str]:
+    """The names that a table of micrographs to retry lists."""
+    if not path.exists():
+        raise DataError(f"{path}: not found; give the failed.star of a run (one in which nothing failed has none)")
+    return listed_names(path)

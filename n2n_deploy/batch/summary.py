@@ -9,6 +9,7 @@ from typing import Any
 from n2n_deploy.batch.ledger import Run
 from n2n_deploy.batch.standing import Standing
 from n2n_deploy.batch.status import UNUSABLE, Status
+from n2n_deploy.report.summary_html import summary_html
 
 SUMMARY = "summary.json"
 
@@ -103,6 +104,10 @@ class Summary:
             "phases_flipped": self.phases_flipped,
             **self.run,
         }
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show of it."""
+        return summary_html(self.as_dict())
 
 
 def summarise(output: Path, standings: Sequence[Standing], runs: Iterable[Run], names: Iterable[str] | None) -> Summary:

@@ -152,7 +152,7 @@ class _Source:
                 ready = (m for m in distinct if self._is_ready(m.name, m.path, replace(m, row=0)))
                 return table, list(islice(ready, _ROUND))
             with waiting_for(f"looking for {self._sources[0]}"):
-                files = find_files(self._sources, self._halves, self._request.output).names
+                files, _ = find_files(self._sources, self._halves, self._request.output)
             names = list(islice((name for name in files if self._is_ready(name, Path(name), None)), _ROUND))
             if not names:
                 return None, ()

@@ -24,6 +24,7 @@ COMMANDS = {
     "halves": "n2n_deploy.cli.halves_command",
     "train": "n2n_deploy.cli.train",
     "export": "n2n_deploy.cli.export",
+    "export-triton": "n2n_deploy.cli.export_triton",
     "compile": "n2n_deploy.cli.compile",
     "inspect": "n2n_deploy.cli.bundle",
     "verify": "n2n_deploy.cli.bundle",

@@ -1,4 +1,4 @@
-"""`n2n-deploy evaluate`: how good a model is on micrographs with even and odd halves."""
+"""`n2n-deploy evaluate`: how good a model is on micrographs, from halves or full exposures."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from n2n_deploy.cli.options import (
     LanesOption,
     MemoryOption,
     OddOption,
+    PairsOption,
     PixelSizeOption,
     PrecisionOption,
     ProjectOption,
@@ -58,6 +59,7 @@ def evaluate_command(
     ] = None,
     tta: TtaOption = False,
     augment: AugmentOption = False,
+    pairs: PairsOption = "auto",
     suffixes: SuffixesOption = None,
     even_template: EvenOption = None,
     odd_template: OddOption = None,
@@ -76,7 +78,7 @@ def evaluate_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure how good a model is on micrographs with even and odd halves; no ground truth is needed.
+    """Measure how good a model is on micrographs, from their even and odd halves; no ground truth is needed.
 
     [bold]n2n-deploy evaluate micrographs.star model.n2n -o Evaluation --suffixes DW,EVN,ODD[/]
 
@@ -86,6 +88,9 @@ def evaluate_command(
     are the variances of signal, noise and bias, the SNR before and after, the signal-to-bias ratio, and the recovered
     signal fraction (1: the true signal; 0: no better than a blank image; below 0: worse), for each micrograph, each
     Fourier ring and the whole set, with 95 % confidence intervals over micrographs (jackknife, Student's t).
+
+    Where neither table nor options name halves, two are made of each full exposure: half of it with noise of its own
+    spectrum added, and half with the same noise subtracted ([bold]--pairs[/]).
 
     Writes [bold]evaluation.json[/], [bold]evaluation.csv[/] (micrographs), [bold]rings.csv[/] (Fourier rings of the
     set), rings/ (those of each micrograph), ssnr.png, recovered_signal_fraction.png and [bold]report.html[/].
@@ -116,6 +121,7 @@ def evaluate_command(
             "compute": gather(ctx, ComputeOptions),
             "naming": gather(ctx, NamingOptions),
             "optics": gather(ctx, OpticsOptions),
+            "pairs": pairs,
             "truth": truth,
             "tta": tta or augment,
             "say": lambda note: bar.say(note, "note", "yellow"),

@@ -11,10 +11,11 @@ from typing import Any
 import typer
 
 from n2n_deploy.cli.app import build, errors_as_exit_codes, run
+from n2n_deploy.cli.terminal import tolerate_any_character
 from n2n_deploy.core.errors import UsageError
 
 _USAGE = """\
-usage: n2n-deploy-relion-{command} --o External/jobNNN/ --in_mics TABLE{model} [--j THREADS] [--OPTION VALUE ...]
+usage: n2n-deploy-relion-{command} --o External/jobNNN/ --in_mics TABLE [--j THREADS] [--OPTION VALUE ...]
 
 Runs `n2n-deploy {command}` as a RELION External job. In the GUI: External executable n2n-deploy-relion-{command},
 Input micrographs TABLE, and on the Params tab the options of `n2n-deploy {command}` as labels and values; a
@@ -25,13 +26,13 @@ label without a value is a flag. See docs/how-to/relion-jobs.md and n2n-deploy {
 def denoise() -> None:
     """Denoise the job's micrographs into its folder; the process ends with 0 where RELION is told of success."""
     with errors_as_exit_codes():
-        sys.exit(_denoise(_arguments("denoise", " --model MODEL")))
+        sys.exit(_denoise(_arguments("denoise")))
 
 
 def train() -> None:
     """Train on the job's micrographs and export the bundle, `model.n2n` in the job's folder."""
     with errors_as_exit_codes():
-        sys.exit(_train(_arguments("train", "")))
+        sys.exit(_train(_arguments("train")))
 
 
 def _denoise(given: dict[str, list[str]]) -> int:
@@ -42,17 +43,15 @@ def _denoise(given: dict[str, list[str]]) -> int:
     folder = _folder(given)
     with relion_job(folder) as job, errors_as_exit_codes():  # the error is in run.err before RELION sees the mark
         table, threads = _table(given), _threads(given)
-        model = _take(given, "model")
-        if not model:
-            raise UsageError(
-                "no model: on the Params tab give the label model, and the path of a .n2n file as its value"
-            )
         options = options_of("denoise", given)
-        command = ["denoise", table, model, "-o", str(folder), "--project", ".", "--threads", threads, *options]
+        command = ["denoise", table, "-o", str(folder), "--project", ".", "--threads", threads, *options]
         print(shlex.join(["n2n-deploy", *command]), flush=True)
         code = run(command)
         if code >= 128:
             raise SystemExit(code)
+        if not (folder / SUMMARY).exists():  # --dry-run and --shard write no account
+            job.succeeded = code == 0
+            return code
         summary = json.loads((folder / SUMMARY).read_bytes())
         job.succeeded = not summary["not_begun"] and (summary["listed"] > 0 or not summary["failed"])
         job.outputs[folder / "denoised.star"] = type_of_node(Path(table), Path())
@@ -126,10 +125,11 @@ def _flag(label: str, flag: str, option: Any, value: str) -> list[str]:
     return opposite[:1]
 
 
-def _arguments(command: str, model: str) -> dict[str, list[str]]:
+def _arguments(command: str) -> dict[str, list[str]]:
     """The program's arguments: values by label."""
+    tolerate_any_character()
     if len(sys.argv) < 2 or {"-h", "--help"} & set(sys.argv):
-        print(_USAGE.format(command=command, model=model), end="")
+        print(_USAGE.format(command=command), end="")
         raise SystemExit(0 if len(sys.argv) > 1 else 2)
     return by_label(sys.argv[1:])
 

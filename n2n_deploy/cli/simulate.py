@@ -20,6 +20,14 @@ def simulate_command(
     size: Annotated[str, typer.Option("--size", help="WIDTHxHEIGHT in pixels.")] = "2048x2048",
     pixel_size: Annotated[float, typer.Option("--pixel-size", help="Å per pixel.")] = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="Random seed; the same seed gives the same files.", min=0)] = 0,
+    specimen: Annotated[
+        str,
+        typer.Option(
+            "--specimen",
+            help="proteasome, rubisco, clpb, hsp70, cand1-cul1-roc1, hsp90, p97, hsp110-hsp70, ssb1, get3, esterase, "
+            "ribosome-30s or cav1.1.",
+        ),
+    ] = "proteasome",
     particles: Annotated[
         int | None,
         typer.Option(
@@ -61,10 +69,30 @@ def simulate_command(
             rich_help_panel=_MICROSCOPE,
         ),
     ] = 0.1,
+    thickness: Annotated[
+        float,
+        typer.Option("--thickness", help="Of the ice in Å; it gives the grain.", rich_help_panel=_MICROSCOPE),
+    ] = 300.0,
+    detector: Annotated[
+        str,
+        typer.Option(
+            "--detector",
+            help="Whose DQE lowers the signal: perfect, K2, K3, Falcon 3 or Falcon 4.",
+            rich_help_panel=_MICROSCOPE,
+        ),
+    ] = "K3",
+    contrast: Annotated[
+        float,
+        typer.Option(
+            "--contrast",
+            help="What the protein scatters over what free atoms at rest would.",
+            rich_help_panel=_MICROSCOPE,
+        ),
+    ] = 0.5,
     config: ConfigOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Simulate micrographs of the 20S proteasome in ice, with even and odd halves and the noiseless truth.
+    """Simulate micrographs of a protein in ice, with even and odd halves and the noiseless truth.
 
     Writes [bold]OUT/micrographs.star[/] (RELION 3.1, with defocus and the names of the halves),
     [bold]OUT/micrographs/mic_0001_{DW,EVN,ODD}.mrc[/] (electrons per pixel),
@@ -87,6 +115,7 @@ def simulate_command(
             shape,
             pixel_size,
             seed,
+            specimen=specimen,
             particles=particles,
             dose=dose,
             voltage=voltage,
@@ -95,6 +124,9 @@ def simulate_command(
             phase_shift=phase_shift,
             b_factor=b_factor,
             ice_gradient=ice_gradient,
+            thickness=thickness,
+            detector=detector,
+            contrast=contrast,
             progress=progress,
         )
     save_config(ctx, output)

@@ -71,16 +71,6 @@ PatchSizeOption = Annotated[
     ),
 ]
 
-PairsOption = Annotated[
-    str,
-    typer.Option(
-        "--pairs",
-        help="halves: even and odd halves. recorrupted: full exposures alone; the network sees each with noise of its "
-        "own spectrum added and predicts it with the same noise subtracted. auto: halves where the table or options "
-        "name them.",
-    ),
-]
-
 MaxMinutesOption = Annotated[
     float | None,
     typer.Option(

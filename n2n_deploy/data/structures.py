@@ -36,6 +36,11 @@ def structures() -> dict[str, Atoms]:
     return {name: structure(name) for name in NAMES}
 
 
+def pdb_code(name: str) -> str:
+    """Return the PDB code of a structure."""
+    return "3J9I" if name == PROTEASOME else ENTRIES[name][:4].upper()
+
+
 @cache
 def structure(name: str) -> Atoms:
     """Read one structure; its arrays are shared and must not be changed.

@@ -1,10 +1,12 @@
 """Models opened for some micrographs, each with one recipe chosen of those that its network takes."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.general import GENERAL
+from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.io.star import has_ctf
 
@@ -18,7 +20,8 @@ def open_model(
     """Open a model for some micrographs.
 
     A network that takes flipped and unflipped phases gets those of a table with CTFs flipped, all of them, and those of
-    other tables and files as they are.
+    other tables and files as they are. A table that cannot be read yet, as at the start of a data collection, is taken
+    for what the model's own recipe says.
 
     Args:
         model: an open bundle, the path of one, or "general"; None for the general model.
@@ -28,14 +31,16 @@ def open_model(
 
     Raises:
         BundleError: the model is damaged.
-        DataError: the table cannot be read, where phases may be flipped or not.
         HostError: there is no general model.
         UsageError: the model was not trained for the resolution.
     """
     model = GENERAL if model is None else model
     bundle = model if isinstance(model, Bundle) else Bundle.open(model)
-    either = bundle.accepts is not None and bundle.accepts.either_phase
-    return bundle.with_recipe(max_resolution, phase_flip=has_ctf(source, naming) if either else None)
+    flip: bool | None = None
+    if bundle.accepts is not None and bundle.accepts.either_phase:
+        with suppress(DataError):  # whoever reads the table tells
+            flip = has_ctf(source, naming)
+    return bundle.with_recipe(max_resolution, phase_flip=flip)
 
 
 def open_alike(

@@ -79,7 +79,17 @@ def write_tables(folder: Path, result: TableEvaluation, whole: SetEvaluation | N
     """Write `evaluation.csv`, one row per micrograph, and `rings.csv`, one row per Fourier ring of the set."""
     known = any(done.truth is not None for done in result.done)
     names = [*QUANTITIES, *(f"true_{name}" for name in QUANTITIES if known)]
-    header = ["micrograph", *names, "shared_noise", "shared_noise_error", "std_even", "std_odd", "flags", "failure"]
+    header = [
+        "micrograph",
+        *names,
+        "shared_noise",
+        "shared_noise_error",
+        "std_even",
+        "std_odd",
+        "pairs",
+        "flags",
+        "failure",
+    ]
     rows: list[list[Any]] = []
     for done in result.done:
         measured = [*_named(from_covariances(done.image)).values()]
@@ -88,7 +98,7 @@ def write_tables(folder: Path, result: TableEvaluation, whole: SetEvaluation | N
         best = min(done.shared_noise, key=lambda noise: noise.error, default=None)
         shared = [best.fraction, best.error] if best else [math.nan, math.nan]
         flags = "; ".join(sorted({flag.kind for flag in done.flags}))
-        rows.append([done.micrograph.name, *measured, *shared, *done.grey_levels, flags, ""])
+        rows.append([done.micrograph.name, *measured, *shared, *done.grey_levels, _pairs(done), flags, ""])
     rows += [[name, *[""] * (len(header) - 2), reason] for name, reason in result.failures.items()]
     write_csv(folder / "evaluation.csv", header, rows)
     if whole is not None:
@@ -130,10 +140,15 @@ def _each(done: MicrographEvaluation) -> dict[str, Any]:
         **truth,
         "shared_noise": [asdict(noise) for noise in done.shared_noise],
         "std": list(done.grey_levels),
+        "pairs": _pairs(done),
         "flags": [asdict(flag) for flag in done.flags],
         "notes": list(done.notes),
         "seconds": round(done.seconds, 3),
     }
+
+
+def _pairs(done: MicrographEvaluation) -> str:
+    return "recorrupted" if done.recorrupted else "halves"
 
 
 def _named(found: Estimates) -> dict[str, Any]:

@@ -82,25 +82,22 @@ def read_micrographs(
     tables = [str(source) for source in sources if is_table(source)]
     if tables:
         raise UsageError(f"{tables[0]}: is not an MRC file; give one STAR table alone, or MRC files only")
-    found = find_files(sources, options.half_names, exclude)
+    names, notes = find_files(sources, options.half_names, exclude)
     if need_ctf:
-        name = found.names[0]
         advice = (
             "RELION 5's table of tilt series with the CTF of each image"
-            if is_stack(Path(name))
+            if is_stack(Path(names[0]))
             else ("a STAR table with CTF parameters")
         )
         raise UsageError(
-            f"{name}: an MRC file has no CTF parameters, which phase flipping needs; "
+            f"{names[0]}: an MRC file has no CTF parameters, which phase flipping needs; "
             f"give {advice}, or a model trained with --no-phase-flip"
         )
     if need_halves and not options.half_names:
-        raise UsageError(
-            f"{found.names[0]}: name the halves of the micrographs with --suffixes DW,EVN,ODD or with templates"
-        )
+        raise UsageError(f"{names[0]}: name the halves of the micrographs with --suffixes DW,EVN,ODD or with templates")
     folders = Folders(None, project)
-    micrographs, problems, notes = describe_files(found.names, folders, options)
-    return MicrographTable(None, micrographs, problems, folders.project, notes=[*found.notes, *notes])
+    micrographs, problems, more = describe_files(names, folders, options)
+    return MicrographTable(None, micrographs, problems, folders.project, notes=notes + more)
 
 
 def has_ctf(source: Path | str | Sequence[Path | str], naming: NamingOptions | None = None) -> bool:

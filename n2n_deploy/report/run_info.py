@@ -1,7 +1,6 @@
 """The facts of a run that the report shows: model, recipe, options, versions and hardware."""
 
 import importlib.util
-import os
 import platform
 import re
 import shlex
@@ -16,6 +15,7 @@ from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.sizes import size_text
 from n2n_deploy.core.version import __version__
 from n2n_deploy.device.gpus import driver
+from n2n_deploy.device.processor import usable_cores
 from n2n_deploy.report.entries import RunInfo
 
 _LIBRARIES = ("jinja2", "PIL")
@@ -143,7 +143,7 @@ def _hardware() -> dict[str, Any]:
     found: dict[str, Any] = {
         "host": platform.node(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
     }
     if gpus := driver().gpus:
         found["GPU"] = ", ".join(gpu.name for gpu in gpus)

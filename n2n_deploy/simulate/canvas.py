@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 
-from n2n_deploy.simulate.exposure import margin_pixels
+MARGIN = 200.0
+"""Å simulated around the frame, so that its edges cut particles and nothing wraps around into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +64,8 @@ class Canvas:
         high = [min(n, max(0, int((c + reach) / pixel) + 2)) for c, n in zip(centre, self.shape, strict=True)]
         y, x = (np.arange(a, max(a, b)) * pixel - c for a, b, c in zip(low, high, centre, strict=True))
         return (slice(low[0], low[0] + y.size), slice(low[1], low[1] + x.size)), y[:, None], x[None, :]
+
+
+def margin_pixels(pixel_size: float) -> int:
+    """Count the pixels that are simulated on each side of the frame."""
+    return int(np.ceil(MARGIN / pixel_size))

@@ -6,18 +6,21 @@ from pathlib import Path
 import numpy as np
 
 from n2n_deploy.core.errors import UsageError
-from n2n_deploy.data import Atoms, proteasome
+from n2n_deploy.data import Atoms
+from n2n_deploy.data.structures import PROTEASOME, pdb_code, structure
 from n2n_deploy.device.host import HOST
 from n2n_deploy.files.atomic import atomic_write, make_writable_folder
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.io.mrc import write_mrc
 from n2n_deploy.io.star_text import loop
-from n2n_deploy.simulate.exposure import Exposure, expected_electrons, margin_pixels
+from n2n_deploy.simulate.canvas import Canvas, margin_pixels
+from n2n_deploy.simulate.conditions import Conditions
+from n2n_deploy.simulate.detectors import DETECTORS
+from n2n_deploy.simulate.exposure import expose
+from n2n_deploy.simulate.proteins import draw_atoms
 from n2n_deploy.simulate.specimen import Particles, default_number, in_frame, place, radius
 
 SMALLEST_SIDE = 64
-
-_LABEL = "simulated 20S proteasome (PDB 3J9I), electrons per pixel"
 
 
 def simulate(
@@ -27,6 +30,7 @@ def simulate(
     pixel_size: float = 1.0,
     seed: int = 0,
     *,
+    specimen: str = PROTEASOME,
     particles: int | None = None,
     dose: float = 40.0,
     voltage: float = 300.0,
@@ -37,12 +41,16 @@ def simulate(
     phase_shift: float = 0.0,
     b_factor: float = 120.0,
     ice_gradient: float = 0.1,
+    thickness: float = 300.0,
+    detector: str = "K3",
+    contrast: float = 0.5,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Simulate micrographs of the 20S proteasome in ice, with shot noise in each half, and the noiseless truth.
+    """Simulate micrographs of a protein in ice, with shot noise in each half, and the noiseless truth.
 
     Particles have random orientations and positions and do not overlap. Each half's pixels are Poisson-distributed
-    around half the expected electrons, and DW is the sum of the halves. Micrograph k depends on the seed, k and the
+    around half the expected electrons, and DW is the sum of the halves. The grain of the ice belongs to the truth: the
+    halves share it. Micrograph k depends on the seed, k and the
     other options, but not on the number of micrographs.
 
     Args:
@@ -53,6 +61,7 @@ def simulate(
         size: (ny, nx) pixels.
         pixel_size: Å.
         seed: the same seed gives the same bytes.
+        specimen: name of the structure, one of `n2n_deploy.simulate.NAMES`.
         particles: number with their centre on each micrograph; by default they cover three tenths of it.
         dose: electrons per Å² of DW.
         voltage: kV.
@@ -63,6 +72,9 @@ def simulate(
         phase_shift: degrees, of a phase plate.
         b_factor: Å² of the envelope exp(−B s²/4).
         ice_gradient: largest relative difference in intensity between the thin and the thick side.
+        thickness: Å of ice; it gives the image its grain.
+        detector: its DQE lowers the signal; one of `n2n_deploy.simulate.detectors.DETECTORS`.
+        contrast: what the protein scatters over what free atoms at rest would.
         progress: called with (micrographs finished, total).
 
     Returns:
@@ -72,10 +84,14 @@ def simulate(
         UsageError: a number is out of range, or the particles do not fit.
         HostError: the folder cannot be written to.
     """
-    _check(micrographs, size, pixel_size, seed, particles, dose, voltage, defocus, astigmatism, ice_gradient)
+    _check(
+        *(micrographs, size, pixel_size, seed, particles, dose, voltage, defocus, astigmatism, ice_gradient),
+        *(thickness, detector, contrast),
+    )
+    atoms = structure(specimen)
     out = Path(out)
     make_writable_folder(out)
-    atoms = proteasome()
+    label = f"simulated {specimen} (PDB {pdb_code(specimen)}), electrons per pixel"
     optics = Optics(pixel_size, voltage, spherical_aberration, amplitude_contrast)
     if particles is None:
         particles = default_number(size, pixel_size, atoms)
@@ -84,10 +100,19 @@ def simulate(
     for index, stream in enumerate(np.random.SeedSequence(seed).spawn(micrographs), start=1):
         rng = np.random.default_rng(stream)
         ctf = _draw_ctf(rng, defocus, astigmatism, phase_shift)
-        exposure = Exposure(dose, b_factor, rng.uniform(0.0, ice_gradient), rng.uniform(0.0, 360.0))
+        conditions = Conditions(
+            *(optics, ctf, dose, thickness, b_factor, contrast),
+            drift=0.0,
+            drift_direction=0.0,
+            detector=DETECTORS[detector],
+            detector_pixel=pixel_size,
+            energy_filter=True,
+            ice_gradient=rng.uniform(0.0, ice_gradient),
+            gradient_direction=rng.uniform(0.0, 360.0),
+        )
         distance = 2 * radius(atoms) / pixel_size
         placed = place(size, margin_pixels(pixel_size), particles, distance, rng)
-        names = _write_images(out, f"mic_{index:04d}", placed, atoms, size, optics, ctf, exposure, rng)
+        names = _write_images(out, f"mic_{index:04d}", placed, atoms, size, conditions, label, rng)
         fit = (ctf.defocus_u, ctf.defocus_v, ctf.defocus_angle, ctf.phase_shift)
         images.append((*names, 1, *fit))
         inside = in_frame(placed.centres, size)
@@ -113,20 +138,22 @@ def _write_images(
     particles: Particles,
     atoms: Atoms,
     size: tuple[int, int],
-    optics: Optics,
-    ctf: CTFParameters,
-    exposure: Exposure,
+    conditions: Conditions,
+    label: str,
     rng: np.random.Generator,
 ) -> list[str]:
     """Expose and write one micrograph; return the names of DW, EVN and ODD relative to `out`."""
+    pixel_size = conditions.optics.pixel_size
     with HOST.lane():
-        expected = expected_electrons(particles, atoms, size, optics, ctf, exposure)
+        canvas = Canvas.empty(size, pixel_size)
+        draw_atoms(canvas, atoms, Particles(particles.centres + canvas.margin, particles.rotations))
+        expected = expose(rng, canvas, conditions)
     even, odd = (rng.poisson(expected / 2).astype(np.float32) for _ in range(2))
     names = []
     for suffix, image in (("DW", even + odd), ("EVN", even), ("ODD", odd)):
         names.append(f"micrographs/{stem}_{suffix}.mrc")
-        write_mrc(out / names[-1], image, label=_LABEL, pixel_size=optics.pixel_size)
-    write_mrc(out / "truth" / f"{stem}.mrc", expected, label=f"{_LABEL}, noiseless", pixel_size=optics.pixel_size)
+        write_mrc(out / names[-1], image, label=label, pixel_size=pixel_size)
+    write_mrc(out / "truth" / f"{stem}.mrc", expected, label=f"{label}, noiseless", pixel_size=pixel_size)
     return names
 
 
@@ -182,6 +209,9 @@ def _check(
     defocus: tuple[float, float],
     astigmatism: float,
     ice_gradient: float,
+    thickness: float,
+    detector: str,
+    contrast: float,
 ) -> None:
     """Raise UsageError, naming the option, where a number is out of range."""
     low, high = defocus
@@ -201,6 +231,9 @@ def _check(
         ),
         ("astigmatism", astigmatism, 0 <= astigmatism < np.inf, "0 Å or more"),
         ("ice gradient", ice_gradient, 0 <= ice_gradient <= 1, "0 to 1"),
+        ("thickness", thickness, 0 <= thickness < np.inf, "0 Å or more"),
+        ("detector", detector, detector in DETECTORS, f"one of {', '.join(DETECTORS)}"),
+        ("contrast", contrast, 0 <= contrast < np.inf, "0 or more"),
     ):
         if not valid:
             raise UsageError(f"simulate: the {name} is {value}, expected {expected}")

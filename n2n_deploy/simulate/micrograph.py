@@ -8,15 +8,11 @@ from numpy.typing import NDArray
 
 from n2n_deploy.core.errors import UsageError
 from n2n_deploy.data.structures import NAMES
-from n2n_deploy.device.arrays import irfft2, rfft2
-from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf
-from n2n_deploy.imaging.fourier import frequencies
-from n2n_deploy.simulate.amorphous import ice_spectrum, random_spectrum
+from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.simulate.canvas import Canvas
 from n2n_deploy.simulate.conditions import Conditions, draw_conditions
 from n2n_deploy.simulate.contamination import add_carbon, add_gold, add_ice_crystals
-from n2n_deploy.simulate.exposure import Exposure, transmission
-from n2n_deploy.simulate.potential import phase_per_scattering
+from n2n_deploy.simulate.exposure import expose
 from n2n_deploy.simulate.specimens import KINDS, draw_specimen
 
 _CARBON, _CRYSTALS, _GOLD = 0.12, 0.12, 0.03  # fractions of the micrographs that show some
@@ -86,42 +82,6 @@ def draw_micrograph(
     particles = draw_specimen(rng, canvas, names, conditions.thickness, kind)
     contamination = _contaminate(rng, canvas)
     return SimulatedMicrograph(expose(rng, canvas, conditions), conditions, kind, particles, contamination)
-
-
-def expose(rng: np.random.Generator, canvas: Canvas, conditions: Conditions) -> NDArray[np.float32]:
-    """Return the expected electrons in each pixel of the frame, (ny, nx) float32.
-
-    Weak-phase approximation: dose · pixel area · transmission · (1 − 2 · coherent fraction · phase ⊗ CTF ⊗ envelope).
-    The ice's own grain is drawn here.
-    """
-    pixel_size, optics = canvas.pixel_size, conditions.optics
-    spacing = (pixel_size, pixel_size)
-    s = frequencies(canvas.shape, spacing)
-    spectrum = rfft2(canvas.scattering)
-    spectrum *= np.float32(conditions.contrast)
-    # The displaced ice of the particles is neglected here: it is a small part of the grain.
-    power = ice_spectrum(s, conditions.thickness, conditions.dose)
-    spectrum += random_spectrum(rng, canvas.shape, pixel_size, power)
-    spectrum *= ctf(canvas.shape, spacing, optics, conditions.ctf)
-    spectrum *= _envelope(canvas.shape, pixel_size, conditions)
-    strength = 2 * conditions.coherent_fraction * phase_per_scattering(optics.voltage or 0.0)
-    contrast = canvas.crop(irfft2(spectrum, canvas.shape)) * np.float32(strength)
-    exposure = Exposure(conditions.dose, conditions.b_factor, conditions.ice_gradient, conditions.gradient_direction)
-    electrons = transmission(canvas.frame, exposure).astype(np.float32)
-    electrons *= np.exp(-canvas.crop(canvas.opacity)) * (1 - contrast)
-    electrons *= np.float32(conditions.dose * pixel_size**2)
-    return np.maximum(electrons, 0, out=electrons)
-
-
-def _envelope(shape: tuple[int, int], pixel_size: float, conditions: Conditions) -> NDArray[np.float32]:
-    """Return what is left of the amplitudes on the rfft grid: B factor, drift and detector."""
-    s = frequencies(shape, (pixel_size, pixel_size))
-    angle = np.radians(conditions.drift_direction)
-    y, x = np.fft.fftfreq(shape[0], pixel_size), np.fft.rfftfreq(shape[1], pixel_size)
-    along = (np.sin(angle) * y)[:, None] + np.cos(angle) * x
-    exponent = conditions.b_factor / 4 * s**2 + 2 * (np.pi * conditions.drift * along) ** 2
-    envelope: NDArray[np.float32] = np.exp(-exponent.astype(np.float32))
-    return envelope * conditions.detector.envelope(s, conditions.detector_pixel)
 
 
 def _contaminate(rng: np.random.Generator, canvas: Canvas) -> tuple[str, ...]:

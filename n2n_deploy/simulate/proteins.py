@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from scipy.special import erfc
 
+from n2n_deploy.data import Atoms
 from n2n_deploy.data.structures import structure
 from n2n_deploy.device.arrays import irfft2
 from n2n_deploy.simulate.canvas import Canvas
@@ -15,7 +16,7 @@ from n2n_deploy.simulate.central_slices import FINEST_PIXEL, fourier_volume, pro
 from n2n_deploy.simulate.potential import phase_per_scattering
 from n2n_deploy.simulate.specimen import Particles, phase_spectrum
 
-_ANY_VOLTAGE = 300.0
+_ANY_VOLTAGE = 300.0  # kV; the scattering does not depend on it
 _BREAK = 6.0  # Å over which a broken particle ends
 
 
@@ -52,7 +53,7 @@ def draw_proteins(canvas: Canvas, population: Population, broken: float, rng: np
             continue
         cuts = _draw_cuts(rng, len(centres), broken)
         if canvas.pixel_size < FINEST_PIXEL:
-            _draw_atoms(canvas, name, Particles(centres, rotations), cuts)
+            draw_atoms(canvas, structure(name), Particles(centres, rotations), cuts)
         else:
             _draw_slices(canvas, name, Particles(centres, rotations), cuts)
 
@@ -64,9 +65,16 @@ def _draw_cuts(rng: np.random.Generator, number: int, broken: float) -> NDArray[
     return np.stack([np.sin(angle), np.cos(angle), offset], axis=1)
 
 
-def _draw_atoms(canvas: Canvas, name: str, particles: Particles, cuts: NDArray[np.float64]) -> None:
-    """Draw atom by atom: exact up to the Nyquist frequency, however fine."""
-    spectrum = phase_spectrum(particles, structure(name), canvas.shape, canvas.pixel_size, _ANY_VOLTAGE, cuts)
+def draw_atoms(canvas: Canvas, atoms: Atoms, particles: Particles, cuts: NDArray[np.float64] | None = None) -> None:
+    """Draw atom by atom: exact up to the Nyquist frequency, however fine.
+
+    Args:
+        canvas: to draw on.
+        atoms: of one particle.
+        particles: centres relative to the canvas' pixel (0, 0).
+        cuts: where particles are broken, as in `phase_spectrum`.
+    """
+    spectrum = phase_spectrum(particles, atoms, canvas.shape, canvas.pixel_size, _ANY_VOLTAGE, cuts)
     canvas.scattering[:] += irfft2(spectrum, canvas.shape) / np.float32(phase_per_scattering(_ANY_VOLTAGE))
 
 

@@ -15,7 +15,9 @@ import n2n_deploy
 from n2n_deploy import data
 from n2n_deploy.batch.denoise import denoise
 from n2n_deploy.batch.options import DenoiseOptions
-from n2n_deploy.core.errors import UsageError
+from n2n_deploy.batch.request import Request
+from n2n_deploy.batch.watch import watch
+from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.io.mrc import read_header
 
 from .conftest import MakeBundle, MakeTable, ledger, listed
@@ -63,6 +65,20 @@ def test_a_table_without_ctfs_is_not_flipped(table: MakeTable, tmp_path: Path) -
     source.write_text(source.read_text().replace("_rlnDefocusU", "_rlnOther"))
     summary = denoise(source, output=tmp_path / "out", options=PLAIN)
     assert (summary.denoised, summary.phases_flipped) == (2, False)
+
+
+def test_a_table_that_is_awaited_is_expected_to_have_ctfs(table: MakeTable, tmp_path: Path) -> None:
+    source, out = table(1), tmp_path / "out"
+    later = source.rename(tmp_path / "later")
+    request = Request.open(source, "general", out, PLAIN)
+    later.rename(source)
+    summary = watch(request, interval=0.1, idle=0.3)
+    assert (summary.denoised, summary.phases_flipped) == (1, True)
+
+
+def test_a_table_that_is_not_there_is_an_error_without_watching(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no\.star"):
+        denoise(tmp_path / "no.star", output=tmp_path / "out", options=PLAIN)
 
 
 @pytest.mark.parametrize("failed", ["15000.5", "15001.5"])

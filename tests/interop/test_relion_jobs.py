@@ -161,7 +161,6 @@ def test_relion_runs_train_and_its_model_denoises(project: Path, relion: Relion)
         ({"model": "model.n2n", "mergeing": "3"}, "no such option --mergeing; did you mean --merge?"),
         ({"model": "model.n2n", "lowpass": ""}, "parameter lowpass: has no value"),
         ({"model": "model.n2n", "flip_back": "maybe"}, "parameter flip_back: is a flag"),
-        ({}, "give the label model"),
         ({"model": "missing.n2n"}, "missing.n2n"),
     ],
 )

@@ -16,7 +16,8 @@ from n2n_deploy.simulate import simulate
 def truth(tmp_path_factory: pytest.TempPathFactory) -> Image:
     """Expected electrons per pixel of a whole exposure."""
     folder = tmp_path_factory.mktemp("simulated")
-    simulate(folder, 1, (SIDE, SIDE), PIXEL_SIZE, seed=5, dose=8.0, ice_gradient=0.0, defocus=(20000.0, 20000.0))
+    exposure = {"dose": 8.0, "ice_gradient": 0.0, "defocus": (20000.0, 20000.0), "contrast": 1.0}
+    simulate(folder, 1, (SIDE, SIDE), PIXEL_SIZE, seed=5, **exposure)
     found: Image = mrcfile.read(folder / "truth" / "mic_0001.mrc").astype(np.float64)
     return found
 
