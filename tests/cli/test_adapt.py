@@ -22,6 +22,7 @@ from n2n_deploy.batch.watch import first_micrographs
 from n2n_deploy.bundle.adaptation import Adaptation
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.bundle.weights import read_weights
+from n2n_deploy.bundle.write import extend_bundle
 from n2n_deploy.cli.adapt import adapted_request
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.train.fit import Progress
@@ -217,3 +218,19 @@ def test_where_only_signed_bundles_are_used_there_is_no_adaptation(
     )
     assert code == 2
     assert "nobody has signed" in error
+
+
+def test_a_model_of_many_resolutions_is_adapted_to_the_one_that_is_asked_for(
+    simulated: Path, exported: Path, tmp_path: Path, run: Run
+) -> None:
+    model, out = tmp_path / "range.n2n", tmp_path / "out"
+    model.write_bytes(exported.read_bytes())
+    accepts = {"max_resolution": (4.0, 12.0), "either_phase": True}
+    extend_bundle(Bundle.open(model), {}, facts={"accepts": accepts})
+    command = ("denoise", simulated / "micrographs.star", model, "-o", out, "--adapt", MINUTES, "--max-resolution", 4.2)
+    for denoised in (3, 0):
+        code, said, error = run(*command, "--json")
+        assert code == 0, error
+        assert json.loads(said)["denoised"] == denoised
+    adapted = Bundle.open(out / "adapted.n2n")
+    assert (adapted.recipe.max_resolution, adapted.recipe.phase_flip, adapted.accepts) == (4.2, True, None)
