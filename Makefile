@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+EXTRAS := cpu,train,export,movies,report,sign,cluster,docs,dev
 
-.PHONY: demo test docs gpu-test lint format clean
+.PHONY: demo test docs other-python upgrade gpu-test lint format clean
 
 demo: $(STAMP)
 	$(BIN)/n2n-deploy demo -o demo
@@ -15,6 +16,24 @@ test: $(STAMP) lint
 # The site, in build/site; a broken link or reference is an error. PYTHONPATH: the reference is made from this tree.
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --quiet --clean
+
+# A processing node's part, which needs no torch, under another Python: make other-python OTHER_PYTHON=python3.14
+OTHER := .venv-other/bin/python
+other-python:
+	$(OTHER_PYTHON) -m venv --clear .venv-other
+	$(OTHER) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,movies,report,sign]' h5py onnx pytest pytest-xdist starfile
+	OMP_NUM_THREADS=1 $(OTHER) -m pytest --quiet --numprocesses=auto -r fE $(OTHER_TESTS)
+OTHER_TESTS := --ignore=tests/core/test_options.py $(addprefix tests/,core files imaging io movies statistics denoiser batch/test_denoise.py \
+	batch/test_tables.py) # test_options compares with train's
+
+# Raise the pins in constraints.txt to what pip finds newest, and run every check with them. For torch see .ci/upgrade.py.
+# Packages for GPUs alone (CuPy, TensorRT, onnxruntime-gpu) are not looked up: `make gpu-test` must follow where those are raised.
+upgrade: $(STAMP)
+	mkdir -p build
+	grep '^torch==' constraints.txt >build/torch.txt
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report build/upgrade.json --constraint build/torch.txt '.[$(EXTRAS)]'
+	$(BIN)/python .ci/upgrade.py build/upgrade.json
+	$(MAKE) test
 
 # Everything that needs a GPU; without one it says so and fails: a skip is not a pass. It has an environment of its own,
 # for onnxruntime-gpu takes onnxruntime's place (which the extra export brings) and torch must be a build with CUDA.
@@ -48,8 +67,9 @@ format: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "n2n-deploy needs Python 3.11 or newer; this is $$($(PYTHON) -V). Name another: make PYTHON=python3.12"; exit 3; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cpu,train,export,movies,report,sign,cluster,docs,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps nvidia-pytriton || echo 'no Triton server here: its tests will skip' # it has the server, and asks for NumPy 1
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-gpu build dist *.egg-info demo
+	rm -rf $(VENV) .venv-gpu .venv-other build dist *.egg-info demo

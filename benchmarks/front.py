@@ -34,6 +34,7 @@ from benchmarks.front_figure import draw
 from benchmarks.front_networks import CANDIDATES, kflop_per_pixel
 from benchmarks.quality_tables import error
 from n2n_deploy import data
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.demonstration import RECIPE, TRAINING_SHARE, write_pair
 from n2n_deploy.device.processor import multiplies_bfloat16
@@ -165,7 +166,7 @@ def real_task(folder: Path) -> Task:
 
 
 def _store(star: Path, recipe: Recipe) -> PatchStore:
-    table = read_micrographs(star, project=star.parent, suffixes=("DW", "EVN", "ODD"), need_halves=True)
+    table = read_micrographs(star, NamingOptions(project=star.parent, suffixes=("DW", "EVN", "ODD")), need_halves=True)
     return PatchStore(prepare_patches(table.micrographs, recipe, star.parent / "patches", overlap=0.5).files)
 
 

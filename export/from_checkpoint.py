@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from n2n_deploy.bundle.manifest import Manifest, ParityResult
-from n2n_deploy.bundle.members import GOLDEN, GOLDEN_INT8, onnx_member, segment_member
+from n2n_deploy.bundle.members import GOLDEN, GOLDEN_INT8, WEIGHTS, onnx_member, segment_member
+from n2n_deploy.bundle.weights import pack_weights
 from n2n_deploy.bundle.write import write_bundle
+from n2n_deploy.core.recipe import RecipeRange
 from n2n_deploy.export.onnx_graph import to_onnx
 from n2n_deploy.export.parity import TOLERANCE, check_parity, golden_vectors, reference
 from n2n_deploy.export.quantise import Quantised, quantise
@@ -20,7 +22,9 @@ from n2n_deploy.train.receptive_field import receptive_field
 
 
 def export_bundle(checkpoint: Path, out: Path) -> Path:
-    """Export the network of a checkpoint to a bundle, in int8 too if that loses little signal.
+    """Export the network of a checkpoint to a bundle, in int8 too if that loses little signal, and trainable.
+
+    A network that was trained with several recipes says so in its summary: `accepts`, the fields of a `RecipeRange`.
 
     Args:
         checkpoint: `model.pt` as `n2n-deploy train` writes it.
@@ -35,6 +39,8 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
         HostError: `out` cannot be written.
     """
     trained = load_model(checkpoint)
+    facts = dict(trained.summary)
+    accepts = facts.pop("accepts", None)
     network = trained.network()
     halo = receptive_field(network)
     metadata = {
@@ -42,7 +48,7 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
         "recipe": trained.recipe.model_dump_json(),
         "receptive_field": str(halo),
     }
-    members: dict[str, bytes] = {}
+    members = {WEIGHTS: pack_weights({name: values.numpy() for name, values in trained.weights.items()})}
     parity: list[ParityResult] = []
     models: dict[str, ModelProto] = {}
     precisions: tuple[Literal["fp32"], Literal["fp16"]] = ("fp32", "fp16")
@@ -64,12 +70,13 @@ def export_bundle(checkpoint: Path, out: Path) -> Path:
         tolerance["int8"] = quantised.tolerance
     manifest = Manifest(
         preset=trained.preset,
+        accepts=None if accepts is None else RecipeRange.model_validate(accepts),
         halo=halo,
         tolerance=tolerance,
         parity=tuple(parity),
         int8=quantised.facts if isinstance(quantised, Quantised) else None,
         int8_refused=quantised if isinstance(quantised, str) else None,
-        training={"step": trained.step, **trained.summary},
+        training={"step": trained.step, **facts},
     )
     write_bundle(out, manifest, trained.recipe, members)
     return out

@@ -1,6 +1,6 @@
-"""Noise2noise denoising of cryo-EM micrographs, deployed: Palovcak et al. 2021, and well beyond it.
+"""Noise2noise denoising of cryo-EM micrographs, deployed: the method of Palovcak et al. 2020 (IUCrJ 7, 1142), and more.
 
-`denoise` takes a table of micrographs, `Denoiser` one micrograph as an array.
+`denoise` takes a table of micrographs, `Denoiser` one micrograph as an array; `show` draws what they did.
 """
 
 from n2n_deploy.batch.denoise import denoise
@@ -13,6 +13,7 @@ from n2n_deploy.core.version import __version__
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
+from n2n_deploy.interop.notebook import show
 
 __all__ = [
     "Bundle",
@@ -32,4 +33,5 @@ __all__ = [
     "UsageError",
     "__version__",
     "denoise",
+    "show",
 ]

@@ -24,6 +24,7 @@ from n2n_deploy.device.arrays import to_host
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.mrc import read_mrc, write_mrc
+from n2n_deploy.report.micrograph_axes import draw_micrograph
 from n2n_deploy.statistics.estimates import Estimates, estimate
 from n2n_deploy.statistics.wiener import fit_wiener
 
@@ -181,29 +182,13 @@ def draw_before_after(before: NDArray[Any], after: NDArray[Any], border: int, pi
     top, left = border + (before.shape[0] - border - side) // 2, (before.shape[1] - side) // 2
     close = (slice(top, top + side), slice(left, left + side))
     figure = Figure(figsize=(12, 12.4), layout="constrained")
-    for row, (part, scale) in enumerate(((np.s_[:, :], 4), (close, 2))):
+    for row, (part, pixels) in enumerate(((np.s_[:, :], 1024), (close, 512))):
         for column, (image, name) in enumerate(((before, "raw"), (after, "denoised"))):
             axes = figure.add_subplot(2, 2, 2 * row + column + 1)
-            pixels = _binned(image[part], scale)
-            low, high = np.percentile(pixels, (0.5, 99.5))
-            extent = (
-                0.0,
-                pixels.shape[1] * scale * pixel_size / 10,
-                pixels.shape[0] * scale * pixel_size / 10,
-                0.0,
-            )
-            axes.imshow(pixels, cmap="gray", vmin=low, vmax=high, extent=extent)
+            draw_micrograph(axes, image[part], pixel_size, pixels=pixels)
             where = "whole frame" if row == 0 else "close-up, not used for training"
             axes.set_title(f"{name}: {where}")
-            axes.set_xlabel("nm")
             if row == 0:
                 axes.axhline(border * pixel_size / 10, color="tab:orange", linewidth=0.8)
     figure.savefig(path, dpi=110)
     return path
-
-
-def _binned(image: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Means of factor × factor pixels."""
-    ny, nx = (side // factor * factor for side in image.shape)
-    blocks = image[:ny, :nx].reshape(ny // factor, factor, nx // factor, factor)
-    return np.asarray(blocks.mean(axis=(1, 3)))

@@ -8,6 +8,7 @@ from n2n_deploy.train.layers import Network
 from n2n_deploy.train.model import PRESETS, add_weight_norm, build, fold_weight_norm
 from n2n_deploy.train.patches import Preparation
 from n2n_deploy.train.receptive_field import receptive_field
+from n2n_deploy.train.starting_point import load_checkpoint
 from n2n_deploy.train.store import PatchStore
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "add_weight_norm",
     "build",
     "fold_weight_norm",
+    "load_checkpoint",
     "load_model",
     "receptive_field",
     "train",

@@ -14,7 +14,6 @@ from n2n_deploy.core.errors import DataError, names_file
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.data import thin
 from n2n_deploy.device.arrays import rfft2, to_host
-from n2n_deploy.imaging.ctf import ctf
 from n2n_deploy.imaging.filters import bandpass
 from n2n_deploy.imaging.pixels import repair_pixels
 from n2n_deploy.imaging.preprocess import Prepared, preprocess
@@ -104,19 +103,8 @@ def prepare_exposure(
                 halves, missing, None, _curve(image, NoiseModel("white", level), pixel_size, "electron counts")
             )
         prepared = preprocess(raw, micrograph.optics, micrograph.ctf, recipe)
-        squared = None
-        optics = micrograph.optics
-        known = None not in (optics.voltage, optics.spherical_aberration, optics.amplitude_contrast)
-        if micrograph.ctf is not None and known:  # whether or not the recipe flips phases
-            spacing = (pixel_size, pixel_size)
-            shape = (image.shape[0], image.shape[1])
-            squared = ctf(shape, spacing, micrograph.optics, micrograph.ctf).astype(np.float64) ** 2
         model = estimate_noise(
-            image,
-            pixel_size,
-            highpass=recipe.highpass,
-            resolution=prepared.resolution,
-            squared_ctf=squared,
+            image, micrograph.optics, micrograph.ctf, highpass=recipe.highpass, resolution=prepared.resolution
         )
     amplitude = noise_amplitude(model, prepared, recipe.patch_size)
     return Exposure(

@@ -17,12 +17,14 @@ from torch import nn
 
 from n2n_deploy.core.errors import DataError, HostError
 from n2n_deploy.core.signals import stop_on_signal
-from n2n_deploy.train.config import TrainConfig
+from n2n_deploy.train.checkpoint import load_state
+from n2n_deploy.train.config import AUTO, TrainConfig
 from n2n_deploy.train.loader import Batches, augment, split
 from n2n_deploy.train.model import channels_last
 from n2n_deploy.train.recombine import vary
 from n2n_deploy.train.recorrupt import recorrupt, validation_pairs
-from n2n_deploy.train.run import start
+from n2n_deploy.train.run import STATE, start
+from n2n_deploy.train.starting_point import load_starting_point
 from n2n_deploy.train.store import PatchStore
 
 _VALIDATION_PAIRS = 32
@@ -64,7 +66,8 @@ def fit(
     Ended by SIGINT, SIGTERM or `max_minutes`, a run leaves a usable `model.pt`, and a `state.pt` from which
     `resume` goes on as if nothing had happened: on a CPU to the same bits. A kill costs two minutes of work
     at most.
-    A network trained on exposures can overfit: its `model.pt` is the one that did best on held-out patches.
+    A network trained on exposures can overfit, and one that was trained before can forget: its `model.pt` is the one
+    that did best on held-out patches, the one that it started from among them.
 
     Args:
         store: the patches.
@@ -78,13 +81,15 @@ def fit(
         The path of `model.pt`, whose summary says how the run ended: "complete", "time" or "interrupted".
 
     Raises:
-        UsageError: `out` holds a run already, or a resumed run's configuration is another's.
-        DataError: too few patches.
+        UsageError: `out` holds a run already, a resumed run's configuration is another's, or the network to start from
+            has another preset or recipe.
+        DataError: too few patches, or the network to start from cannot be read.
+        BundleError: the bundle to start from carries no weights, or is damaged.
         HostError: the device is not there, or its memory is too small.
         N2NError: the loss is no longer finite.
     """
     device = find_device(config.device)
-    config = config.chosen(device.type)
+    config, weights = settle(config, device, out, resume=resume)
     side = config.recipe.patch_size
     training, held = split(store.corners, side, config.validation_fraction, config.seed)
     if len(training) == 0:
@@ -93,8 +98,12 @@ def fit(
     validation = _validation(store, held[chosen], config)
 
     torch.backends.cudnn.benchmark = True  # all steps have one shape: the search for the fastest kernels pays
-    run = start(out, config, device, resume=resume, facts=facts or {}, keep_best=store.recorrupted)
+    keep_best = store.recorrupted or config.start is not None
+    run = start(out, config, device, resume=resume, facts=facts or {}, keep_best=keep_best, weights=weights)
+    if config.start is not None and not run.history and len(validation):
+        run.report(validation)
     network: Callable[[torch.Tensor], torch.Tensor] = torch.compile(run.network) if config.compile else run.network
+    sign = -1 if config.invert else 1
     # Looking at the held-out patches costs about a step; a run of 3 minutes on a CPU has few to spare.
     rows = min(100, max(1, config.steps // 10)) if config.max_minutes is None else 20
     seconds_before = run.seconds
@@ -110,7 +119,7 @@ def fit(
             if done >= 1 or stopping.event.is_set():
                 break
             rate = run.set_rate()
-            pairs = pairs.to(device, non_blocking=True)
+            pairs = sign * pairs.to(device, non_blocking=True)
             if store.recorrupted:
                 pairs = recorrupt(pairs, amplitudes.to(device, non_blocking=True), (config.seed, run.step, 2))
             halves = augment(pairs, ways.to(device, non_blocking=True))
@@ -144,11 +153,27 @@ def fit(
     return run.save(validation, "complete" if run.step >= config.steps else "time")
 
 
+def settle(
+    config: TrainConfig, device: torch.device, out: Path, *, resume: bool
+) -> tuple[TrainConfig, dict[str, torch.Tensor] | None]:
+    """The configuration with the preset that a run in `out` has, and the weights that a new one starts from, if any.
+
+    Raises:
+        UsageError, DataError, BundleError: as for `fit`.
+    """
+    if resume and (out / STATE).exists():  # the network is in the state; what it started from may be gone
+        preset = load_state(out / STATE)["config"]["preset"] if config.preset == AUTO else config.preset
+        return config.model_copy(update={"preset": preset}), None
+    if (point := load_starting_point(config)) is not None:
+        return config.model_copy(update={"preset": point.preset}), point.weights
+    return config.chosen(device.type), None
+
+
 def _validation(store: PatchStore, held: NDArray[np.int64], config: TrainConfig) -> NDArray[np.float32]:
     """Held-out pairs (n, 2, side, side), with the same noise in every look at them."""
     if len(held) == 0:
         return np.empty((0, 2, config.recipe.patch_size, config.recipe.patch_size), np.float32)
-    pairs = store.read(held)
+    pairs = store.read(held) * np.float16(-1 if config.invert else 1)
     if store.recorrupted:
         return validation_pairs(pairs, store.amplitudes(held), config.alpha, config.seed)
     return pairs.astype(np.float32)

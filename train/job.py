@@ -1,17 +1,19 @@
 """`train`: a whole training, from a micrograph table to `model.pt`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.options import NamingOptions, OpticsOptions
 from n2n_deploy.files.atomic import make_writable_folder
-from n2n_deploy.io.star import read_micrographs
+from n2n_deploy.io.pairs import read_pairs
+from n2n_deploy.io.star import MicrographTable, read_micrographs
 from n2n_deploy.train.config import TrainConfig
-from n2n_deploy.train.fit import Progress, find_device, fit
+from n2n_deploy.train.fit import Progress, find_device, fit, settle
 from n2n_deploy.train.noise_figure import draw_noise
 from n2n_deploy.train.patches import Preparation, prepare_patches
 from n2n_deploy.train.run import refuse_taken_folder
@@ -61,26 +63,75 @@ def train(
         The path of `out/model.pt`.
 
     Raises:
-        UsageError: options that contradict each other, or `out` holds a run and `resume` is off.
-        DataError: the table cannot be read, or too few of its micrographs can be used.
+        UsageError: options that contradict each other or the network to start from, or `out` holds a run and `resume`
+            is off.
+        DataError: the table or the network to start from cannot be read, or too few micrographs can be used.
+        BundleError: the bundle to start from carries no weights, or is damaged.
         HostError: the device, memory, disk space or permission is missing.
         N2NError: the training diverged.
     """
     config = config or TrainConfig()
-    out = Path(out)
-    # Cutting the patches of a large data set takes long, so whatever would stop the training is checked first.
-    find_device(config.device)
-    refuse_taken_folder(out, resume=resume)
-    make_writable_folder(out)
     known = (optics or OpticsOptions()).model_dump()
     read = partial(read_micrographs, Path(table_path), naming, need_ctf=config.recipe.phase_flip, **known)
-    table = read(need_halves=config.pairs == "halves")
-    halves = config.pairs == "halves"
-    if config.pairs == "auto" and any(None not in (each.even, each.odd) for each in table.micrographs):
-        halves = True
-        table = read(need_halves=True)
+    _check(Path(out), config, resume=resume)
+    table, halves = read_pairs(lambda need: read(need_halves=need), config.pairs)
+    if not halves and config.pairs == "auto":
+        table.notes.append(
+            "neither the table nor the options name even and odd halves: training on recorrupted pairs, full exposures "
+            "with noise of their own spectrum added; name halves with --suffixes"
+        )
+    return train_on(
+        table,
+        str(table_path),
+        out,
+        config,
+        halves=halves,
+        resume=resume,
+        patches=patches,
+        allow_denoised=allow_denoised,
+        workers=workers,
+        progress=progress,
+        prepared=prepared,
+    )
+
+
+def train_on(
+    table: MicrographTable,
+    name: str,
+    out: Path | str,
+    config: TrainConfig,
+    *,
+    halves: bool,
+    resume: bool = False,
+    patches: Path | str | None = None,
+    allow_denoised: bool = False,
+    workers: int | None = None,
+    progress: Callable[[Preparing | Progress], None] | None = None,
+    prepared: Callable[[Preparation], None] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Path:
+    """Train on a table that was read; for the other arguments, the result and the errors see `train`.
+
+    Args:
+        table: the micrographs, or those of them to train on.
+        name: of the table, for the model's summary.
+        out: as for `train`.
+        config: how to train.
+        halves: train on even and odd halves, which all have, and not on full exposures.
+        resume: as for `train`.
+        patches: as for `train`.
+        allow_denoised: as for `train`.
+        workers: as for `train`.
+        progress: as for `train`.
+        prepared: as for `train`.
+        facts: for the model's summary, beside those on the data; plain types.
+    """
+    out = Path(out)
+    _check(out, config, resume=resume)
+    make_writable_folder(out)
+    usable = [micrograph for micrograph in table.micrographs if micrograph.row not in table.problems]
     result = prepare_patches(
-        [micrograph for micrograph in table.micrographs if micrograph.row not in table.problems],
+        usable,
         config.recipe,
         Path(patches) if patches is not None else out / "patches",
         overlap=config.patch_overlap,
@@ -89,14 +140,9 @@ def train(
         workers=workers or min(4, os.cpu_count() or 1),
         progress=None if progress is None else lambda finished, total: progress(Preparing(finished, total)),
     )
-    problems = {table.micrographs[row].name: reason for row, reason in table.problems.items()}
-    result.refused = problems | result.refused
+    names = {micrograph.row: micrograph.name for micrograph in table.micrographs}
+    result.refused = {names[row]: reason for row, reason in table.problems.items()} | result.refused
     result.notes += table.notes
-    if not halves and config.pairs == "auto":
-        result.notes.append(
-            "neither the table nor the options name even and odd halves: training on recorrupted pairs, full exposures "
-            "with noise of their own spectrum added; name halves with --suffixes"
-        )
     ends = [2 * micrograph.optics.pixel_size for micrograph in table.micrographs]
     if short := [end for end in ends if end > config.recipe.max_resolution]:
         result.notes.append(
@@ -108,24 +154,31 @@ def train(
     store = PatchStore(result.files)
     try:
         if len(store) < _MINIMUM_PATCHES:
-            raise DataError(_too_few(table_path, len(store), result))
-        facts = {
-            "data_set": str(table_path).encode(errors="replace").decode(),
+            raise DataError(_too_few(name, len(store), result))
+        known = {
+            **(facts or {}),
+            "data_set": name.encode(errors="replace").decode(),
             "micrographs": len(result.files),
             "micrographs_refused": len(result.refused),
             "patches": len(store),
             "pairs": "halves" if halves else "recorrupted",
         }
         draw_noise(out / "noise.png", result.files)
-        return fit(store, out, config, resume=resume, progress=progress, facts=facts)
+        return fit(store, out, config, resume=resume, progress=progress, facts=known)
     finally:
         store.close()
 
 
-def _too_few(table_path: Path | str, patches: int, result: Preparation) -> str:
+def _check(out: Path, config: TrainConfig, *, resume: bool) -> None:
+    """Raise what would stop the training: cutting the patches of a large data set takes long."""
+    refuse_taken_folder(out, resume=resume)
+    settle(config, find_device(config.device), out, resume=resume)
+
+
+def _too_few(name: str, patches: int, result: Preparation) -> str:
     """Say why the training cannot start, with the first refusal as the likely cause."""
     refused = f"{len(result.refused)} of {len(result.refused) + len(result.files)} micrographs were refused"
     first = next(iter(result.refused.values()), None)
-    return f"{table_path}: {patches} patches are too few to train on, at least {_MINIMUM_PATCHES} are needed; " + (
+    return f"{name}: {patches} patches are too few to train on, at least {_MINIMUM_PATCHES} are needed; " + (
         f"{refused}, the first because {first}" if first else "give more micrographs or a smaller --patch-size"
     )

@@ -20,6 +20,9 @@ from n2n_deploy.train.layers import Network
 from n2n_deploy.train.model import add_weight_norm, build, channels_last, plain_weights
 from n2n_deploy.train.muon import BETAS, Muon
 
+STATE = "state.pt"
+"""The file from which a run resumes."""
+
 
 @dataclass
 class Run:
@@ -134,7 +137,7 @@ class Run:
 
     def save(self, validation: NDArray[np.float32], ended: str = "running") -> Path:
         """Write model, state and pictures, each atomically; return the path of the model."""
-        last = self.history[-1] if self.history else None
+        last = self.history[-1] if self.history and self.history[-1].step else None
         summary = {
             **self.facts,
             "config": self.config.model_dump(),
@@ -150,7 +153,7 @@ class Run:
         network = self.network if self.best is None else self.best
         save_model(self.model_path, network, self.config, self.step, summary, validation)
         save_state(
-            self.out / "state.pt",
+            self.out / STATE,
             {
                 "config": self.config.model_dump(),
                 "step": self.step,
@@ -179,18 +182,30 @@ def start(
     resume: bool,
     facts: dict[str, Any],
     keep_best: bool = False,
+    weights: dict[str, Tensor] | None = None,
 ) -> Run:
     """Start a run in `out`, or resume the one that is there; see `Run` for the arguments.
+
+    Args:
+        out: see `Run`.
+        config: see `Run`.
+        device: see `Run`.
+        resume: go on with the run in `out`, where there is one.
+        facts: see `Run`.
+        keep_best: see `Run`.
+        weights: what the network of a new run starts with; None for fresh weights.
 
     Raises:
         UsageError: there is a run and `resume` is off, or its configuration differs.
         DataError: its state cannot be read.
     """
     refuse_taken_folder(out, resume=resume)
-    state_path = out / "state.pt"
+    state_path = out / STATE
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = build(config.preset)
+    if weights is not None:
+        network.load_state_dict(weights)
     network.checkpointing = config.checkpointing
     network.to(device)
     run = Run(config, out, device, network, make_optimiser(network, config), facts, keep_best=keep_best)
@@ -217,7 +232,7 @@ def make_optimiser(network: Network, config: TrainConfig) -> torch.optim.Adam:
 
 def refuse_taken_folder(out: Path, *, resume: bool) -> None:
     """Raise UsageError where a new run would replace the one in `out`."""
-    if not resume and any((out / name).exists() for name in ("state.pt", "model.pt")):
+    if not resume and any((out / name).exists() for name in (STATE, "model.pt")):
         raise UsageError(f"{out}: holds a training already; continue it with --resume or choose another folder")
 
 

@@ -1,16 +1,15 @@
 """`Account`: takes a run's plans and outcomes into the ledger, and writes the tables, the summary and the report."""
 
 import json
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from n2n_deploy.batch.cryosparc_tables import write_exposures
 from n2n_deploy.batch.lanes import with_time_limit
-from n2n_deploy.batch.ledger import FOLDER, FORMAT, Ledger, Record, TableRows, count, now, timestamp
+from n2n_deploy.batch.ledger import FOLDER, FORMAT, Ledger, TableRows, now, timestamp
 from n2n_deploy.batch.ledger_writer import LedgerWriter
 from n2n_deploy.batch.micrograph_job import Outcome
 from n2n_deploy.batch.outputs import OutputLayout
@@ -23,8 +22,10 @@ from n2n_deploy.batch.status import FINISHED, Status
 from n2n_deploy.batch.summary import SUMMARY, Summary, summarise
 from n2n_deploy.batch.tables import DENOISED, write_tables
 from n2n_deploy.batch.watchdog import waiting_for
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.options import Precision
+from n2n_deploy.device.processor import usable_cores
 from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.files.locks import locked
 from n2n_deploy.io.star import MicrographTable
@@ -37,7 +38,7 @@ LOCK = ".tables.lock"
 _NETWORK_LOCK = ".network.lock"
 
 
-class Account:
+class Account(Closing):
     """The account of one run; a context manager that keeps its file of the ledger open.
 
     Args:
@@ -101,21 +102,22 @@ class Account:
         Raises:
             HostError: the file system does not answer.
         """
-        output, work = self._request.output, self._request.work
+        output, work, timeout = self._request.output, self._request.work, self._request.options.timeout
 
-        @waiting_for(f"locking the ledger of {output}")
         def decide() -> bool:
             with locked(output / _NETWORK_LOCK):
                 self._ledger.refresh()
                 before, proposed = self._ledger.int8(work), precision == "int8"
                 if before not in (None, proposed):
                     return not proposed
-                self._run.network = {"session": session, "precision": precision, "work": work}
+                model = self._run.header["model"]
+                adapted = {name: model[name] for name in ("adapted",) if name in model}
+                self._run.network = {"session": session, "precision": precision, "work": work} | adapted
                 self._line({"time": timestamp(now(self._ledger)), "network": self._run.network})
                 self._writer.flush()
                 return proposed
 
-        return with_time_limit(decide, self._request.options.timeout)
+        return with_time_limit(decide, timeout, f"locking the ledger of {output}")
 
     def add(self, outcome: Outcome) -> None:
         """Take the outcome of a job."""
@@ -186,14 +188,13 @@ class Account:
         self._run.tables.append(kept)
         self._line({"table": asdict(kept)})
 
-        @waiting_for(f"writing to {output / FOLDER}")
         def write() -> None:
             source.keep(output)
             if before is not None and before.file != source.file and source.first_row.keys() >= before.first_row.keys():
                 before.remove(output)
 
         try:
-            with_time_limit(write, self._request.options.timeout)
+            with_time_limit(write, self._request.options.timeout, f"writing to {output / FOLDER}")
         except HostError as error:
             self._trouble(str(error))
 
@@ -208,16 +209,12 @@ class Account:
 
     def _record(self, job: Job, status: Status, reason: str = "", entry: str = "", **details: Any) -> None:
         """Add a line on one micrograph."""
-        name, when, work = job.micrograph.name, now(self._ledger), job.work
-        table = self._run.tables[-1] if self._run.tables else None
-        notes = details.get("notes", ())
-        pixel_size = None
+        name = job.micrograph.name
         if job.grid is not None and job.grid.shape != job.shape:
-            details["pixel_size"] = pixel_size = job.grid.pixel_size
-        self._ledger.add(Record(name, status, work, self._run, when, reason, notes, table, pixel_size))
-        line: dict[str, Any] = {"time": timestamp(when), "micrograph": name, "status": status, "work": work}
+            details["pixel_size"] = job.grid.pixel_size
+        line = {"time": timestamp(now(self._ledger)), "micrograph": name, "status": status, "work": job.work}
         line |= {"output": self._layout.relative(name), **({"reason": reason} if reason else {}), **details}
-        count(self._run, line)
+        self._ledger.take(self._run, line)
         self._line(line, entry)
 
     def _line(self, line: dict[str, Any], entry: str = "") -> None:
@@ -233,14 +230,6 @@ class Account:
 
     def _entry_written(self, name: str, work: str, offset: int, size: int) -> None:
         self._ledger.add_entry(name, work, self._writer.path, offset, size)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def write_files(
@@ -259,6 +248,7 @@ def write_files(
         HostError: the folder cannot be written to or has no space.
     """
     tables = write_tables(folder, standings)
+    write_exposures(folder, standings)
     summary.table, summary.listed = tables.denoised, tables.listed
     if tables.note:
         summary.notes[DENOISED] = (tables.note,)
@@ -283,7 +273,7 @@ def _header(request: Request, layout: OutputLayout, time: str) -> dict[str, Any]
         "phase_flipped": request.phase_flipped,
         "source": request.source if isinstance(request.source, str) else str(request.source),
         "shard": [request.shard.index, request.shard.count] if request.shard else None,
-        "host": {"name": platform.node(), "machine": platform.machine(), "cores": len(os.sched_getaffinity(0))},
+        "host": {"name": platform.node(), "machine": platform.machine(), "cores": usable_cores()},
         "versions": info.versions,
         "hardware": {name: value for name, value in info.hardware.items() if name != "network runs on"},
     }

@@ -4,8 +4,6 @@ Each worker process keeps its engine open. Only as many jobs are submitted at a 
 """
 
 import importlib
-import os
-import platform
 import queue
 import re
 import subprocess
@@ -13,22 +11,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from n2n_deploy.batch.lanes import run_lanes
-from n2n_deploy.batch.micrograph_job import Outcome, attempt, failed, open_denoiser, retried_alone
+from n2n_deploy.batch.cluster_worker import denoise_on_worker
+from n2n_deploy.batch.micrograph_job import Outcome, failed, retried_alone
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report_entry import DrawEntry
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.core.errors import BundleError, HostError, UsageError
-from n2n_deploy.device.gpus import gpus
+from n2n_deploy.core.errors import HostError, UsageError
 from n2n_deploy.device.memory import available_memory
+from n2n_deploy.device.processor import usable_cores
 
 _PER_THREAD = 2
 """Jobs submitted for each thread of the workers: one in progress, and one to begin while the result travels."""
@@ -41,9 +37,6 @@ _RETRIES = 2
 
 # Control-C in a terminal reaches every process of the group; only the one that the user started ends the run.
 _PRELOAD = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-
-_lanes: dict[str, "_Lanes"] = {}
-_opening = threading.Lock()
 
 
 class ClusterWorkers:
@@ -102,9 +95,7 @@ class ClusterWorkers:
             self._say(f"Dask scheduler {self._client.scheduler.address}, dashboard {self._client.dashboard_link}")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._close()
 
     def run(self, jobs: Iterable[Job], stop: threading.Event) -> Iterator[Outcome]:
@@ -122,6 +113,7 @@ class ClusterWorkers:
             denoise_on_worker,
             bundle=self._bundle.path.absolute(),
             model=self._bundle.short_hash,
+            recipe=self._bundle.recipe,
             options=self._options,
             draw=self._draw,
         )
@@ -167,7 +159,7 @@ class ClusterWorkers:
     def _start_local(self, count: int) -> Any:
         share = {
             "memory": self._options.memory or int(0.8 * available_memory() / count),
-            "threads": self._options.threads or max(1, len(os.sched_getaffinity(0)) // count),
+            "threads": self._options.threads or max(1, usable_cores() // count),
         }
         self._options = self._options.model_copy(update=share)
         return _library("distributed").LocalCluster(
@@ -200,62 +192,6 @@ class ClusterWorkers:
             if started is not None:
                 started.close()
         self._client = self._cluster = None
-
-
-class _Lanes:
-    """The lanes of a worker process. Dask's threads wait for them, so a stalled file costs a job and no thread."""
-
-    def __init__(self, bundle: Bundle, options: DenoiseOptions, draw: DrawEntry | None, count: int) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Job, Future[Outcome]]] = queue.SimpleQueue()
-        self._count = count
-        self._options = options
-        self._draw = draw
-        self._denoiser = open_denoiser(bundle, options, lanes=count, choose_int8=False)
-        threading.Thread(target=self._collect, name="lanes", daemon=True).start()
-
-    def do(self, job: Job) -> Outcome:
-        """Wait for a job's outcome."""
-        answer: Future[Outcome] = Future()
-        self._jobs.put((job, answer))
-        return answer.result()
-
-    def _collect(self) -> None:
-        def work(item: tuple[Job, Future[Outcome]]) -> Outcome:
-            return attempt(item[0], self._denoiser, self._options, self._draw)
-
-        endless = iter(self._jobs.get, None)
-        for (job, answer), result in run_lanes(endless, work, self._count, threading.Event(), self._options.timeout):
-            answer.set_result(result if isinstance(result, Outcome) else failed(job, result))
-
-
-def denoise_on_worker(
-    job: Job, *, bundle: Path, model: str, options: DenoiseOptions, draw: DrawEntry | None
-) -> Outcome:
-    """Process one job in a worker process, with the engine that this process keeps open.
-
-    Raises:
-        N2NError: the engine cannot be opened here, so no job can run.
-    """
-    worker = _library("distributed").get_worker()
-    with _opening:
-        key = f"{model} {options.model_dump_json()}"
-        if key not in _lanes:
-            opened = Bundle.open(bundle)
-            if opened.short_hash != model:
-                raise BundleError(f"{bundle}: is model {opened.short_hash} on {platform.node()}, expected {model}")
-            here = options.model_copy(update={"device": _device(options, worker.name), "gpus": None})
-            _lanes[key] = _Lanes(opened, here, draw, worker.state.nthreads)
-        lanes = _lanes[key]
-    outcome = lanes.do(job)
-    return replace(outcome, host=platform.node())
-
-
-def _device(options: DenoiseOptions, worker: object) -> str:
-    """Return the device of one of several workers on a machine, which Dask numbers: each gets its own GPU."""
-    chosen = options.gpus or tuple(gpu.index for gpu in gpus() if options.device in ("auto", "gpu"))
-    if chosen and isinstance(worker, int):
-        return f"cuda:{chosen[worker % len(chosen)]}"
-    return options.devices[0]
 
 
 def _library(name: str) -> Any:

@@ -15,14 +15,13 @@ from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Plan
 from n2n_deploy.batch.png import draw_missing
 from n2n_deploy.batch.report_entry import draw_entry
-from n2n_deploy.batch.request import Request, Shard, Source
+from n2n_deploy.batch.request import Request, Shard
 from n2n_deploy.batch.status import Status
 from n2n_deploy.batch.summary import Summary
-from n2n_deploy.batch.watchdog import waiting_for
-from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.options import NamingOptions, OpticsOptions
 from n2n_deploy.core.signals import Stopping, stop_on_signal
+from n2n_deploy.denoiser.model_choice import Model, Source
 from n2n_deploy.files.atomic import make_writable_folder, remove_stale_temporaries
 from n2n_deploy.report.run_info import missing_libraries
 from n2n_deploy.report.thumbnails import picture_limit
@@ -39,8 +38,8 @@ class Progress:
 
 def denoise(
     micrographs: Source,
-    bundle: Bundle | Path | str,
-    output: Path | str,
+    model: Model | None = None,
+    output: Path | str = "Denoised",
     *,
     options: DenoiseOptions | None = None,
     naming: NamingOptions | None = None,
@@ -55,11 +54,13 @@ def denoise(
 
     Args:
         micrographs: a STAR file or cryoSPARC's .cs file of exposures; or an MRC file or glob, or a list of these MRC
-            files (only for models that do not flip phases, since they come without a CTF).
-        bundle: the model, an open bundle or the path of one.
-        output: folder that the inputs' folders are mirrored under. `denoised.star`, `failed.star`, `summary.json`,
-            `report.html` and the `ledger` that these are made of are written there too. Tables and report list
-            everything in the folder: denoising `failed.star` again adds to them.
+            files (only for models that take unflipped phases, since they come without a CTF).
+        model: an open bundle or the path of one; by default the general model of the package, also called "general".
+            Where a model takes either, the phases of a table with CTFs are flipped, and those of others are not.
+        output: folder that the inputs' folders are mirrored under; by default one in the current folder.
+            `denoised.star`, `failed.star`, `summary.json`, `report.html` and the `ledger` that these are made of are
+            written there too. Tables and report list everything in the folder: denoising `failed.star` again adds to
+            them.
         options: how to denoise; see `DenoiseOptions`.
         naming: how files and their halves are found; see `NamingOptions`.
         optics: for tables and files that lack them; see `OpticsOptions`.
@@ -80,7 +81,7 @@ def denoise(
         BundleError: the model is damaged or does not work here.
         UsageError, HostError: the plan cannot succeed; nothing was written.
     """
-    request = Request.open(micrographs, bundle, output, options, shard, retry, naming, optics)
+    request = Request.open(micrographs, model, output, options, shard, retry, naming, optics)
     return run_request(request, cluster=cluster, say=say, progress=progress)
 
 
@@ -174,8 +175,6 @@ def make_folder(request: Request) -> None:
         HostError: it cannot be written to, or does not answer.
     """
     output, timeout = request.output, request.options.timeout
-    prove = waiting_for(f"writing to {output}")(make_writable_folder)
-    clear = waiting_for(f"clearing {output}")(remove_stale_temporaries)
-    with_time_limit(lambda: prove(output), timeout)
+    with_time_limit(lambda: make_writable_folder(output), timeout, f"writing to {output}")
     with suppress(HostError):  # of a large folder the rest is cleared while the run goes on
-        with_time_limit(lambda: clear(output), timeout)
+        with_time_limit(lambda: remove_stale_temporaries(output), timeout, f"clearing {output}")

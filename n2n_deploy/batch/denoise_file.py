@@ -3,6 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,13 @@ class FileResult:
         for stage, value in seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + value
 
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the wall time of a block, unless it fails."""
+        start = time.perf_counter()
+        yield
+        self.spent({stage: time.perf_counter() - start})
+
 
 def file_tasks(job: Job, options: DenoiseOptions) -> list[FileTask]:
     """Return what a job reads and writes; the micrograph itself comes last, as its output proves that all is done."""
@@ -98,8 +106,7 @@ def denoise_file(job: Job, task: FileTask, denoiser: Denoiser, options: DenoiseO
         with names_file(task.source):
             result = work.denoise(source, show=show)
         work.found.shown = result if show else None
-        start = time.perf_counter()
-        with waiting_for(f"writing {task.output}"):
+        with work.found.timed("write"), waiting_for(f"writing {task.output}"):
             write_mrc(
                 task.output,
                 result.image,
@@ -109,7 +116,6 @@ def denoise_file(job: Job, task: FileTask, denoiser: Denoiser, options: DenoiseO
                 dtype=options.dtype,
                 statistics=result.statistics,
             )
-        work.found.spent({"write": time.perf_counter() - start})
         if options.png and not task.name:
             work.draw(result)
     else:
@@ -136,11 +142,8 @@ class _Work:
 
     def read(self, path: Path, section: int | None = None) -> MRCImage:
         """Read an image."""
-        start = time.perf_counter()
-        with waiting_for(f"reading {path}"):
-            image = read_mrc(path, section=section, empty=self._denoiser.empty)
-        self.found.spent({"read": time.perf_counter() - start})
-        return image
+        with self.found.timed("read"), waiting_for(f"reading {path}"):
+            return read_mrc(path, section=section, empty=self._denoiser.empty)
 
     def sections(self, *, show: bool) -> Iterator[NDArray[Any]]:
         """Denoise one image of a stack after the other."""
@@ -178,12 +181,11 @@ class _Work:
 
     def draw(self, result: Denoised) -> None:
         """Draw the picture of an output that is written; if that fails, only the picture is missing."""
-        start = time.perf_counter()
-        try:
-            write_png(self._task.output, result.image)
-        except Exception as error:
-            self._notes[f"no PNG: {type(error).__name__}: {error}"].append(1)
-        self.found.spent({"png": time.perf_counter() - start})
+        with self.found.timed("png"):
+            try:
+                write_png(self._task.output, result.image)
+            except Exception as error:
+                self._notes[f"no PNG: {type(error).__name__}: {error}"].append(1)
 
     def note(self, source: MRCImage) -> None:
         """Collect the notes on the images and their file; the same note on several images of a stack is one."""

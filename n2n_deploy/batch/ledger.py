@@ -175,18 +175,23 @@ class Ledger:
 
     def begin(self, path: Path, header: Mapping[str, Any]) -> Run:
         """Add the run of this process, whose lines the caller adds; its file is not read."""
-        run = Run(path, header)
+        run = Run(path, header, read_to=-1)
         self.runs.append(run)
         self._by_path[path] = run
-        run.read_to = -1
         return run
 
-    def add(self, record: Record) -> None:
-        """Take a line of a micrograph; lines may come in any order."""
+    def take(self, run: Run, line: Mapping[str, Any]) -> Record:
+        """Take a micrograph's line, one that was read or is about to be written; they may come in any order."""
+        name, status, when = line["micrograph"], Status(line["status"]), seconds_since_1970(line["time"])
+        reason, notes = line.get("reason", ""), tuple(line.get("notes", ()))
+        table, pixel_size = run.tables[-1] if run.tables else None, line.get("pixel_size")
+        record = Record(name, status, line["work"], run, when, reason, notes, table, pixel_size)
+        _count(run, line)
         self.latest = max(self.latest, record.time)
         before = self.records.get(record.name)
         if before is None or before.time <= record.time:
             self.records[record.name] = record
+        return record
 
     def add_entry(self, name: str, work: str, path: Path, offset: int, size: int) -> None:
         """Take note of where an entry of the report lies."""
@@ -254,15 +259,9 @@ class Ledger:
     def _line(self, run: Run, content: Mapping[str, Any], end: int) -> int:
         """Take one line; return the size of the line after it, if that is an entry to be skipped."""
         if "micrograph" in content:
-            name, status, work = content["micrograph"], Status(content["status"]), content["work"]
-            when = seconds_since_1970(content["time"])
-            table = run.tables[-1] if run.tables else None
-            notes = tuple(content.get("notes", ()))
-            reason, pixel_size = content.get("reason", ""), content.get("pixel_size")
-            self.add(Record(name, status, work, run, when, reason, notes, table, pixel_size))
-            count(run, content)
+            record = self.take(run, content)
             if size := content.get("entry", 0):
-                self.add_entry(name, work, run.path, end, size)
+                self.add_entry(record.name, record.work, run.path, end, size)
             return int(size)
         if "table" in content:
             table = content["table"]
@@ -275,7 +274,7 @@ class Ledger:
         return 0
 
 
-def count(run: Run, line: Mapping[str, Any]) -> None:
+def _count(run: Run, line: Mapping[str, Any]) -> None:
     """Add the time and the pixels that a micrograph's line tells of to the sums of its run."""
     for stage, seconds in line.get("seconds", {}).items():
         run.stage_seconds[stage] = run.stage_seconds.get(stage, 0.0) + seconds

@@ -8,14 +8,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from n2n_deploy.batch.ledger import FOLDER, FORMAT
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.files.atomic import atomic_write
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each line
 
-class LedgerWriter:
+
+class LedgerWriter(Closing):
     """Appends lines to a new file. Trouble with the file is reported and stops nothing: the labels prove what is done.
 
     The thread keeps a file system that hangs from holding up whoever adds a line. On a full disk lines wait for space;
@@ -82,7 +84,7 @@ class LedgerWriter:
             content = f'{{"report": {entry}}}\n'.encode() if entry and not pending and file is not None else b""
             if content:
                 line = {**line, "entry": len(content)}
-            pending += json.dumps(line, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n" + content
+            pending += _as_json(line).encode("utf-8", "surrogatepass") + b"\n" + content
             end = written + len(pending)
             self._since = time.monotonic()
             try:
@@ -103,14 +105,6 @@ class LedgerWriter:
     def _open(self) -> int:
         self.path.parent.mkdir(exist_ok=True)
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def write_joined(output: Path, folders: Sequence[Path]) -> None:

@@ -4,7 +4,6 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Protocol, Self
 
 from n2n_deploy.batch.lanes import run_lanes, seat
@@ -13,13 +12,13 @@ from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.batch.plan import Job
 from n2n_deploy.batch.report_entry import DrawEntry
 from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import HostError, N2NError
 from n2n_deploy.core.options import Precision
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.device.gpus import gpus
 from n2n_deploy.device.processor import multiplies_bfloat16
 from n2n_deploy.engines.openvino.run import OpenVinoSession
-from n2n_deploy.engines.session import Closing
 
 Agree = Callable[[str, Precision | None], bool]
 """See `Account.agree`."""
@@ -40,9 +39,7 @@ class Workers(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class LocalWorkers(Closing):

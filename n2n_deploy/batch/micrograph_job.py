@@ -91,6 +91,7 @@ def open_denoiser(
     return Denoiser(
         bundle,
         compute=options.model_copy(update=here),
+        invert=options.invert,
         merge=options.merge,
         flip_back=options.flip_back,
         lowpass=options.lowpass,

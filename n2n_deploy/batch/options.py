@@ -1,7 +1,6 @@
 """`DenoiseOptions`: what a run was asked to do, and the part of it that changes the output's pixels."""
 
 import hashlib
-import os
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -9,10 +8,11 @@ from pydantic import Field
 
 from n2n_deploy.core.options import ComputeOptions
 from n2n_deploy.device.gpus import gpus
+from n2n_deploy.device.processor import usable_cores
 from n2n_deploy.imaging.restore import Merge
 
 _OUTPUT = {"merge_resolution", "merge_width", "flip_back", "lowpass", "output_pixel_size"}
-_OUTPUT |= {"tta", "average_halves", "halves", "dtype", "precision"}
+_OUTPUT |= {"invert", "tta", "average_halves", "halves", "dtype", "precision"}
 
 
 class OnExists(StrEnum):
@@ -27,6 +27,8 @@ class DenoiseOptions(ComputeOptions):
     """What a batch does with each micrograph, and when it gives up; where it computes, see `ComputeOptions`.
 
     Attributes:
+        max_resolution: Å; the finest resolution that the network sees, for a model that takes a range. None: its own.
+        invert: protein is white in the input: the network sees the contrast inverted. The output has the input's.
         merge_resolution: Å; keep the noisy spectrum above this frequency (S2.4). None: the output is denoised only.
         merge_width: Å; width of the merge band, as `Merge` defines it.
         flip_back: undo the phase flip in the output.
@@ -45,6 +47,8 @@ class DenoiseOptions(ComputeOptions):
         report: write `report.html`, where the libraries for it are installed.
     """
 
+    max_resolution: Annotated[float, Field(gt=0)] | None = None
+    invert: bool = False
     merge_resolution: Annotated[float, Field(gt=0)] | None = None
     merge_width: Annotated[float, Field(gt=0)] = 1.0
     flip_back: bool = False
@@ -72,7 +76,7 @@ class DenoiseOptions(ComputeOptions):
             return self.lanes
         if self.device == "cpu" or not gpus():
             return 2
-        return max(2, min(8, len(os.sched_getaffinity(0)) // (2 * len(self.devices))))
+        return max(2, min(8, usable_cores() // (2 * len(self.devices))))
 
     @property
     def need_halves(self) -> bool:
@@ -88,5 +92,8 @@ class DenoiseOptions(ComputeOptions):
 
     @property
     def output_hash(self) -> str:
-        """Eight hexadecimal digits of the options that change the output; a resumed run may change the others."""
+        """Eight hexadecimal digits of the options that change the output; a resumed run may change the others.
+
+        The resolution counts as part of the recipe: naming the model's own is the same as naming none.
+        """
         return hashlib.sha256(self.model_dump_json(include=_OUTPUT).encode()).hexdigest()[:8]

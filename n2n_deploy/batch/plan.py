@@ -3,13 +3,12 @@
 import functools
 import os
 import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from n2n_deploy.batch.lanes import run_lanes, with_time_limit
+from n2n_deploy.batch.lanes import map_lanes, with_time_limit
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
 from n2n_deploy.batch.outputs import OutputLayout, half_outputs
 from n2n_deploy.batch.provenance import outputs_status, provenance_label, work_of
@@ -61,7 +60,7 @@ class Job:
 
     def outputs(self, options: DenoiseOptions) -> tuple[Path, ...]:
         """Return all files to write, the denoised halves first if there are any."""
-        return (*(half_outputs(self.output) if options.halves else ()), self.output)
+        return output_files(self.output, options)
 
     def images(self, options: DenoiseOptions) -> int:
         """Return how many images the outputs hold."""
@@ -114,6 +113,11 @@ class Plan:
             )
 
 
+def output_files(output: Path, options: DenoiseOptions) -> tuple[Path, ...]:
+    """Return all files of a micrograph: its output, and before it the denoised halves if there are any."""
+    return (*half_outputs(output), output) if options.halves else (output,)
+
+
 def make_plan(
     micrographs: Sequence[Micrograph],
     problems: Mapping[int, str],
@@ -140,19 +144,15 @@ def make_plan(
     """
     outputs = [layout(micrograph.name) for micrograph in micrographs]
 
-    @waiting_for(f"looking at the folders of the micrographs and at {layout.output}")
     def look_at_folders() -> int:
         inputs = [micrograph.path for micrograph in micrographs]
-        written = outputs
         if options.need_halves:
             inputs += [half for micrograph in micrographs for half in (micrograph.even, micrograph.odd) if half]
-        if options.halves:
-            written = [path for output in outputs for path in (output, *half_outputs(output))]
-        _check_apart(inputs, written)
+        _check_apart(inputs, [path for output in outputs for path in output_files(output, options)])
         return shutil.disk_usage(_existing(layout.output)).free
 
-    free = with_time_limit(look_at_folders, options.timeout)
-    jobs: list[Job | None] = [None] * len(outputs)
+    reason = f"looking at the folders of the micrographs and at {layout.output}"
+    free = with_time_limit(look_at_folders, options.timeout, reason)
 
     def look(index: int) -> Job:
         micrograph, path = micrographs[index], outputs[index]
@@ -168,15 +168,12 @@ def make_plan(
                 return look_at(micrograph, path, model_hash, recipe, options)
         return Job(micrograph, path, "", Status.REFUSED, reason)
 
-    for index, job in run_lanes(range(len(outputs)), look, _HEADER_THREADS, threading.Event(), options.timeout):
-        if isinstance(job, Job):
-            jobs[index] = job
-        elif isinstance(job, HostError):
-            micrograph = micrographs[index]
-            jobs[index] = Job(micrograph, outputs[index], "", Status.REFUSED, f"{micrograph.name}: {job}")
-        else:
-            raise job
-    planned = [job for job in jobs if job is not None]
+    planned = []
+    found = map_lanes(look, len(outputs), _HEADER_THREADS, options.timeout)
+    for micrograph, path, job in zip(micrographs, outputs, found, strict=True):
+        if isinstance(job, N2NError):
+            job = Job(micrograph, path, "", Status.REFUSED, f"{micrograph.name}: {job}")
+        planned.append(job)
     needed = sum(job.output_bytes(options) for job in planned if job.status is Status.PENDING)
     return Plan(planned, needed, free, notes)
 
@@ -196,27 +193,20 @@ def look_at(micrograph: Micrograph, path: Path, model_hash: str, recipe: Recipe,
     except (DataError, OSError) as error:
         return Job(micrograph, path, "", Status.REFUSED, str(error))
     label = provenance_label(model_hash, options, recipe, micrograph, stamps)
-    job = Job(micrograph, path, label, Status.PENDING, "", header.shape, header.sections, grid)
-    status, reason = outputs_status(job.outputs(options), job.work)
+    status, reason = outputs_status(output_files(path, options), work_of(label))
     if status is Status.KEPT and options.on_exists is OnExists.OVERWRITE:
         status, reason = Status.PENDING, ""
-    return replace(job, status=status, reason=reason)
+    return Job(micrograph, path, label, status, reason, header.shape, header.sections, grid)
 
 
 def look_at_headers(paths: Sequence[Path], timeout: float) -> Sequence[MRCHeader | N2NError]:
     """Read many headers in parallel; one that cannot be read, or not in time, is replaced by the error."""
-    headers: list[MRCHeader | N2NError] = [HostError("not read")] * len(paths)
 
     def look(index: int) -> MRCHeader:
         with waiting_for(f"looking at {paths[index]}"):
             return read_image_header(paths[index])
 
-    lanes = min(_HEADER_THREADS, len(paths))
-    for index, found in run_lanes(range(len(paths)), look, lanes, threading.Event(), timeout):
-        if isinstance(found, BaseException) and not isinstance(found, N2NError):
-            raise found
-        headers[index] = found
-    return headers
+    return map_lanes(look, len(paths), _HEADER_THREADS, timeout)
 
 
 def _check_apart(inputs: Sequence[Path], outputs: Sequence[Path]) -> None:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from n2n_deploy.batch.outputs import OutputLayout, half_outputs
 from n2n_deploy.io.records import Micrograph
@@ -34,12 +35,12 @@ def clashing_rows(micrographs: Sequence[Micrograph], layout: OutputLayout, *, ha
     """
     writers: dict[str, list[int]] = defaultdict(list)
     for micrograph in micrographs:
-        output = layout(micrograph.name)
-        for path in (output, *(half_outputs(output) if halves else ())):
-            writers[str(path)].append(micrograph.row)
+        output = layout.relative(micrograph.name)
+        for path in (output, *(map(str, half_outputs(Path(output))) if halves else ())):
+            writers[path].append(micrograph.row)
     return {
-        row: f"{len(rows)} rows of the table have the same output {path}, and differ in name, file, optics or CTF; "
-        "give each micrograph a name of its own"
+        row: f"{len(rows)} rows of the table have the same output {layout.output / path}, and differ in name, "
+        "file, optics or CTF; give each micrograph a name of its own"
         for path, rows in writers.items()
         if len(rows) > 1
         for row in rows

@@ -7,7 +7,7 @@ from pathlib import Path
 from n2n_deploy.batch.ledger import Run
 from n2n_deploy.batch.standing import Standing
 from n2n_deploy.batch.status import Status
-from n2n_deploy.batch.summary import PHASES_FLIPPED, Summary
+from n2n_deploy.batch.summary import PHASES_FLIPPED, Summary, identity
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.report.entries import MicrographEntry, RunInfo
 from n2n_deploy.report.page import write_report
@@ -59,7 +59,7 @@ def describe_runs(runs: Sequence[Run], summary: Summary, missing: Sequence[str])
     return RunInfo(
         "Denoising, all runs",
         command_line(),
-        model={name: header["model"][name] for name in ("hash", "preset")},
+        model=identity(header["model"]),
         recipe=header["recipe"],
         options={name: value for name, value in header["options"].items() if value is not None},
         versions={"n2n-deploy": header["versions"]["n2n-deploy"]},

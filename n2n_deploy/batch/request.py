@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -15,15 +16,15 @@ from n2n_deploy.batch.png import require_pillow
 from n2n_deploy.batch.repeated_rows import clashing_rows, without_repeated
 from n2n_deploy.batch.watchdog import waiting_for
 from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.bundle.general import GENERAL
 from n2n_deploy.core.errors import DataError, N2NError, UsageError
 from n2n_deploy.core.options import NamingOptions, OpticsOptions
+from n2n_deploy.denoiser.model_choice import Model, Source, open_model
 from n2n_deploy.engines.select import candidates
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable, listed_names, read_micrographs
 from n2n_deploy.io.tilt_series import TiltSeriesTable
-
-Source = Path | str | Sequence[Path | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Request:
 
     Attributes:
         source: a STAR or cryoSPARC table, an MRC file or glob, or a list of MRC files.
-        bundle: the model.
+        bundle: the model, with its recipe chosen.
         output: folder that the inputs' folders are mirrored under, absolute.
         options: how to denoise.
         shard: the part of the table to process; None for all of it.
@@ -84,7 +85,7 @@ class Request:
     def open(
         cls,
         source: Source,
-        bundle: Bundle | Path | str,
+        model: Model | None,
         output: Path | str,
         options: DenoiseOptions | None = None,
         shard: Shard | None = None,
@@ -92,26 +93,24 @@ class Request:
         naming: NamingOptions | None = None,
         optics: OpticsOptions | None = None,
     ) -> Self:
-        """Make a request, opening the bundle.
+        """Make a request, opening the bundle as `open_model` does; None for the general model.
 
         Raises:
             BundleError: the model is damaged.
-            UsageError: there is no such device or engine.
-            HostError: the file system does not answer, or Pillow is missing for `png`.
+            UsageError: there is no such device or engine, or the model was not trained for the resolution.
+            HostError: the file system does not answer, there is no general model, or Pillow is missing for `png`.
         """
         options = options or DenoiseOptions()
         if options.png:
             require_pillow()
         for device in options.devices:
             candidates(device, options.engine)  # an error here comes before anything is written
-
-        @waiting_for(f"reading {bundle}")
-        def read() -> Bundle:
-            return Bundle.open(Path(bundle)) if isinstance(bundle, (str, Path)) else bundle
-
-        opened = with_time_limit(read, options.timeout)
+        read = partial(open_model, model, source, naming, options.max_resolution)
+        bundle = with_time_limit(
+            read, options.timeout, f"reading {model.path if isinstance(model, Bundle) else model or GENERAL}"
+        )
         known = naming or NamingOptions(), optics or OpticsOptions()
-        return cls(source, opened, Path(output).absolute(), options, shard, retry, *known)
+        return cls(source, bundle, Path(output).absolute(), options, shard, retry, *known)
 
     @property
     def folder(self) -> Path:
@@ -120,8 +119,10 @@ class Request:
 
     @property
     def work(self) -> str:
-        """Names model and options in the ledger; the micrographs of one work are not partly in int8."""
-        return f"{self.bundle.short_hash} {self.options.output_hash}"
+        """Names model, recipe and options in the ledger; the micrographs of one work are not partly in int8."""
+        recipe = self.bundle.recipe
+        phases = "flipped" if recipe.phase_flip else "unflipped"
+        return f"{self.bundle.short_hash} {self.options.output_hash} {recipe.max_resolution:g} Å {phases}"
 
     @property
     def phase_flipped(self) -> bool:
@@ -141,19 +142,18 @@ class Request:
         def headers(paths: Sequence[Path]) -> Sequence[MRCHeader | N2NError]:
             return look_at_headers(paths, self.options.timeout)
 
-        @waiting_for(f"reading {source if isinstance(source, (str, Path)) else source[0]}")
-        def read() -> MicrographTable:
-            return read_micrographs(
-                source,
-                self.naming,
-                need_ctf=self.bundle.recipe.phase_flip,
-                need_halves=self.options.need_halves,
-                exclude=self.output,
-                headers=headers,
-                **self.optics.model_dump(),
-            )
-
-        return with_time_limit(read, self.options.timeout)
+        read = partial(
+            read_micrographs,
+            source,
+            self.naming,
+            need_ctf=self.bundle.recipe.phase_flip,
+            need_halves=self.options.need_halves,
+            exclude=self.output,
+            headers=headers,
+            **self.optics.model_dump(),
+        )
+        name = source if isinstance(source, (str, Path)) else source[0]
+        return with_time_limit(read, self.options.timeout, f"reading {name}")
 
     def ledger(self) -> Ledger:
         """Read the ledger of the output folder.
@@ -162,8 +162,8 @@ class Request:
             DataError: it was written by a newer version.
             HostError: the file system does not answer.
         """
-        read = waiting_for(f"reading the ledger of {self.output}")(lambda: Ledger.read(self.output))
-        return with_time_limit(read, self.options.timeout)
+        reason = f"reading the ledger of {self.output}"
+        return with_time_limit(lambda: Ledger.read(self.output), self.options.timeout, reason)
 
     def layout(self, table: MicrographTable, ledger: Ledger) -> OutputLayout:
         """Return where the outputs go; the same for every shard of a table.
@@ -206,7 +206,7 @@ class Request:
             part = self.shard.of(part)
         if self.retry is None:
             return part
-        listed = self._listed(self.retry)
+        listed = with_time_limit(partial(_listed, self.retry), self.options.timeout, f"reading {self.retry}")
         part = [micrograph for micrograph in part if micrograph.name in listed]
         if not part:
             raise DataError(
@@ -214,9 +214,9 @@ class Request:
             )
         return part
 
-    def _listed(self, path: Path) -> frozenset[str]:
-        @waiting_for(f"reading {path}")
-        def read() -> frozenset[str]:
-            return listed_names(path)
 
-        return with_time_limit(read, self.options.timeout)
+def _listed(path: Path) -> frozenset[str]:
+    """The names that a table of micrographs to retry lists."""
+    if not path.exists():
+        raise DataError(f"{path}: not found; give the failed.star of a run (one in which nothing failed has none)")
+    return listed_names(path)

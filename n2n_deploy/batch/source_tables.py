@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Self
 from n2n_deploy.batch.ledger import FOLDER, Ledger, TableRows
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.files.atomic import atomic_write
-from n2n_deploy.io.micrograph_table import HalfColumns, MicrographTable
-from n2n_deploy.io.star_document import StarDocument
+from n2n_deploy.io.cryosparc import is_cryosparc
+from n2n_deploy.io.cryosparc_output import exposures_content
+from n2n_deploy.io.micrograph_table import MicrographTable
 from n2n_deploy.io.table_copy import read_table_copy, table_content
 
 TABLES = "tables"
@@ -26,14 +27,14 @@ class SourceTable:
 
     Args:
         file: name of its copy.
-        table: the table; its document (of MRC files the micrographs) and the project are used.
+        table: the table, to select rows from.
         names: of the micrographs, in the order of the rows.
     """
 
     def __init__(self, file: str, table: MicrographTable, names: Sequence[str]) -> None:
         self.file = file
         self.names = names
-        self._table = table
+        self.table = table
 
     @classmethod
     def of(cls, table: MicrographTable) -> Self:
@@ -50,9 +51,13 @@ class SourceTable:
         """
         path = output / FOLDER / TABLES / self.file
         if not path.exists():
-            _, content = table_content(self._table)
+            _, content = table_content(self.table)
             with atomic_write(path, size=len(content)) as stream:
                 stream.write(content)
+        given, exposures = self.table.path, path.with_suffix(".cs")
+        if given is not None and is_cryosparc(given) and not exposures.exists():
+            with suppress(DataError), atomic_write(exposures) as stream:  # it may have been replaced meanwhile
+                stream.write(exposures_content(given))
 
     @cached_property
     def first_row(self) -> dict[str, int]:
@@ -74,34 +79,17 @@ class SourceTable:
     def remove(self, output: Path) -> None:
         """Remove the copy, which another table contains by now."""
         with suppress(OSError):
-            (output / FOLDER / TABLES / self.file).unlink()
-
-    def name_of(self, path: Path) -> str:
-        """Return the name by which the table refers to a file or folder."""
-        return self._table.name_of(path)
-
-    def select(
-        self,
-        names: Mapping[int, str],
-        *,
-        phase_flipped: bool | None = None,
-        halves: HalfColumns | None = None,
-        folder: Path | None = None,
-    ) -> StarDocument:
-        """Return a table with some of the rows under other names; see `MicrographTable.select`."""
-        return self._table.select(names, phase_flipped=phase_flipped, halves=halves, folder=folder)
-
-    def select_rows(self, rows: Iterable[int], *, folder: Path | None = None) -> StarDocument:
-        """Return a table with some of the rows as they are; see `MicrographTable.select_rows`."""
-        return self._table.select_rows(rows, folder=folder)
+            path = output / FOLDER / TABLES / self.file
+            path.unlink()
+            path.with_suffix(".cs").unlink()
 
     def values(self, name: str) -> list[Row]:
         """Return what each row of a micrograph says; see `MicrographTable.values`."""
-        return [self._table.values(row) for row in self.rows(name)]
+        return [self.table.values(row) for row in self.rows(name)]
 
     def defocus(self, name: str) -> float | None:
         """Return the mean defocus of a micrograph in µm; None if the table does not say it."""
-        row = self._table.values(self.first_row[name])
+        row = self.table.values(self.first_row[name])
         try:
             value = sum(float(str(row[label])) for label in _DEFOCUS) / 2e4
         except (KeyError, ValueError):

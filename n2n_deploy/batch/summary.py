@@ -1,7 +1,7 @@
 """`Summary`: the account of a batch in numbers, made from the ledger; `summary.json` holds it."""
 
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from n2n_deploy.batch.ledger import Run
 from n2n_deploy.batch.standing import Standing
 from n2n_deploy.batch.status import UNUSABLE, Status
+from n2n_deploy.report.summary_html import summary_html
 
 SUMMARY = "summary.json"
 
@@ -104,6 +105,10 @@ class Summary:
             **self.run,
         }
 
+    def _repr_html_(self) -> str:
+        """Return what notebooks show of it."""
+        return summary_html(self.as_dict())
+
 
 def summarise(output: Path, standings: Sequence[Standing], runs: Iterable[Run], names: Iterable[str] | None) -> Summary:
     """Count what a run did, or what all runs did.
@@ -153,11 +158,16 @@ def _count(summary: Summary, standing: Standing, name: str) -> None:
         summary.notes[name] = record.notes
 
 
+def identity(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what identifies the model of a ledger's first line: its hash, preset, and what it was adapted to."""
+    return {name: model[name] for name in ("hash", "preset", "adapted") if name in model}
+
+
 def _description(run: Run) -> dict[str, Any]:
     header = run.header
     return {
         "version": header["versions"]["n2n-deploy"],
-        "model": {name: header["model"][name] for name in ("hash", "preset")} | {"recipe": header["recipe"]},
+        "model": identity(header["model"]) | {"recipe": header["recipe"]},
         "session": (run.end or {}).get("session", "none"),
         "precision": (run.network or {}).get("precision"),
         "host": header["host"],

@@ -62,9 +62,9 @@ def _finished(standing: Standing, folder: Path) -> list[StarDocument]:
     """Return the rows of finished micrographs under the names of their outputs, a document for each source table."""
     chosen: dict[tuple[int, bool, bool, bool], dict[int, str]] = {}
     sizes: dict[tuple[int, int], float] = {}
-    prefixes = [_prefix(source, standing.layout.output) for source in standing.sources]
+    prefixes = [prefix(source, standing.layout.output) for source in standing.sources]
     taken: set[str] = set()
-    for name, record, number, rows in _rows(standing):
+    for name, record, number, rows in rows_of(standing):
         if record.status not in FINISHED:
             continue
         output = standing.layout.relative(name)
@@ -79,7 +79,7 @@ def _finished(standing: Standing, folder: Path) -> list[StarDocument]:
             sizes |= {(number, row): record.pixel_size for row in rows}
     documents = []
     for (number, flipped, halves, cropped), names in chosen.items():
-        document = standing.sources[number].select(
+        document = standing.sources[number].table.select(
             names, phase_flipped=flipped, halves=_half_names(names) if halves else None, folder=folder
         )
         if cropped:
@@ -97,13 +97,13 @@ def _half_names(names: Mapping[int, str]) -> dict[int, tuple[str, str]]:
 def _failed(standing: Standing, folder: Path) -> list[StarDocument]:
     """Return the rows of micrographs that were refused or failed, a document for each source table."""
     chosen: dict[int, list[int]] = {}
-    for name, record, number, _ in _rows(standing):
+    for name, record, number, _ in rows_of(standing):
         if record.status in UNUSABLE:
             chosen.setdefault(number, []).extend(standing.sources[number].rows(name))
-    return [standing.sources[number].select_rows(sorted(rows), folder=folder) for number, rows in chosen.items()]
+    return [standing.sources[number].table.select_rows(sorted(rows), folder=folder) for number, rows in chosen.items()]
 
 
-def _rows(standing: Standing) -> Iterator[tuple[str, Record, int, list[int]]]:
+def rows_of(standing: Standing) -> Iterator[tuple[str, Record, int, list[int]]]:
     """Yield name, record, number of the source table and rows in it of each micrograph, in the order of the tables.
 
     A row is taken from the largest table that says of it what the run's own table said, so that a table of a few
@@ -126,9 +126,9 @@ def _rows(standing: Standing) -> Iterator[tuple[str, Record, int, list[int]]]:
         yield name, record, number, rows
 
 
-def _prefix(source: SourceTable, output: Path) -> str:
+def prefix(source: SourceTable, output: Path) -> str:
     """Return what stands before the name of an output, relative to its folder, in a table."""
-    name = source.name_of(output)
+    name = source.table.name_of(output)
     return "" if name == "." else f"{name.rstrip('/')}/"
 
 

@@ -91,6 +91,39 @@ def watch(
         return growing.write(start, stopping)
 
 
+def first_micrographs(
+    request: Request, count: int, *, interval: float = 10.0, idle: float | None = None
+) -> MicrographTable:
+    """Wait until that many micrographs have arrived, or fewer and then none for `idle` seconds, and return them.
+
+    Args:
+        request: as for `watch`.
+        count: of micrographs.
+        interval: as for `watch`.
+        idle: as for `watch`.
+
+    Raises:
+        UsageError, DataError, HostError: as for `watch`.
+    """
+    source = _Source(request)
+    arrived: dict[str, Micrograph] = {}  # a file that changed comes again
+    seen: MicrographTable | None = None
+    latest = time.monotonic()
+    while len(arrived) < count:
+        table, ready = with_time_limit(source.look, request.options.timeout)
+        if table is not None and ready:
+            arrived |= {each.name: each for each in ready if each.row not in table.problems}
+            seen, latest = table, time.monotonic()
+            continue
+        if idle is not None and time.monotonic() - latest > idle:
+            break
+        time.sleep(interval)
+    if seen is None or not arrived:
+        raise source.problem or DataError(f"{request.source}: no micrograph arrived; check the path")
+    rows = [replace(each, row=row) for row, each in enumerate(islice(arrived.values(), count))]
+    return MicrographTable(seen.path, rows, {}, seen.project)
+
+
 class _Source:
     """What has arrived so far, and which micrographs of it are ready."""
 
@@ -119,7 +152,7 @@ class _Source:
                 ready = (m for m in distinct if self._is_ready(m.name, m.path, replace(m, row=0)))
                 return table, list(islice(ready, _ROUND))
             with waiting_for(f"looking for {self._sources[0]}"):
-                files = find_files(self._sources, self._halves, self._request.output).names
+                files, _ = find_files(self._sources, self._halves, self._request.output)
             names = list(islice((name for name in files if self._is_ready(name, Path(name), None)), _ROUND))
             if not names:
                 return None, ()

@@ -9,13 +9,14 @@ import io
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from n2n_deploy.bundle.general import locate
 from n2n_deploy.bundle.manifest import Manifest, Member, parse_manifest
 from n2n_deploy.bundle.members import (
     GOLDEN,
@@ -31,7 +32,7 @@ from n2n_deploy.bundle.members import (
 from n2n_deploy.bundle.seal import DAMAGE, payload, read_directory, read_sealed
 from n2n_deploy.core.errors import BundleError
 from n2n_deploy.core.options import Precision
-from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.core.recipe import Recipe, RecipeRange, choose_recipe
 
 _INPUTS = (".star", ".cs", ".mrc", ".mrcs")
 
@@ -45,7 +46,8 @@ class Bundle:
         manifest: what the bundle says of itself; the seal proved it intact.
         manifest_bytes: `manifest.json` as it stands in the file, what a signature covers.
         signature: the signature over `manifest_bytes`; None if the bundle is unsigned.
-        recipe: how a micrograph becomes input of this network.
+        recipe: how a micrograph becomes input of this network: by default, or as it was chosen.
+        accepts: the other recipes that the network takes; None if there is no other, or one was chosen.
     """
 
     path: Path
@@ -53,16 +55,21 @@ class Bundle:
     manifest_bytes: bytes
     signature: bytes | None
     recipe: Recipe
+    accepts: RecipeRange | None
     _offsets: Mapping[str, int]
 
     @classmethod
     def open(cls, path: Path | str) -> "Bundle":
         """Open a bundle: check the seal, the manifest and the list of members, and read the recipe.
 
+        Args:
+            path: the file, or "general" for the model that comes with the package.
+
         Raises:
             BundleError: the file is not a bundle, or is damaged, altered, incomplete, too large, or of a newer format.
+            HostError: the general model is not installed.
         """
-        path = Path(path)
+        path = locate(path)
         try:
             with path.open("rb") as file:
                 members = read_directory(file)
@@ -79,9 +86,25 @@ class Bundle:
         offsets = {name: payload(info)[0] for name, info in members.items()}
         recipe = _read(path, offsets[RECIPE], RECIPE, manifest.members[RECIPE])
         try:
-            return cls(path, manifest, content, signature, Recipe.model_validate_json(recipe), offsets)
+            default = Recipe.model_validate_json(recipe)
+            return cls(path, manifest, content, signature, default, manifest.accepts, offsets)
         except ValidationError as error:
             raise BundleError(f"{path}: {RECIPE}: {error.errors()[0]['msg']}; export the model again") from error
+
+    def with_recipe(self, max_resolution: float | None = None, *, phase_flip: bool | None = None) -> "Bundle":
+        """Return the bundle with one recipe chosen of those that its network takes.
+
+        Args:
+            max_resolution: Å; None for the bundle's own.
+            phase_flip: whether to flip phases; None for what the bundle's recipe says.
+
+        Raises:
+            UsageError: the network was not trained for it.
+        """
+        chosen = choose_recipe(
+            self.recipe, self.accepts, str(self.path), max_resolution=max_resolution, phase_flip=phase_flip
+        )
+        return replace(self, recipe=chosen, accepts=None)
 
     @property
     def short_hash(self) -> str:

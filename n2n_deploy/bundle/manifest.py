@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from n2n_deploy.bundle.engine_facts import EngineFacts
 from n2n_deploy.core.errors import BundleError
 from n2n_deploy.core.options import Precision
+from n2n_deploy.core.recipe import RecipeRange
 from n2n_deploy.core.version import __version__
 
 FORMAT = 1
@@ -74,6 +75,7 @@ class Manifest(_Part):
         package_version: the n2n-deploy that wrote the bundle.
         created: when, UTC.
         preset: the network's preset.
+        accepts: the recipes that the network takes; None if the bundle's recipe is the only one.
         halo: network pixels, a multiple of 8; tiles that see this much beyond themselves on every side are exact.
         tolerance: per precision, how far the golden outputs may lie from PyTorch's on any machine.
         parity: how far they lay at export.
@@ -89,6 +91,7 @@ class Manifest(_Part):
     package_version: str = __version__
     created: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
     preset: str
+    accepts: RecipeRange | None = None
     halo: Annotated[int, Field(ge=0, le=4096, multiple_of=8)]
     tolerance: dict[Precision, Deviation]
     parity: tuple[ParityResult, ...] = ()

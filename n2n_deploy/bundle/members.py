@@ -7,6 +7,7 @@ SIGNATURE = "manifest.sig"
 RECIPE = "recipe.json"
 GOLDEN = "golden.npz"
 GOLDEN_INT8 = "golden.int8.npz"
+WEIGHTS = "weights.npz"
 SEGMENTS = "segments/"
 
 UNLISTED = (MANIFEST, SIGNATURE)

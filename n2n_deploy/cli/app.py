@@ -5,6 +5,8 @@ import inspect
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Annotated, Any
 
@@ -22,6 +24,7 @@ COMMANDS = {
     "halves": "n2n_deploy.cli.halves_command",
     "train": "n2n_deploy.cli.train",
     "export": "n2n_deploy.cli.export",
+    "export-triton": "n2n_deploy.cli.export_triton",
     "compile": "n2n_deploy.cli.compile",
     "inspect": "n2n_deploy.cli.bundle",
     "verify": "n2n_deploy.cli.bundle",
@@ -88,13 +91,25 @@ def main(arguments: list[str] | None = None) -> None:
 
     Errors are one line: those of this package, a mistyped command line, and an OSError that nothing foresaw.
     """
+    with errors_as_exit_codes():
+        sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors are raised."""
     tolerate_any_character()
     # GNU OpenMP's waiting threads spin for milliseconds: on a machine shared with others that costs several times the
     # work itself, while not spinning at all costs half of it again on an idle one. PyTorch reads this when imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    return build()(arguments, prog_name="n2n-deploy", standalone_mode=False) or 0
+
+
+@contextmanager
+def errors_as_exit_codes() -> Iterator[None]:
+    """Turn the errors of the body into one line and an exit code."""
     try:
-        sys.exit(build()(arguments, prog_name="n2n-deploy", standalone_mode=False) or 0)
+        yield
     except KeyboardInterrupt:  # while the commands were still being imported; Typer handles it from there on
         sys.exit(128 + signal.SIGINT)
     except (N2NError, ModuleNotFoundError, OSError, _Misuse) as error:

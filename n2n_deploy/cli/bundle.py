@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from n2n_deploy.bundle.archive import Bundle
     from n2n_deploy.bundle.manifest import Manifest
 
-BundleArgument = Annotated[Path, typer.Argument(help="The bundle, MODEL.n2n.", show_default=False)]
+BundleArgument = Annotated[Path, typer.Argument(help="The bundle, MODEL.n2n, or general.", show_default=False)]
 
 
 def inspect_command(bundle: BundleArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
@@ -105,6 +105,7 @@ def summary(bundle: "Bundle") -> dict[str, Any]:
         "short_hash": bundle.short_hash,
         "signed": bundle.signature is not None,
         "recipe": bundle.recipe.model_dump(),
+        "accepts": bundle.accepts and bundle.accepts.model_dump(),
         "manifest": bundle.manifest.model_dump(mode="json"),
     }
 
@@ -117,9 +118,9 @@ def print_summary(bundle: "Bundle") -> None:
         "model": f"{bundle.short_hash}, preset {manifest.preset}",
         "made": f"{manifest.created:%Y-%m-%d %H:%M} UTC by n2n-deploy {manifest.package_version}",
         "signed": "no" if bundle.signature is None else "yes",
-        "resolution": f"{recipe.max_resolution:g} Å (network pixels of {recipe.max_resolution / 2:g} Å)",
+        "resolution": _resolution(bundle),
         "high-pass": f"{recipe.highpass:g} Å",
-        "phase flip": "yes" if recipe.phase_flip else "no",
+        "phase flip": _phase_flip(bundle),
         "int8": _int8(manifest),
         "receptive field": f"{manifest.halo} network pixels on each side",
         **{f"training: {name}": value for name, value in _training(manifest.training)},
@@ -134,6 +135,21 @@ def print_summary(bundle: "Bundle") -> None:
         members.add_row(escape(name), f"{member.size:,}".replace(",", " "), member.sha256[:16] + "…")
     for table in (facts, parity, members):
         out.print(table)
+
+
+def _resolution(bundle: "Bundle") -> str:
+    """The resolutions that the network takes."""
+    own = bundle.recipe.max_resolution
+    if bundle.accepts is None:
+        return f"{own:g} Å (network pixels of {own / 2:g} Å)"
+    finest, coarsest = bundle.accepts.max_resolution
+    return f"{finest:g} to {coarsest:g} Å, by default {own:g} Å (network pixels of {own / 2:g} Å)"
+
+
+def _phase_flip(bundle: "Bundle") -> str:
+    if bundle.accepts is not None and bundle.accepts.either_phase:
+        return "either: yes for tables with a CTF, otherwise no"
+    return "yes" if bundle.recipe.phase_flip else "no"
 
 
 def _int8(manifest: "Manifest") -> str:

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json
+from n2n_deploy.cli.models import ResolutionOption
 from n2n_deploy.cli.options import parse_precision
 from n2n_deploy.core.errors import UsageError
 
@@ -21,7 +22,7 @@ _SHAPES, _BUILD = "Input sizes", "Build"
 
 
 def compile_command(
-    model: Annotated[Path, typer.Argument(help="The bundle (MODEL.n2n) to add engines to.")],
+    model: Annotated[Path, typer.Argument(help="The bundle (MODEL.n2n, or general) to add engines to.")],
     target: Annotated[
         str,
         typer.Option(
@@ -60,6 +61,7 @@ def compile_command(
             rich_help_panel=_SHAPES,
         ),
     ] = None,
+    max_resolution: ResolutionOption = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Largest batch size.", rich_help_panel=_SHAPES)] = 1,
     precision: Annotated[
         str,
@@ -137,7 +139,7 @@ def compile_command(
         # Turing has no bfloat16.
         capabilities = RTX_CAPABILITIES[1:] if "bf16" in precisions else RTX_CAPABILITIES
     bundle = Bundle.open(model)
-    shapes = _network_shapes(bundle.recipe, sizes, pixel_size, star, tile)
+    shapes = _network_shapes(bundle.with_recipe(max_resolution).recipe, sizes, pixel_size, star, tile)
     golden = bundle.golden()[0].shape
     compiled = compile_bundle(
         bundle,

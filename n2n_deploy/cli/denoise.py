@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from n2n_deploy.cli.adapt import AdaptOption, adapted_request
 from n2n_deploy.cli.common import ConfigOption, JsonOption, print_json, save_config
 from n2n_deploy.cli.denoise_output import DenoiseProgress, print_dry_run, print_summary
+from n2n_deploy.cli.models import InvertOption, ModelOption, ResolutionOption, split_model
 from n2n_deploy.cli.options import (
     FILES,
     PIXELS,
@@ -43,13 +45,15 @@ def denoise_command(
         list[str],
         typer.Argument(
             help="A STAR table (also RELION 5's tilt series) or cryoSPARC's .cs of exposures; or MRC files, tilt "
-            "stacks (.st, .mrcs) or globs (models with --no-phase-flip)."
+            "stacks (.st, .mrcs) or globs (with the general model, or one trained with --no-phase-flip)."
         ),
     ],
-    model: Annotated[Path, typer.Argument(help="The bundle (MODEL.n2n) from n2n-deploy export.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Output folder; keeps the folder structure of the inputs.")
     ],
+    model: ModelOption = None,
+    max_resolution: ResolutionOption = None,
+    invert: InvertOption = False,
     merge_resolution: Annotated[
         float | None,
         typer.Option(
@@ -152,6 +156,7 @@ def denoise_command(
             "--report/--no-report", help="Write report.html, with a picture of each micrograph.", rich_help_panel=FILES
         ),
     ] = True,
+    adapt: AdaptOption = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -222,7 +227,9 @@ def denoise_command(
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Denoise micrographs with a trained model.
+    """Denoise micrographs, with a model of your own or the general one that comes with the package.
+
+    [bold]n2n-deploy denoise micrographs.star -o Denoised[/]
 
     [bold]n2n-deploy denoise micrographs.star model.n2n -o Denoised[/]
 
@@ -247,15 +254,18 @@ def denoise_command(
         raise UsageError("--watch cannot be combined with --shard or --retry-failed")
     if idle_minutes is not None and not watching:
         raise UsageError("--idle-minutes says when --watch ends; add --watch or leave it out")
-    source = micrographs[0] if len(micrographs) == 1 else micrographs
+    sources, chosen = split_model(ctx, micrographs, model)
+    source = sources[0] if len(sources) == 1 else sources
     part = Shard.parse(shard) if shard else None
     naming, optics = gather(ctx, NamingOptions), gather(ctx, OpticsOptions)
-    request = Request.open(source, model, output, options, part, retry_failed, naming, optics)
+    request = Request.open(source, chosen, output, options, part, retry_failed, naming, optics)
+    idle = None if idle_minutes is None else 60 * idle_minutes
+    if adapt is not None:
+        request = adapted_request(request, adapt, watching=watching, idle=idle, dry_run=dry_run, quiet=as_json)
     if dry_run:
         print_dry_run(request, as_json=as_json)
     with DenoiseProgress(quiet=as_json) as bar:
         if watching:
-            idle = None if idle_minutes is None else 60 * idle_minutes
             summary = watch(request, idle=idle, cluster=cluster, say=bar.say, progress=bar.update)
         else:
             summary = run_request(request, cluster=cluster, say=bar.say, progress=bar.update)

@@ -14,7 +14,9 @@ from n2n_deploy.cli.common import ConfigOption, JsonOption, out, print_json
 
 
 def doctor_command(
-    model: Annotated[Path | None, typer.Argument(help="A bundle, to show which of its engines would run here.")] = None,
+    model: Annotated[
+        Path | None, typer.Argument(help="A bundle, or general, to show which of its engines would run here.")
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -26,6 +28,7 @@ def doctor_command(
     from n2n_deploy.bundle.archive import Bundle
     from n2n_deploy.bundle.trust import TRUSTED_KEYS
     from n2n_deploy.core.version import __version__
+    from n2n_deploy.data import GENERAL_MODEL
     from n2n_deploy.device.gpus import driver
     from n2n_deploy.device.memory import available_memory
     from n2n_deploy.engines.diagnose import DRIVER_REMEDY, diagnose_engines, libraries
@@ -43,6 +46,7 @@ def doctor_command(
         "libraries": [asdict(library) for library in libraries()],
         "engines": [asdict(diagnosis) for diagnosis in diagnose_engines(bundle)],
         "engine_cache": str(cache_folder()),
+        "general_model": str(GENERAL_MODEL) if GENERAL_MODEL.is_file() else None,
         "trusted_keys": os.environ.get(TRUSTED_KEYS),
     }
     if as_json:
@@ -65,6 +69,7 @@ def _show(report: dict[str, Any]) -> None:
     for gpu in driver["gpus"]:
         text = f"{gpu['name']}, compute capability {gpu['capability']}, {gpu['memory'] / 1e9:.0f} GB"
         machine.add_row(f"GPU {gpu['index']}", escape(text))
+    machine.add_row("general model", escape(report["general_model"] or "none; name a model with --model"))
     machine.add_row("engine cache", escape(report["engine_cache"]))
     machine.add_row(
         "trusted keys", escape(report["trusted_keys"] or "none configured; all intact bundles are accepted")

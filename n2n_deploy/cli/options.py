@@ -15,6 +15,16 @@ FILES, OPTICS, MACHINE, ENGINE, PIXELS = "Files", "Optics", "Machine", "Engine",
 
 Model = TypeVar("Model", bound=BaseModel)
 
+PairsOption = Annotated[
+    str,
+    typer.Option(
+        "--pairs",
+        help="halves: even and odd halves. recorrupted: full exposures alone; noise of each one's own spectrum is "
+        "added for one of a pair and subtracted for the other. auto: halves where the table or options name them.",
+        rich_help_panel=FILES,
+    ),
+]
+
 DeviceOption = Annotated[
     str,
     typer.Option(

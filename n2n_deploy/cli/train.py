@@ -7,12 +7,14 @@ import typer
 from rich.markup import escape
 
 from n2n_deploy.cli.common import ConfigOption, JsonOption, err, out, print_json, print_rows, save_config
+from n2n_deploy.cli.models import InvertOption
 from n2n_deploy.cli.options import (
     AllowDenoisedOption,
     AmplitudeContrastOption,
     DeviceOption,
     EvenOption,
     OddOption,
+    PairsOption,
     PixelSizeOption,
     ProjectOption,
     SphericalAberrationOption,
@@ -36,7 +38,6 @@ from n2n_deploy.cli.train_options import (
     MaxResolutionOption,
     OptimiserOption,
     OverlapOption,
-    PairsOption,
     PatchesOption,
     PatchSizeOption,
     PhaseFlipOption,
@@ -45,6 +46,7 @@ from n2n_deploy.cli.train_options import (
     ResumeOption,
     ScheduleOption,
     SeedOption,
+    StartOption,
     ValidationOption,
     WorkersOption,
     train_config,
@@ -66,6 +68,8 @@ def train_command(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; model.pt is written to it.")],
     preset: PresetOption = "auto",
+    start: StartOption = None,
+    invert: InvertOption = False,
     pairs: PairsOption = "auto",
     max_resolution: MaxResolutionOption = 4.5,
     highpass: HighpassOption = 200.0,
@@ -111,6 +115,8 @@ def train_command(
     the specimen can. A few hundred micrographs are enough. Motion correction writes the halves (MotionCor2:
     -SplitSum 1; RELION: --even_odd_split under Additional arguments). Without halves, pairs are made of full exposures,
     by adding and subtracting noise of the micrograph's own spectrum; sums must be unbinned and unfiltered for that.
+
+    [bold]--from general --max-minutes 3[/] fine-tunes the network that comes with the package, or another one.
 
     Writes to the output folder [bold]model.pt[/] (for n2n-deploy export), curves.png and curves.csv,
     validation.png (held-out patches before and after), noise.png (without halves), state.pt (for --resume) and the
@@ -170,7 +176,9 @@ def _print_result(path: Path, model: "Checkpoint") -> None:
         ("held-out patches", "validation.png"),
         ("noise spectra", "noise.png"),
     )
-    if summary.get("best_step", model.step) < model.step:
+    if summary.get("best_step") == 0:
+        out.print("no step did better on held-out patches than the network to start from, which the model therefore is")
+    elif summary.get("best_step", model.step) < model.step:
         out.print(f"the loss on held-out patches was lowest at step {summary['best_step']}; the model is that one's")
     # A run that was interrupted early has no curves yet.
     print_rows([(label, str(made)) for label, file in files if (made := path.with_name(file)).exists()])

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from n2n_deploy.cli.options import FILES, MACHINE, gather
+from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.io.star import has_ctf
 
 if TYPE_CHECKING:
     from n2n_deploy.train import TrainConfig
@@ -19,6 +21,16 @@ PresetOption = Annotated[
         "--preset",
         help="paper: the published network. fast: a residual U-Net, 13 times cheaper. small: narrower still, for "
         "little data. auto: paper on a GPU, fast elsewhere.",
+    ),
+]
+
+StartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="MODEL",
+        help="Start from a trained network: general (the package's own), a bundle, or a model.pt. Preset and recipe "
+        "are its own; a few minutes are enough.",
     ),
 ]
 
@@ -59,16 +71,6 @@ PatchSizeOption = Annotated[
     ),
 ]
 
-PairsOption = Annotated[
-    str,
-    typer.Option(
-        "--pairs",
-        help="halves: even and odd halves. recorrupted: full exposures alone; the network sees each with noise of its "
-        "own spectrum added and predicts it with the same noise subtracted. auto: halves where the table or options "
-        "name them.",
-    ),
-]
-
 MaxMinutesOption = Annotated[
     float | None,
     typer.Option(
@@ -91,7 +93,8 @@ LearningRateOption = Annotated[
     float | None,
     typer.Option(
         "--learning-rate",
-        help="Initial learning rate of Adam. By default 1e-4 with the paper's schedule, 7e-4 with the others.",
+        help="Initial learning rate of Adam. By default 1e-4 with the paper's schedule, 7e-4 with the others, and half "
+        "of that with --from.",
         rich_help_panel=_COURSE,
     ),
 ]
@@ -227,7 +230,9 @@ WorkersOption = Annotated[
 
 
 def train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
-    """The options as a `TrainConfig`; where a run is resumed its own, with the options given now on top.
+    """The options as a `TrainConfig`, with the options given on top of those of the run that is resumed.
+
+    Those not given for a new run that starts from a trained network follow that network's recipe.
 
     Args:
         ctx: of the command, whose parameters are named like the fields of `TrainConfig` and `Recipe`.
@@ -235,14 +240,20 @@ def train_config(ctx: typer.Context, state: Path | None) -> "TrainConfig":
 
     Raises:
         UsageError: a value is invalid.
-        DataError: the state cannot be read.
+        DataError: the state, or the network to start from, cannot be read.
+        BundleError: the bundle to start from carries no weights, or is damaged.
     """
-    from n2n_deploy.train import TrainConfig
+    from n2n_deploy.train import TrainConfig, load_checkpoint
     from n2n_deploy.train.checkpoint import load_state
 
     resumed = state is not None and state.exists()
     earlier: dict[str, Any] = load_state(state)["config"] if state is not None and resumed else {}
     recipe = earlier.pop("recipe", {})
+    if not resumed and ctx.params["start"] is not None:
+        network = load_checkpoint(ctx.params["start"])
+        recipe = network.recipe.model_dump()
+        if network.summary.get("accepts", {}).get("either_phase"):  # as `denoise` does
+            recipe["phase_flip"] = has_ctf(ctx.params["table"], gather(ctx, NamingOptions))
     for values, model in ((earlier, TrainConfig), (recipe, Recipe)):
         for name in values.keys() & model.model_fields.keys() & ctx.params.keys():
             source = ctx.get_parameter_source(name)

@@ -12,6 +12,10 @@ from n2n_deploy.core.sizes import parse_bytes
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 """What the network computes in."""
 
+Pairs = Literal["auto", "halves", "recorrupted"]
+"""What noise is told from signal by: even and odd halves, or full exposures with noise of their own spectrum added and
+subtracted; "auto" is halves where table or options name them."""
+
 
 def parse_device(text: str) -> str:
     """Return the one name of a device: "auto", "cpu", "gpu" (which "cuda" means, too) or "cuda:N".

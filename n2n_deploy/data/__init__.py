@@ -1,4 +1,4 @@
-"""Data that ship with the package: a real micrograph's electron counts and the atoms of the 20S proteasome.
+"""Data that ship with the package: a general model, a real micrograph's electron counts, the 20S proteasome's atoms.
 
 Sources and licences are in `README.md` beside this file; `make.py` makes the files.
 """
@@ -6,6 +6,7 @@ Sources and licences are in `README.md` beside this file; `make.py` makes the fi
 import lzma
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from n2n_deploy.imaging.ctf import CTFParameters, Optics
 
 STRIPS = ("micrograph-1.xz", "micrograph-2.xz", "micrograph-3.xz")
 ATOMS = "proteasome.npz"
+
+GENERAL_MODEL = Path(__file__).with_name("general.n2n")
+"""The bundle that is used where no model is named."""
 
 MICROGRAPH_PIXEL_SIZE = 0.85378
 """Å per pixel of the real micrograph."""

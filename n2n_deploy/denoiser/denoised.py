@@ -6,6 +6,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
+from n2n_deploy.core.recipe import RecipeRange
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.device.device import Statistics
 from n2n_deploy.imaging.defects import describe
@@ -64,8 +65,13 @@ def averaged(outputs: list[Array], halves: list[Prepared], whole: Prepared) -> A
     return total
 
 
-def notes(prepared: Prepared) -> tuple[str, ...]:
-    """Tell what the user should know: pixels that were repaired, and a resolution that the pixels do not reach."""
+def notes(prepared: Prepared, accepts: RecipeRange | None = None) -> tuple[str, ...]:
+    """Tell what the user should know: pixels that were repaired, and a resolution that the pixels do not reach.
+
+    Args:
+        prepared: the micrograph.
+        accepts: the recipes that the network was trained for, where that is more than the one followed.
+    """
     said = []
     if prepared.pixels.bad:
         said.append(f"{prepared.pixels.bad} NaN or infinite pixels were replaced by their neighbours' mean")
@@ -78,9 +84,10 @@ def notes(prepared: Prepared) -> tuple[str, ...]:
         said.append(f"{' and '.join(kept)}: not denoised, the output keeps the input's values there")
     if prepared.pixels.illumination is not None:
         said.append(f"{prepared.pixels.illumination.kind}: {prepared.pixels.illumination}")
-    if prepared.limited_by_pixels:
+    coarsest = accepts.max_resolution[1] if accepts else prepared.recipe.max_resolution
+    if prepared.resolution > coarsest:
         said.append(
             f"pixels of {prepared.pixel_size:g} Å end at {prepared.resolution:.3g} Å, short of the model's "
-            f"{prepared.recipe.max_resolution:g} Å; trained on finer pixels, it sees this image at another scale"
+            f"{coarsest:g} Å; trained on finer pixels, it sees this image at another scale"
         )
     return tuple(said)

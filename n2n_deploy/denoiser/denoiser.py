@@ -1,6 +1,5 @@
 """`Denoiser`: one micrograph as an array in, the denoised micrograph out. Everything above calls it."""
 
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -13,16 +12,19 @@ import numpy
 from numpy.typing import DTypeLike, NDArray
 
 from n2n_deploy.bundle.archive import Bundle
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.core.options import ComputeOptions, Precision
+from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoised import Denoised, averaged, notes
-from n2n_deploy.denoiser.memory import MemoryRequirement, memory_budget, memory_requirement, network_memory
-from n2n_deploy.denoiser.memory_fit import MemoryFit, fit_memory, fit_tile, memory_left
+from n2n_deploy.denoiser.memory import memory_budget, memory_requirement
+from n2n_deploy.denoiser.memory_fit import MemoryFit
+from n2n_deploy.denoiser.memory_limits import MemoryLimits
 from n2n_deploy.denoiser.saturation import clipping_note
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.engines.averaging import VIEWS, run_averaged
 from n2n_deploy.engines.select import choose_session
-from n2n_deploy.engines.session import Closing, Session
+from n2n_deploy.engines.session import Session
 from n2n_deploy.engines.tiling import count_tiles, run_tiled
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.output_grid import output_grid
@@ -30,6 +32,7 @@ from n2n_deploy.imaging.preprocess import Prepared, preprocess
 from n2n_deploy.imaging.restore import Merge, check_merge, restore
 
 _CLOSING_SECONDS = 2.0
+_INVERTED = numpy.float32(-1)
 
 
 class Denoiser(Closing):
@@ -39,10 +42,13 @@ class Denoiser(Closing):
     at a time, so that its activation memory exists once; on a GPU each thread has a stream and memory of its own.
 
     Args:
-        bundle: an open bundle, or the path of one.
+        bundle: an open bundle, the path of one, or "general" for the model that comes with the package.
         compute: device, engine, precision, threads and the keys to trust; `memory`, which the whole process may use at
             most (on exact tiles where the whole image does not fit: the result is the same); `lanes`, how many
             threads will call this concurrently (None: one).
+        max_resolution: Å, for a bundle that takes a range of them; None for its own.
+        phase_flip: for a bundle that takes flipped and unflipped phases; None flips those of micrographs with a CTF.
+        invert: protein is white in the input. The network sees the contrast inverted, the output has the input's.
         merge: keep the noisy spectrum above this band (S2.4); by default the output ends at max_resolution.
         flip_back: undo the phase flip in the output, for programs that correct the CTF themselves.
         lowpass: Å; a further soft low-pass of the output.
@@ -52,17 +58,17 @@ class Denoiser(Closing):
         choose_int8: whether int8 may be chosen if `compute` names no precision.
 
     Attributes:
-        bundle: the model.
+        bundle: the model, with its recipe chosen.
         recipe: how its micrographs become network input.
         session: what runs the network.
         precision: in which it computes; None for a session of the caller's.
         rejected_engines: why each better engine was passed over; engine → reason.
-        lanes: how many threads may call this at once.
 
     Raises:
         BundleError: the bundle is damaged, or its network gives other results here than when it was exported.
         HostError: no session works here, or the memory cannot hold even the smallest tile.
-        UsageError: there is no such engine, it does not run on the device, or several GPUs are named.
+        UsageError: there is no such engine, it does not run on the device, several GPUs are named, or the network was
+            not trained for this max_resolution or phase flip.
     """
 
     def __init__(
@@ -70,6 +76,9 @@ class Denoiser(Closing):
         bundle: Bundle | Path | str,
         *,
         compute: ComputeOptions | None = None,
+        max_resolution: float | None = None,
+        phase_flip: bool | None = None,
+        invert: bool = False,
         merge: Merge | None = None,
         flip_back: bool = False,
         lowpass: float | None = None,
@@ -78,18 +87,17 @@ class Denoiser(Closing):
         session: Session | None = None,
         choose_int8: bool = True,
     ) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
+        opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.bundle = opened.with_recipe(max_resolution, phase_flip=phase_flip)
         self.recipe = self.bundle.recipe
-        self.merge = merge
-        self.output_pixel_size = output_pixel_size
+        self._flips_with_ctf = phase_flip is None and opened.accepts is not None and opened.accepts.either_phase
+        self.invert, self.merge, self.output_pixel_size, self.tta = invert, merge, output_pixel_size, tta
         self._restore = partial(
             restore, merge=merge, flip_back=flip_back, lowpass=lowpass, output_pixel_size=output_pixel_size
         )
-        self.tta = tta
         compute = compute or ComputeOptions()
         if len(compute.devices) > 1:
             raise UsageError(f"GPUs {compute.gpus}: a Denoiser runs on one GPU; open one for each, or call denoise()")
-        self._asked = self.lanes = compute.lanes or 1
         self._owns_session = session is None
         self.rejected_engines: dict[str, str] = {}
         self.precision: Precision | None = None
@@ -109,10 +117,17 @@ class Denoiser(Closing):
             self.precision = choice.precision
         self.session = session
         self._device = self.session.device
-        self._budget = memory_budget(self._device, compute.memory)
-        self._requirements: tuple[MemoryRequirement, ...] = ()
+        required = partial(
+            memory_requirement, self._device, self.recipe, merge=merge is not None, views=tta, inverted=invert
+        )
+        budget = memory_budget(self._device, compute.memory)
+        self._limits = MemoryLimits(self.session, self.bundle.manifest.halo, budget, compute.lanes or 1, required)
         self._network = threading.Lock()
-        self._ceiling = sys.maxsize
+
+    @property
+    def lanes(self) -> int:
+        """How many threads may call this at once."""
+        return self._limits.lanes
 
     def __call__(self, image: Array, optics: Optics, ctf: CTFParameters | None = None) -> NDArray[Any]:
         """Denoise one micrograph.
@@ -156,8 +171,8 @@ class Denoiser(Closing):
         device = self._device
         with device.lane():
             with self._timed(seconds, "preprocess"):
-                keep = self.merge is not None
-                prepared = preprocess(device.to_device(image), optics, ctf, self.recipe, keep_spectrum=keep)
+                keep, recipe = self.merge is not None, self._recipe(ctf)
+                prepared = preprocess(device.to_device(image), optics, ctf, recipe, keep_spectrum=keep)
                 if self.merge is not None:
                     check_merge(self.merge, prepared)
                 parts = [prepared] if halves is None else [self._half(half, prepared) for half in halves]
@@ -181,7 +196,7 @@ class Denoiser(Closing):
             network_output=made,
             spacing=prepared.spacing,
             pixel_size=output_grid(prepared.shape, prepared.pixel_size, self.output_pixel_size).pixel_size,
-            notes=notes(prepared) + short,
+            notes=notes(prepared, self.bundle.manifest.accepts) + short,
             tiles=tiles,
             seconds=seconds,
             grey_levels=(prepared.mean, prepared.std),
@@ -205,9 +220,7 @@ class Denoiser(Closing):
         Raises:
             HostError: not even the smallest tile fits the memory.
         """
-        own = self._requirement(shape, pixel_size, 1, halves=halves)
-        left = memory_left(own, (*self._requirements, own), self.lanes, self._budget)
-        return fit_tile(own.size, min(left, self._ceiling), self.bundle.manifest.halo, self.session)
+        return self._limits.tile(shape, pixel_size, halves=halves)
 
     def fit_to_memory(
         self, sizes: Mapping[tuple[tuple[int, int], float], int], *, halves: bool = False, gpus: int = 1
@@ -225,12 +238,7 @@ class Denoiser(Closing):
         Raises:
             HostError: not even one lane and the smallest tile fit.
         """
-        required = [self._requirement(*size, count, halves=halves) for size, count in sizes.items()]
-        if not self._requirements:  # later the process holds what it took for earlier micrographs, and will use again
-            self._budget = self._budget.at_start(gpus)
-        fit = fit_memory(required, self._asked, self._budget, self.bundle.manifest.halo, self.session)
-        self.lanes, self._requirements = fit.lanes, fit.requirements
-        return fit
+        return self._limits.fit(sizes, halves=halves, gpus=gpus)
 
     def network(self, image: Array, tile: tuple[int, int] | None = None) -> Array:
         """Pass an image (h, w), as `preprocess` makes it, through the network alone.
@@ -239,42 +247,32 @@ class Denoiser(Closing):
         """
         run = run_averaged if self.tta else run_tiled
         with nullcontext() if self._device.is_gpu else self._network:
-            return run(self.session, image, self.bundle.manifest.halo, tile or (image.shape[0], image.shape[1]))
+            seen = image * _INVERTED if self.invert else image
+            made = run(self.session, seen, self.bundle.manifest.halo, tile or (image.shape[0], image.shape[1]))
+            return made * _INVERTED if self.invert else made
 
     def _through_network(
         self, parts: list[Prepared], tile: tuple[int, int]
     ) -> tuple[list[Array], tuple[int, int], tuple[str, ...]]:
-        """The network's outputs, the tiles that they were made in, and a note where memory ran short.
-
-        What was free when a run began, other processes may take later: from then on half of it has to do.
-        """
+        """The network's outputs, the tiles that they were made in, and a note where memory ran short."""
         int8 = self.bundle.manifest.int8 if self.precision == "int8" else None
-        notes = clipping_note([self._device.to_host(part.image) for part in parts], int8) if int8 else ()
+        seen = (self._device.to_host(part.image) for part in parts)
+        notes = clipping_note((image * _INVERTED if self.invert else image for image in seen), int8) if int8 else ()
         size: tuple[int, int] = tuple(parts[0].image.shape)
         while True:
             try:
                 return [self.network(part.image, tile) for part in parts], tile, notes
             except MemoryError:
-                ceiling = network_memory(size, tile, self.session) // 2
-                smaller = fit_tile(size, ceiling, self.bundle.manifest.halo, self.session)
+                smaller = self._limits.smaller_tile(size, tile)
                 notes = (
                     *notes,
                     f"out of memory with tiles of {tile[0]}×{tile[1]} pixels; {smaller[0]}×{smaller[1]} were used",
                 )
-                tile, self._ceiling = smaller, ceiling
+                tile = smaller
 
-    def _requirement(self, shape: tuple[int, int], pixel_size: float, count: int, *, halves: bool) -> MemoryRequirement:
-        """What a lane takes for micrographs of one size."""
-        return memory_requirement(
-            self._device,
-            self.recipe,
-            shape,
-            pixel_size,
-            count,
-            merge=self.merge is not None,
-            halves=halves,
-            views=self.tta,
-        )
+    def _recipe(self, ctf: CTFParameters | None) -> Recipe:
+        """The recipe for a micrograph with this CTF."""
+        return self.recipe.model_copy(update={"phase_flip": ctf is not None}) if self._flips_with_ctf else self.recipe
 
     def _half(self, half: Array, whole: Prepared) -> Prepared:
         if tuple(half.shape) != whole.shape:
@@ -282,7 +280,7 @@ class Denoiser(Closing):
                 f"a half of {half.shape[0]}×{half.shape[1]} pixels does not belong to a sum of "
                 f"{whole.shape[0]}×{whole.shape[1]}; check the names of the halves"
             )
-        return preprocess(self._device.to_device(half), whole.optics, whole.ctf, self.recipe)
+        return preprocess(self._device.to_device(half), whole.optics, whole.ctf, whole.recipe)
 
     @contextmanager
     def _timed(self, seconds: dict[str, float], stage: str) -> Iterator[None]:

@@ -83,6 +83,7 @@ def memory_requirement(
     merge: bool = False,
     halves: bool = False,
     views: bool = False,
+    inverted: bool = False,
 ) -> MemoryRequirement:
     """Return what a lane takes for micrographs of one size.
 
@@ -95,6 +96,7 @@ def memory_requirement(
         merge: the noisy spectrum is kept and merged.
         halves: the even and odd halves are denoised in place of their sum.
         views: the network's outputs for turned and flipped views are averaged.
+        inverted: the network sees a copy with inverted contrast.
     """
     size = network_shape(shape, pixel_size, recipe.max_resolution)
     work = _preprocess_and_restore(device, shape, size, merge)
@@ -113,6 +115,8 @@ def memory_requirement(
         measured = 4 * math.prod(size)
         pixels += 2 * as_read + measured * (_FLOAT32 + 2 * _FLOAT64)
         work += micrograph + 4 * network_image
+    if inverted:
+        work += network_image
     if views:
         view, output, total = 3 * (network_image,)
         work += view + output + total

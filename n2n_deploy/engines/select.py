@@ -55,7 +55,7 @@ ENGINES = (
 """All engines, the fastest first."""
 
 
-def open_session(
+def choose_session(
     bundle: Bundle,
     device: str = "auto",
     threads: int | None = None,
@@ -63,7 +63,8 @@ def open_session(
     engine: str | None = None,
     precision: Precision | None = None,
     trusted_keys: Path | None = None,
-) -> Session:
+    choose_int8: bool = True,
+) -> Choice:
     """Open the best session that works here and passes the bundle's golden vectors.
 
     Args:
@@ -75,31 +76,13 @@ def open_session(
             the bundle offers it and the processor has VNNI, else bf16 where OpenVINO runs it on a processor that
             multiplies it in hardware, else fp32.
         trusted_keys: public keys, one of which must have signed the bundle; see `check_trusted`.
+        choose_int8: whether int8 may be chosen without being asked for.
 
     Raises:
         UsageError: there is no such device or engine, or the engine does not run on the device.
         HostError: no engine works on the device; the message gives the reason for each.
         BundleError: the network's outputs differ from those at export, the bundle is damaged, or no trusted key signed
             it.
-    """
-    return choose_session(
-        bundle, device, threads, engine=engine, precision=precision, trusted_keys=trusted_keys
-    ).session
-
-
-def choose_session(
-    bundle: Bundle,
-    device: str = "auto",
-    threads: int | None = None,
-    *,
-    engine: str | None = None,
-    precision: Precision | None = None,
-    trusted_keys: Path | None = None,
-    choose_int8: bool = True,
-) -> Choice:
-    """As `open_session`, with the reasons why faster engines were rejected.
-
-    Unless `choose_int8`, int8 is used only if it is the precision asked for.
     """
     chosen = candidates(device, engine)
     wanted = Request(threads, int(device.partition(":")[2] or 0), precision, named=engine is not None)

@@ -1,7 +1,5 @@
 """`Session`: one network, loaded and ready. Everything that runs a network on some hardware implements it."""
 
-from abc import ABC, abstractmethod
-from types import TracebackType
 from typing import Protocol, Self
 
 from n2n_deploy.device.array_types import Array
@@ -36,20 +34,4 @@ class Session(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Closing(ABC):
-    """Base of classes that free what they hold when their `with` block ends."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free it."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None: ...

@@ -1,1 +1,1 @@
-"""How good a denoiser is on micrographs with even and odd halves (S3)."""
+"""How good a denoiser is on micrographs, from even and odd halves or from full exposures (S3)."""

@@ -5,14 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.options import ComputeOptions, NamingOptions, OpticsOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
+from n2n_deploy.denoiser.model_choice import Model, open_model
 from n2n_deploy.engines.session import Session
 from n2n_deploy.evaluation.denoised_halves import DenoisedHalves
 from n2n_deploy.evaluation.figures import write_figures
@@ -31,6 +32,7 @@ from n2n_deploy.files.data_files import write_json
 from n2n_deploy.imaging.fourier import network_shape
 from n2n_deploy.io.mrc import read_headers
 from n2n_deploy.io.mrc_header import MRCHeader
+from n2n_deploy.io.pairs import read_pairs
 from n2n_deploy.io.star import MicrographTable, read_micrographs
 from n2n_deploy.report.entries import MicrographEntry
 from n2n_deploy.report.entry_spool import EntrySpool
@@ -43,6 +45,12 @@ from n2n_deploy.statistics.intervals import LEVEL
 
 _LANES = 2
 """Micrographs processed concurrently where the options do not say how many: one is read while another is denoised."""
+
+
+_UNNAMED = (
+    "neither the table nor the options name even and odd halves: measuring recorrupted pairs, full exposures with "
+    "noise of their own spectrum added and subtracted; name halves with --suffixes"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,12 +77,15 @@ class EvaluationRun:
 
 def run_evaluation(
     micrographs: Path | str | Sequence[Path | str],
-    bundle: Bundle | Path | str,
+    model: Model | None,
     output: Path | str,
     *,
+    max_resolution: float | None = None,
+    invert: bool = False,
     compute: ComputeOptions | None = None,
     naming: NamingOptions | None = None,
     optics: OpticsOptions | None = None,
+    pairs: str = "auto",
     truth: Path | None = None,
     tta: bool = False,
     session: Session | None = None,
@@ -87,12 +98,16 @@ def run_evaluation(
     rings of each micrograph), `ssnr.png`, `recovered_signal_fraction.png` and `report.html`.
 
     Args:
-        micrographs: a STAR file; or MRC files or globs, if the model does not flip phases.
-        bundle: the model.
+        micrographs: a STAR file; or MRC files or globs, if the model takes unflipped phases.
+        model: an open bundle, the path of one, or "general"; None for the general model. See `open_model`.
         output: the folder to write to.
+        max_resolution: Å; None for the model's own.
+        invert: protein is white in the micrographs.
         compute: where and how the network runs; two lanes by default.
         naming: how files and their halves are found.
         optics: for tables and files that lack them.
+        pairs: "halves" measures even and odd halves, "recorrupted" halves made of the full exposures, "auto" the former
+            where table or options name them.
         truth: folder of noiseless images of simulated micrographs, to compare the estimates with.
         tta: average the network over the eight flips and quarter turns of each image.
         session: an open session to use in place of the bundle's network.
@@ -101,19 +116,21 @@ def run_evaluation(
             and with the reason if it failed.
 
     Raises:
-        DataError: the table cannot be read or names no halves.
+        DataError: the table cannot be read, or names no halves where they are asked for.
         BundleError: the model is damaged or does not reproduce its golden outputs here.
-        UsageError: the folder holds a batch of denoised micrographs.
+        UsageError: the folder holds a batch of denoised micrographs, or `pairs` is none of the three.
         HostError: the folder cannot be written to, no session works here, or there is not enough memory.
     """
-    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(Path(bundle))
-    output = Path(output)
     naming = naming or NamingOptions()
+    bundle = open_model(model, micrographs, naming, max_resolution)
+    output = Path(output)
     compute = compute or ComputeOptions()
     compute = compute.model_copy(update={"lanes": compute.lanes or _LANES})
     known = (optics or OpticsOptions()).model_dump()
-    table = read_micrographs(micrographs, naming, need_ctf=bundle.recipe.phase_flip, need_halves=True, **known)
-    for note in table.notes:
+    read = partial(read_micrographs, micrographs, naming, need_ctf=bundle.recipe.phase_flip, **known)
+    table, halves = read_pairs(lambda need: read(need_halves=need), pairs)
+    unnamed = [] if halves or pairs != "auto" else [_UNNAMED]
+    for note in [*table.notes, *unnamed]:
         say(note)
     refuse_batch(output)
     make_writable_folder(output)
@@ -126,9 +143,9 @@ def run_evaluation(
         if not missing:
             spool.put(_entry(evaluation, halves, limit))
 
-    with Denoiser(bundle, compute=compute, tta=tta, session=session) as denoiser:
+    with Denoiser(bundle, compute=compute, invert=invert, tta=tta, session=session) as denoiser:
         used = denoiser.session.name
-        if sizes := _sizes(table, bundle.recipe):
+        if sizes := _sizes(table, bundle.recipe, halves=halves):
             denoiser.fit_to_memory(sizes, halves=True)
         clear(output)
         progress(len(table), None, None)
@@ -136,13 +153,15 @@ def run_evaluation(
             table,
             denoiser,
             truth=truth,
+            recorrupted=not halves,
             lanes=denoiser.lanes,
             keep=keep,
             progress=lambda name, error: progress(len(table), name, error),
         )
     whole = result.whole()
     asked = compute.model_dump(mode="json") | naming.model_dump(mode="json") | known
-    options = {"tta": tta, "truth": truth and str(truth), **asked}
+    asked |= {"max_resolution": max_resolution, "invert": invert, "tta": tta, "pairs": pairs}
+    options = asked | {"truth": truth and str(truth)}
     done, hours = len(result.done), result.seconds / 3600
     speed = {"wall time": f"{result.seconds:.1f} s", "micrographs per hour": round(done / hours) if hours else None}
     info = run_info("", bundle, used, options, throughput=speed)
@@ -154,7 +173,7 @@ def run_evaluation(
         report: Path | str = f"not written: {' and '.join(missing)} not installed; pip install 'n2n-deploy[report]'"
     else:
         report = output / "report.html"
-        title = f"Evaluation of {bundle.path.name}"
+        title = f"Evaluation of {bundle.path.name}" + ("" if halves else " without halves")
         figures = write_figures(output, result)
         rows = _set_table(whole)
         for remark in result.remarks:
@@ -180,11 +199,12 @@ def _entry(evaluation: MicrographEvaluation, halves: DenoisedHalves, limit: int)
     return with_estimates(entry, evaluation.image, evaluation.rings)
 
 
-def _sizes(table: MicrographTable, recipe: Recipe) -> Counter[tuple[tuple[int, int], float]]:
+def _sizes(table: MicrographTable, recipe: Recipe, *, halves: bool) -> Counter[tuple[tuple[int, int], float]]:
     """Count micrographs by shape and pixel size; unusable ones are skipped, their evaluation reports why."""
     found: Counter[tuple[tuple[int, int], float]] = Counter()
-    halves = [each for each in table.micrographs if each.row not in table.problems and each.even is not None]
-    for micrograph, header in zip(halves, read_headers([Path(str(each.even)) for each in halves]), strict=True):
+    usable = [each for each in table.micrographs if each.row not in table.problems]
+    files = [(each, path) for each in usable if (path := each.even if halves else each.path) is not None]
+    for (micrograph, _), header in zip(files, read_headers([path for _, path in files]), strict=True):
         if isinstance(header, MRCHeader):
             shape, pixel_size = (header.shape[-2], header.shape[-1]), micrograph.optics.pixel_size
             with suppress(DataError):

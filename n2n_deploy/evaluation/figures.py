@@ -11,7 +11,7 @@ from n2n_deploy.report.estimates import CURVE_POINTS
 from n2n_deploy.report.figures import BLUE, GREY, RED, figure, resolution_axis
 from n2n_deploy.statistics.intervals import LEVEL
 
-_LEAST, _MOST = 1e-4, 1e5
+LEAST, MOST = 1e-4, 1e5
 """Limits of the SSNR axis: below is noise alone; above, the noise estimate of an over-smoothed image is meaningless."""
 
 
@@ -22,9 +22,9 @@ def write_figures(folder: Path, result: TableEvaluation) -> dict[str, bytes]:
         return {}
     with figure(folder / "ssnr.png") as (axes,):
         for name, colour, label in (("snr_noisy", GREY, "noisy half"), ("snr_denoised", BLUE, "denoised half")):
-            _curve(axes, whole, name, colour, label, _LEAST)
+            _curve(axes, whole, name, colour, label, LEAST)
         axes.set_yscale("log")
-        axes.set_ylim(_LEAST, _MOST)
+        axes.set_ylim(LEAST, MOST)
         axes.set_ylabel("SSNR")
         _finish(axes, whole)
     with figure(folder / "recovered_signal_fraction.png") as (axes,):

@@ -9,7 +9,7 @@ from n2n_deploy.evaluation.denoised_halves import DenoisedHalves, denoise_halves
 from n2n_deploy.evaluation.ground_truth import TrueMoments, read_truth, true_moments, true_ring_moments
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.report.entries import Flag
-from n2n_deploy.report.flags import no_signal_flag, shared_noise_flag
+from n2n_deploy.report.flags import no_signal_flag, noise_model_flag, shared_noise_flag
 from n2n_deploy.statistics.estimates import Covariances, covariances, ring_covariances
 from n2n_deploy.statistics.shared_noise import SharedNoise, at_ctf_zeros, beyond_signal
 
@@ -29,6 +29,7 @@ class MicrographEvaluation:
         flags: what looks wrong with the halves.
         notes: what was repaired.
         seconds: wall time.
+        recorrupted: the halves were made of the full exposure.
     """
 
     micrograph: Micrograph
@@ -41,6 +42,7 @@ class MicrographEvaluation:
     flags: tuple[Flag, ...]
     notes: tuple[str, ...]
     seconds: float
+    recorrupted: bool = False
 
     def has(self, kind: str) -> bool:
         """Whether there is a flag of this kind."""
@@ -48,27 +50,31 @@ class MicrographEvaluation:
 
 
 def evaluate_micrograph(
-    micrograph: Micrograph, denoiser: Denoiser, truth: Path | None = None
+    micrograph: Micrograph, denoiser: Denoiser, truth: Path | None = None, *, recorrupted: bool = False
 ) -> tuple[MicrographEvaluation, DenoisedHalves]:
     """Denoise both halves of one micrograph and measure.
 
     Args:
-        micrograph: with `even` and `odd`.
+        micrograph: with `even` and `odd`, unless `recorrupted`.
         denoiser: the model. Its merging and low-pass have no effect, because the network's output is measured.
         truth: folder of noiseless images, for simulated micrographs; see `read_truth`.
+        recorrupted: make the halves of the full exposure.
 
     Raises:
         DataError: the halves or the truth cannot be used.
         HostError: there is not enough memory.
     """
     start = time.perf_counter()
-    halves = denoise_halves(micrograph, denoiser)
+    halves = denoise_halves(micrograph, denoiser, recorrupted=recorrupted)
     image = covariances(*halves.images)
     measured = [beyond_signal(*halves.raw, micrograph.optics.pixel_size)]
     if micrograph.ctf is not None and denoiser.recipe.phase_flip:
         measured.append(at_ctf_zeros(halves.even, halves.odd, halves.spacing, micrograph.optics, micrograph.ctf))
     shared_noise = tuple(noise for noise in measured if noise is not None)
-    flags = [no_signal_flag(image, halves.even.size), *map(shared_noise_flag, shared_noise)]
+    flags = [
+        no_signal_flag(image, halves.even.size),
+        *map(noise_model_flag if recorrupted else shared_noise_flag, shared_noise),
+    ]
     signal = read_truth(truth, micrograph, halves, denoiser.recipe) if truth is not None else None
     evaluation = MicrographEvaluation(
         micrograph,
@@ -81,5 +87,6 @@ def evaluate_micrograph(
         tuple(flag for flag in flags if flag is not None),
         halves.notes,
         time.perf_counter() - start,
+        recorrupted,
     )
     return evaluation, halves

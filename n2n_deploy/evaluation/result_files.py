@@ -43,11 +43,11 @@ def evaluation_document(result: TableEvaluation, whole: SetEvaluation | None, ru
         "failed": len(result.failures),
         "failures": result.failures,
         "seconds": round(result.seconds, 3),
-        "set": None if whole is None else _intervals(whole.image, whole.truth),
-        "rings": None if whole is None else {"frequency": whole.frequency, **_intervals(whole.rings, whole.true_rings)},
+        "set": None if whole is None else intervals(whole.image, whole.truth),
+        "rings": None if whole is None else {"frequency": whole.frequency, **intervals(whole.rings, whole.true_rings)},
         "each": [_each(done) for done in result.done],
     }
-    plain: dict[str, Any] = _finite(document)
+    plain: dict[str, Any] = finite(document)
     return plain
 
 
@@ -79,7 +79,17 @@ def write_tables(folder: Path, result: TableEvaluation, whole: SetEvaluation | N
     """Write `evaluation.csv`, one row per micrograph, and `rings.csv`, one row per Fourier ring of the set."""
     known = any(done.truth is not None for done in result.done)
     names = [*QUANTITIES, *(f"true_{name}" for name in QUANTITIES if known)]
-    header = ["micrograph", *names, "shared_noise", "shared_noise_error", "std_even", "std_odd", "flags", "failure"]
+    header = [
+        "micrograph",
+        *names,
+        "shared_noise",
+        "shared_noise_error",
+        "std_even",
+        "std_odd",
+        "pairs",
+        "flags",
+        "failure",
+    ]
     rows: list[list[Any]] = []
     for done in result.done:
         measured = [*_named(from_covariances(done.image)).values()]
@@ -88,7 +98,7 @@ def write_tables(folder: Path, result: TableEvaluation, whole: SetEvaluation | N
         best = min(done.shared_noise, key=lambda noise: noise.error, default=None)
         shared = [best.fraction, best.error] if best else [math.nan, math.nan]
         flags = "; ".join(sorted({flag.kind for flag in done.flags}))
-        rows.append([done.micrograph.name, *measured, *shared, *done.grey_levels, flags, ""])
+        rows.append([done.micrograph.name, *measured, *shared, *done.grey_levels, _pairs(done), flags, ""])
     rows += [[name, *[""] * (len(header) - 2), reason] for name, reason in result.failures.items()]
     write_csv(folder / "evaluation.csv", header, rows)
     if whole is not None:
@@ -109,7 +119,8 @@ def write_micrograph_rings(path: Path, done: MicrographEvaluation) -> None:
     _write_rings(path, columns)
 
 
-def _intervals(found: Mapping[str, Interval], truth: Estimates | None) -> dict[str, Any]:
+def intervals(found: Mapping[str, Interval], truth: Estimates | None) -> dict[str, Any]:
+    """Estimates with the ends of their intervals and, where it is known, the truth, for JSON."""
     return {
         name: {
             "value": interval.value,
@@ -129,10 +140,15 @@ def _each(done: MicrographEvaluation) -> dict[str, Any]:
         **truth,
         "shared_noise": [asdict(noise) for noise in done.shared_noise],
         "std": list(done.grey_levels),
+        "pairs": _pairs(done),
         "flags": [asdict(flag) for flag in done.flags],
         "notes": list(done.notes),
         "seconds": round(done.seconds, 3),
     }
+
+
+def _pairs(done: MicrographEvaluation) -> str:
+    return "recorrupted" if done.recorrupted else "halves"
 
 
 def _named(found: Estimates) -> dict[str, Any]:
@@ -145,14 +161,14 @@ def _write_rings(path: Path, columns: Mapping[str, NDArray[np.float64]]) -> None
     write_csv(path, list(columns), rows)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Convert to plain JSON values: arrays to lists, numbers to seven digits, and what is not finite to None."""
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, np.ndarray):
-        return _finite(value.tolist())
+        return finite(value.tolist())
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     if isinstance(value, float | np.floating):
         return float(f"{value:.7g}") if math.isfinite(value) else None
     return value

@@ -13,7 +13,7 @@ from n2n_deploy.evaluation.micrograph_evaluation import MicrographEvaluation, ev
 from n2n_deploy.evaluation.set_evaluation import SetEvaluation, evaluate_set
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable
-from n2n_deploy.report.flags import NO_SIGNAL, SHARED_NOISE
+from n2n_deploy.report.flags import NO_SIGNAL, NOISE_MODEL, SHARED_NOISE
 
 
 @dataclass
@@ -48,6 +48,12 @@ class TableEvaluation:
         lines = []
         if excluded:
             lines.append(f"{excluded} of {total} micrographs excluded from the set: no signal in common")
+        if made := sum(each.recorrupted for each in included):
+            lines.append(
+                f"{made} of {len(included)} micrographs in the set: without halves, measured on recorrupted pairs"
+            )
+        if wrong := sum(each.has(NOISE_MODEL) for each in included):
+            lines.append(f"{wrong} of {len(included)} micrographs in the set: the estimate of their noise is off")
         if noisy:
             lines.append(f"{noisy} of {len(included)} micrographs in the set: shared noise counts as signal")
         return lines
@@ -62,6 +68,7 @@ def evaluate_table(
     denoiser: Denoiser,
     *,
     truth: Path | None = None,
+    recorrupted: bool = False,
     lanes: int = 2,
     keep: Callable[[MicrographEvaluation, DenoisedHalves], None] = lambda _evaluation, _halves: None,
     progress: Callable[[str, str | None], None] = lambda _name, _error: None,
@@ -69,9 +76,10 @@ def evaluate_table(
     """Evaluate every micrograph of a table; a micrograph that fails is recorded and skipped.
 
     Args:
-        table: read with `need_halves`.
+        table: read with `need_halves`, unless `recorrupted`.
         denoiser: the model.
         truth: folder of noiseless images, for simulated micrographs.
+        recorrupted: make the halves of the full exposures.
         lanes: micrographs processed concurrently.
         keep: called with each result and its images, from several threads concurrently.
         progress: called from the calling thread with each micrograph's name, and with the reason if it failed.
@@ -80,7 +88,7 @@ def evaluate_table(
     result = TableEvaluation()
 
     def work(micrograph: Micrograph) -> MicrographEvaluation:
-        evaluation, halves = evaluate_micrograph(micrograph, denoiser, truth)
+        evaluation, halves = evaluate_micrograph(micrograph, denoiser, truth, recorrupted=recorrupted)
         keep(evaluation, halves)
         return evaluation
 

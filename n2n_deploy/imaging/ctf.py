@@ -104,19 +104,6 @@ def ctf(
     return device.from_rows(values, (shape[0], shape[1] // 2 + 1), xp.float32)
 
 
-def ctf_sign(
-    shape: tuple[int, int],
-    spacing: tuple[float, float],
-    optics: Optics,
-    parameters: CTFParameters,
-    device: Device = HOST,
-) -> Array:
-    """Return the sign of `ctf`, ±1 with sign(0) = +1, as (ny, nx//2+1) float32; same arguments and errors."""
-    signs: Array = device.xp.ones((shape[0], shape[1] // 2 + 1), dtype=device.xp.float32)
-    flip_phases(signs, shape, spacing, optics, parameters)
-    return signs
-
-
 def flip_phases(
     spectrum: Array,
     shape: tuple[int, int],

@@ -1,6 +1,7 @@
 """Margins that hold one value, straight ones of any width and staircases: what frames that moved leave."""
 
 import itertools
+from typing import TypeVar
 
 import numpy
 from numpy.typing import NDArray
@@ -15,50 +16,37 @@ _STRIP = 64
 """Lines looked at at once where a margin grows; a staircase along the border is not deeper."""
 
 _SHORTEST_RUN = 64
+_SIDES: tuple[Side, ...] = ("top", "bottom", "left", "right")
 
 Mask = NDArray[numpy.bool_]
+AnyArray = TypeVar("AnyArray", bound=Array)
 
 
 def peel_margins(image: Array) -> tuple[Window, list[Defect]]:
     """Take constant lines off the four sides until none is left; return what is inside, and the margins."""
-    top, left = 0, 0
-    bottom, right = image.shape
+    window = Window(0, image.shape[0], 0, image.shape[1])
     margins: list[Defect] = []
-
-    def peeled(side: Side, outermost: Array) -> int:
-        values = _leading_values(outermost)
-        # Lines of one value are one margin.
-        ends = [n for n in range(len(values) + 1) if n in (0, len(values)) or values[n] != values[n - 1]]
-        for start, stop in itertools.pairwise(ends):
-            rows, columns = (top, bottom), (left, right)
-            if side == "top":
-                rows = top + start, top + stop
-            elif side == "bottom":
-                rows = bottom - stop, bottom - start
-            elif side == "left":
-                columns = left + start, left + stop
-            else:
-                columns = right - stop, right - start
-            margins.append(Defect("margin", rows, columns, side, values[start]))
-        return len(values)
-
     while True:
         before = len(margins)
-        top += peeled("top", image[top : min(top + _STRIP, bottom), left:right])
-        bottom -= peeled("bottom", image[max(bottom - _STRIP, top) : bottom, left:right][::-1])
-        left += peeled("left", image[top:bottom, left : min(left + _STRIP, right)].T)
-        right -= peeled("right", image[top:bottom, max(right - _STRIP, left) : right][:, ::-1].T)
+        for side in _SIDES:
+            values = _leading_values(_from_side(image[window.box], side)[:_STRIP])
+            # Lines of one value are one margin.
+            ends = [n for n in range(len(values) + 1) if n in (0, len(values)) or values[n] != values[n - 1]]
+            for start, stop in itertools.pairwise(ends):
+                rows, columns = _lines(window, side, start, stop)
+                margins.append(Defect("margin", rows, columns, side, values[start]))
+            rows, columns = _lines(window, side, len(values), None)
+            window = Window(*rows, *columns)
         if len(margins) == before:
-            return Window(top, bottom, left, right), margins
+            return window, margins
 
 
 def margins_fade(image: Array, window: Window, margins: list[Defect], shares: ValueShares) -> bool:
     """Tell whether lines inside the margins still have much of their value: the dark beyond a beam's edge."""
-    inner = image[window.box]
-    beside = {"top": inner[:RIM], "bottom": inner[-RIM:], "left": inner[:, :RIM], "right": inner[:, -RIM:]}
     innermost = {margin.side: margin.value for margin in margins if margin.side}
     return any(
-        is_natural(to_host(beside[side] == numpy.float32(value)), shares(value)) for side, value in innermost.items()
+        is_natural(to_host(_from_side(image[window.box], side)[:RIM] == numpy.float32(value)), shares(value))
+        for side, value in innermost.items()
     )
 
 
@@ -82,20 +70,20 @@ def find_staircases(image: Array, window: Window, shares: ValueShares, known: li
     What is `known` already is left out.
     """
     found: list[Defect] = []
-    for side, border in _borders(image, window).items():
-        value, length = _longest_run(border)
+    for side in _SIDES:
+        value, length = _longest_run(to_host(_from_side(image[window.box], side)[0].copy()))
         if length < _SHORTEST_RUN or length < shares.fewest(value):
             continue
-        rows, columns = _strip(window, side)
+        rows, columns = _lines(window, side, 0, _STRIP)
         equal = to_host(image[slice(*rows), slice(*columns)] == numpy.float32(value))
-        outward = {"top": equal, "bottom": equal[::-1], "left": equal.T, "right": equal[:, ::-1].T}[side]
-        depth = numpy.logical_and.accumulate(outward, axis=0).sum(axis=0)
+        inward = _from_side(equal, side)
+        depth = numpy.logical_and.accumulate(inward, axis=0).sum(axis=0)
         # What is deeper is no margin.
-        depth[depth == len(outward)] = 0
+        depth[depth == len(inward)] = 0
         # Single pixels that have the value by chance make no step.
         depth = ndimage.grey_opening(depth, (_SHORTEST_RUN // 2,))
-        inside = numpy.arange(len(outward))[:, None] < depth
-        mask = {"top": inside, "bottom": inside[::-1], "left": inside.T, "right": inside.T[:, ::-1]}[side].copy()
+        mask = numpy.empty_like(equal)
+        _from_side(mask, side)[...] = numpy.arange(len(inward))[:, None] < depth
         for defect in (*known, *found):
             _clear(mask, (rows[0], columns[0]), defect)
         if mask.sum() < _SHORTEST_RUN:
@@ -119,29 +107,19 @@ def _clear(mask: Mask, corner: tuple[int, int], defect: Defect) -> None:
         mask[own] &= ~defect.mask()[theirs]
 
 
-def _borders(image: Array, window: Window) -> dict[Side, NDArray[numpy.float32]]:
-    """Return the outermost lines of the window, on the host."""
-    inner = image[window.box]
-    return {
-        "top": to_host(inner[0].copy()),
-        "bottom": to_host(inner[-1].copy()),
-        "left": to_host(inner[:, 0].copy()),
-        "right": to_host(inner[:, -1].copy()),
-    }
+def _from_side(image: AnyArray, side: Side) -> AnyArray:
+    """Return a view of an image whose first line is the outermost one of a side."""
+    lines = image.T if side in ("left", "right") else image
+    return lines[::-1] if side in ("bottom", "right") else lines  # type: ignore[return-value]
 
 
-def _strip(window: Window, side: Side) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the rows and columns of the window near one side."""
+def _lines(window: Window, side: Side, start: int, stop: int | None) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the rows and columns of lines of the window, counted from a side; all further ones if `stop` is None."""
     rows, columns = (window.top, window.bottom), (window.left, window.right)
-    if side == "top":
-        rows = window.top, min(window.top + _STRIP, window.bottom)
-    elif side == "bottom":
-        rows = max(window.bottom - _STRIP, window.top), window.bottom
-    elif side == "left":
-        columns = window.left, min(window.left + _STRIP, window.right)
-    else:
-        columns = max(window.right - _STRIP, window.left), window.right
-    return rows, columns
+    first, last = rows if side in ("top", "bottom") else columns
+    stop = last - first if stop is None else min(stop, last - first)
+    span = (first + start, first + stop) if side in ("top", "left") else (last - stop, last - start)
+    return (span, columns) if side in ("top", "bottom") else (rows, span)
 
 
 def _longest_run(line: NDArray[numpy.float32]) -> tuple[float, int]:

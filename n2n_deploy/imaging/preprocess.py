@@ -73,11 +73,6 @@ class Prepared:
             missing |= dark.area[numpy.ix_(y // dark.block, x // dark.block)]
         return missing
 
-    @property
-    def limited_by_pixels(self) -> bool:
-        """Whether the raw image does not reach the recipe's max_resolution, so that its Nyquist was used."""
-        return self.resolution > self.recipe.max_resolution
-
 
 def preprocess(
     image: Array, optics: Optics, ctf: CTFParameters | None, recipe: Recipe, *, keep_spectrum: bool = False

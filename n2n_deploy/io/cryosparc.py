@@ -17,7 +17,9 @@ from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.star_document import StarDocument
 from n2n_deploy.io.star_text import loop
 
-_PATHS = ("micrograph_blob/path", "micrograph_blob_non_dw/path")
+PATHS = ("micrograph_blob/path", "micrograph_blob_non_dw/path")
+"""Fields with the micrographs' paths; the first that there is counts."""
+
 _DEFOCUS = ("ctf/df1_A", "ctf/df2_A", "ctf/df_angle_rad")
 _PHASE_SHIFT, _FIT = "ctf/phase_shift_rad", "ctf/ctf_fit_to_A"
 _OPTICS = {
@@ -31,7 +33,7 @@ _DIGITS = 7
 """Significant digits of a float32, which is what cryoSPARC stores."""
 
 _TERMS = {
-    "rlnMicrographName": _PATHS[0],
+    "rlnMicrographName": PATHS[0],
     "rlnMicrographPixelSize": "micrograph_blob/psize_A",
     "rlnDefocusU": _DEFOCUS[0],
     "rlnDefocusV": _DEFOCUS[1],
@@ -57,10 +59,10 @@ def read_cryosparc(path: Path) -> StarDocument:
         DataError: it is not such a table, or lacks the micrographs' paths or pixel sizes.
     """
     fields = _Fields(path)
-    name = fields.first(*_PATHS)
+    name = fields.first(*PATHS)
     if name is None:
         raise DataError(
-            f"{path}: has no {_PATHS[0]}, nor has {fields.looked_in}; give the .cs file of exposures after motion "
+            f"{path}: has no {PATHS[0]}, nor has {fields.looked_in}; give the .cs file of exposures after motion "
             "correction, not of particles or movies"
         )
     size_field = name.replace("/path", "/psize_A")
@@ -94,6 +96,15 @@ def read_cryosparc(path: Path) -> StarDocument:
         **{label: groups[:, len(keys) + index] for index, label in enumerate(optics)},
     }
     return StarDocument(path, _loop("optics", group_rows) + _loop("micrographs", micrographs), _TERMS)
+
+
+def joined_exposures(path: Path) -> npt.NDArray[Any]:
+    """Return an exposure table with the columns that only its passthrough has, or the main files of a passthrough.
+
+    Raises:
+        DataError: it is not a cryoSPARC table.
+    """
+    return _Fields(path).joined()
 
 
 class _Fields:
@@ -133,6 +144,16 @@ class _Fields:
             if field in self._names(table):
                 return table[field]
         return None
+
+    def joined(self) -> npt.NDArray[Any]:
+        """All columns as one table."""
+        sources = {field: table for table in reversed((self._table, *self._others)) for field in self._names(table)}
+        own = self._names(self._table)
+        order = [*own, *(field for field in sources if field not in own)]
+        whole = np.empty(len(self._table), [(field, sources[field].dtype[field]) for field in order])
+        for field in order:
+            whole[field] = sources[field][field]
+        return whole
 
     def first(self, *fields: str) -> str | None:
         """The first of these fields that there is."""

@@ -5,8 +5,7 @@ import glob
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from n2n_deploy.core.errors import DataError, N2NError
@@ -26,19 +25,6 @@ _SUM_SUFFIXES = ("_DW", "_DWS")
 _PIXEL_SIZE_TOLERANCE = 0.01
 
 
-@dataclass
-class FoundFiles:
-    """The files that sources stand for.
-
-    Attributes:
-        names: of the files, each once, in a fixed order.
-        notes: what a user should know before these files are denoised, one line each.
-    """
-
-    names: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
 def is_table(source: Path | str) -> bool:
     """Whether one argument means a STAR or cryoSPARC table, and not MRC files, a glob of them or a list."""
     name = str(source)
@@ -47,7 +33,9 @@ def is_table(source: Path | str) -> bool:
     return not is_glob and not plain.endswith((*_MRC_ENDINGS, *_LIST_ENDINGS)) and not Path(name).is_dir()
 
 
-def find_files(sources: Sequence[Path | str], half_names: HalfNames, exclude: Path | None = None) -> FoundFiles:
+def find_files(
+    sources: Sequence[Path | str], half_names: HalfNames, exclude: Path | None = None
+) -> tuple[list[str], list[str]]:
     """Expand globs and lists to file names.
 
     Args:
@@ -55,28 +43,54 @@ def find_files(sources: Sequence[Path | str], half_names: HalfNames, exclude: Pa
         half_names: with suffixes, halves that a glob matches are left out.
         exclude: a folder whose files no glob matches, such as the output folder; files named outright count.
 
+    Returns:
+        The files, each once and in a fixed order; and what a user should know before these files are denoised, one
+        line each.
+
     Raises:
         DataError: a glob matches nothing, a source is a folder, or a list cannot be read.
     """
-    found = FoundFiles()
     matched: list[str] = []
+    notes: list[str] = []
+
+    def expand(source: str) -> list[str]:
+        names = _expand(source, half_names, exclude, notes)
+        matched.extend(names)
+        return names
+
+    names = expand_sources(sources, expand, "micrographs", "a STAR table, MRC files", "*.mrc")
+    return names, notes + _versions(matched)
+
+
+def expand_sources(
+    sources: Sequence[Path | str], expand: Callable[[str], list[str]], what: str, instead: str, pattern: str
+) -> list[str]:
+    """Return the files that names, globs and lists stand for, each once.
+
+    Args:
+        sources: files, globs, or text files (.txt, .lst, .list) with a name on each line.
+        expand: finds the files that a glob matches, at least one.
+        what: they are, for messages.
+        instead: what to give in place of a folder.
+        pattern: of their names.
+
+    Raises:
+        DataError: there are none, a source is a folder, or a list cannot be read.
+    """
+    found: list[str] = []
     for source in map(str, sources):
         path = Path(source)
         if path.is_dir():
-            raise DataError(f"{source}: is a folder; give a STAR table, MRC files or a glob such as '{source}/*.mrc'")
+            raise DataError(f"{source}: is a folder; give {instead}, or a glob such as '{source}/{pattern}'")
         if path.suffix in _LIST_ENDINGS:
-            found.names += _read_list(source)
+            found += _read_list(source)
         elif glob.has_magic(source) and not path.exists():
-            names = _expand(source, half_names, exclude, found.notes)
-            matched += names
-            found.names += names
+            found += expand(source)
         else:
-            found.names.append(source)
-    if not found.names:
-        raise DataError(f"{', '.join(map(str, sources)) or 'nothing'}: no micrographs given; name at least one file")
-    found.names = list(dict.fromkeys(found.names))
-    found.notes += _versions(matched)
-    return found
+            found.append(source)
+    if not found:
+        raise DataError(f"{', '.join(map(str, sources)) or 'nothing'}: no {what} given; name at least one file")
+    return list(dict.fromkeys(found))
 
 
 def _read_list(source: str) -> list[str]:

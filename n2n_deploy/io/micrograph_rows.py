@@ -13,6 +13,7 @@ from n2n_deploy.io.optics_groups import ROW_LABELS, OpticsReader
 from n2n_deploy.io.read_options import ReadOptions
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star_document import NAME, StarDocument, StarTable
+from n2n_deploy.io.star_text import number
 
 EVEN, ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
 NO_VALUE = ("", "None", "none")
@@ -71,7 +72,7 @@ class RowReader:
         self._ctf_columns: dict[str, list[float]] = {}
         if all(label in self._columns for label in _DEFOCUS):
             labels = [label for label in (*_DEFOCUS, _PHASE_SHIFT) if label in self._columns]
-            self._ctf_columns = {label: [*map(_number, self._columns[label])] for label in labels}
+            self._ctf_columns = {label: [*map(number, self._columns[label])] for label in labels}
         self.problems: dict[int, str] = {}
         optics = OpticsReader(document, table, groups, shared or {}, options)
         self.micrographs = [
@@ -152,9 +153,6 @@ class RowReader:
         self.problems.setdefault(self._first + row, f"{self._document.path}: {where}: {reason}")
 
 
-def _number(text: str) -> float:
-    """The number that a text means; NaN where it is not a number."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+def states_ctf(table: StarTable) -> bool:
+    """Whether a table has the columns of the defocus."""
+    return all(label in table.labels for label in _DEFOCUS)

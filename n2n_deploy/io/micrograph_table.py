@@ -15,6 +15,8 @@ from n2n_deploy.io.star_document import NAME, StarDocument, StarTable, micrograp
 HalfColumns = Mapping[int, tuple[str, str]]
 """Names of the even and the odd half by row."""
 
+Lists = list[tuple[StarDocument, list[int]]]
+
 
 class MicrographTable:
     """Micrographs as read from a table, and the table itself, to be written again with other names.
@@ -101,27 +103,20 @@ class MicrographTable:
             folder: where the table will lie. Relative names of halves that do not start at this folder or one
                 above it are made absolute, so that they can be found from there.
         """
-        document = self._kept(names)
-        table, groups = micrograph_table(document)
-        order = sorted(names)
-        if self.document is not None:
-            document.set_column(table, NAME, {index: names[row] for index, row in enumerate(order)})
-        set_halves(document, table, order, halves, self._lost_base(folder))
+        document, lists, flags = self._keep(names)
+        base = self._lost_base(folder)
+        for part, rows in lists:
+            table, _ = micrograph_table(part)
+            if self.document is not None:
+                part.set_column(table, NAME, {place: names[row] for place, row in enumerate(rows)})
+            set_halves(part, table, rows, halves, base)
         if phase_flipped is not None:
-            set_flag(document, groups or table, phase_flipped=phase_flipped)
+            set_flag(document, flags, phase_flipped=phase_flipped)
         return document
 
     def select_rows(self, rows: Iterable[int], *, folder: Path | None = None) -> StarDocument:
-        """Return the table with these rows only, under the names that it has; for tables of failed micrographs.
-
-        Args:
-            rows: numbers of rows.
-            folder: as for `select`.
-        """
-        kept = {row: "" if self.document is not None else self.micrographs[row].name for row in rows}
-        document = self._kept(kept)
-        set_halves(document, micrograph_table(document)[0], sorted(kept), None, self._lost_base(folder))
-        return document
+        """Return the table with these rows only, under the names that it has; for tables of failed micrographs."""
+        return self.select({row: self._name(row) for row in rows}, folder=folder)
 
     def values(self, row: int) -> dict[str, object]:
         """Return what the table says of a row: values by label, halves by whole paths, its optics group by content."""
@@ -143,13 +138,24 @@ class MicrographTable:
         assert self.document is not None
         return group_values(self.document)
 
-    def _kept(self, names: Mapping[int, str]) -> StarDocument:
-        """A copy of the table with the named rows only; their names are new only where there was no table."""
+    def _name(self, row: int) -> str:
+        """What the table calls a micrograph."""
+        return self.micrographs[row].name if self.document is None else self._columns[NAME][row]
+
+    def _keep(self, names: Mapping[int, str]) -> tuple[StarDocument, Lists, StarTable]:
+        """A copy of the table with the named rows only, and what to change in it.
+
+        Returns:
+            The copy, its names new only where there was no table; each document in it that lists micrographs, with
+            the numbers of its rows in this table; and the table whose rows say whether phases are flipped.
+        """
         if self.document is None:
-            return StarDocument(self.project, make_table(self.micrographs, names))
-        document = self.document.copy()
-        document.keep_rows(micrograph_table(document)[0], sorted(names))
-        return document
+            document = StarDocument(self.project, make_table(self.micrographs, names))
+        else:
+            document = self.document.copy()
+            document.keep_rows(micrograph_table(document)[0], sorted(names))
+        table, groups = micrograph_table(document)
+        return document, [(document, sorted(names))], groups or table
 
     def _lost_base(self, folder: Path | None) -> Path | None:
         """The folder that relative names start at, where they cannot be found from a table in `folder`."""

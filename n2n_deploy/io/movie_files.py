@@ -6,14 +6,14 @@ with the highest row, so those programs, and this one, turn them upside down; EE
 """
 
 import struct
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.mrc import read_header, read_mrc
 from n2n_deploy.io.mrc_header import HEADER_BYTES, parse_header
@@ -27,7 +27,7 @@ _PACKED = 101
 _MODE_OFFSET = 12
 
 
-class Movie(ABC):
+class Movie(Closing):
     """An open movie; a context manager.
 
     Attributes:
@@ -58,16 +58,8 @@ class Movie(ABC):
             DataError: the frame is damaged or cut short.
         """
 
-    def close(self) -> None:  # noqa: B027 - only files that stay open need it
+    def close(self) -> None:
         """Close the file."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_movie(path: Path, *, eer_grouping: int = 40, eer_upsampling: int = 1) -> Movie:

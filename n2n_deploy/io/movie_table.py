@@ -8,6 +8,7 @@ from pathlib import Path
 
 from n2n_deploy.core.errors import DataError, UsageError
 from n2n_deploy.imaging.ctf import Optics
+from n2n_deploy.io.micrograph_files import expand_sources
 from n2n_deploy.io.micrograph_names import Folders, HalfNames
 from n2n_deploy.io.movie_files import MOVIE_ENDINGS
 from n2n_deploy.io.mrc import read_headers
@@ -17,7 +18,6 @@ from n2n_deploy.io.star_document import NAME, StarDocument, StarTable
 
 MOVIE, METADATA = "rlnMicrographMovieName", "rlnMicrographMetadata"
 _ORIGINAL_SIZE, _GROUP = "rlnMicrographOriginalPixelSize", "rlnOpticsGroup"
-_LIST_ENDINGS = (".txt", ".lst", ".list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def read_movies(
     if tables:
         return _from_star(tables[0], motion, project, fallback)
     folders = Folders(None, project)
-    names = _file_names(sources)
+    names = expand_sources(sources, _expand, "movies", "movies", "*.tiff")
     paths = [folders.locate(name) for name in names]
     movies = [
         MovieRecord(name, path, _motion_of(motion, path, folders), fallback, row)
@@ -96,29 +96,12 @@ def read_movies(
     return MovieTable(movies, folders)
 
 
-def _file_names(sources: Sequence[Path | str]) -> list[str]:
-    names: list[str] = []
-    for source in map(str, sources):
-        path = Path(source)
-        if path.is_dir():
-            raise DataError(f"{source}: is a folder; give movies, or a glob such as '{source}/*.tiff'")
-        if path.suffix in _LIST_ENDINGS:
-            try:
-                lines = path.read_text().splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise DataError(f"{source}: cannot be read as a list of movies ({error})") from error
-            names += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-        elif glob.has_magic(source) and not path.exists():
-            found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207
-            found = [name for name in found if Path(name).suffix.lower() in MOVIE_ENDINGS]
-            if not found:
-                raise DataError(f"{source}: no movie matches; check the pattern and the folder it starts in")
-            names += found
-        else:
-            names.append(source)
-    if not names:
-        raise DataError(f"{', '.join(map(str, sources)) or 'nothing'}: no movies given; name at least one")
-    return list(dict.fromkeys(names))
+def _expand(source: str) -> list[str]:
+    """The movies that a glob matches."""
+    found = [name for name in sorted(glob.glob(source, recursive=True)) if name.lower().endswith(MOVIE_ENDINGS)]  # noqa: PTH207
+    if not found:
+        raise DataError(f"{source}: no movie matches; check the pattern and the folder it starts in")
+    return found
 
 
 def _from_star(path: Path, motion: str | None, project: Path | None, fallback: Optics) -> MovieTable:

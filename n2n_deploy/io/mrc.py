@@ -72,7 +72,8 @@ def read_image_header(path: Path) -> MRCHeader:
     Raises:
         DataError: as for `read_header`.
     """
-    return read_header(path, ndim=3 if is_stack(path) else 2)
+    with _opened(path) as (file, compression):
+        return _checked_header(path, file, compression, 3 if is_stack(path) else 2)
 
 
 def read_headers(paths: Sequence[Path]) -> Sequence[MRCHeader | N2NError]:

@@ -3,6 +3,7 @@
 Sources: MRC2014 (Cheng et al., J. Struct. Biol. 192, 2015), and IMOD's conventions for older files.
 """
 
+import math
 import struct
 import sys
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ HEADER_BYTES: int = HEADER_DTYPE.itemsize
 MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 """MRC modes that hold real pixels, and NumPy's codes for them."""
 
+_FIELDS = {order: HEADER_DTYPE.newbyteorder(order) for order in "<>"}
 _REFUSED_MODES = {3: "complex int16", 4: "complex float32", 16: "RGB", 101: "4-bit integers"}
 _LARGEST_SIDE = 1 << 20
 _LARGEST_EXTENDED = 1 << 30
@@ -98,7 +100,8 @@ def parse_header(path: Path, block: bytes, compression: str | None = None) -> MR
         )
     warnings: list[str] = []
     order = _byte_order(path, block, warnings)
-    fields = np.frombuffer(block, HEADER_DTYPE.newbyteorder(order), count=1).reshape(()).astype(HEADER_DTYPE)
+    stored = np.frombuffer(bytearray(block), _FIELDS[order], count=1)  # writable
+    fields = stored.reshape(()).astype(HEADER_DTYPE, copy=False)
     mode = int(fields["mode"])
     if mode in _REFUSED_MODES:
         raise DataError(
@@ -129,7 +132,7 @@ def parse_header(path: Path, block: bytes, compression: str | None = None) -> MR
 
 def label_bytes(fields: np.ndarray[Any, Any]) -> list[bytes]:
     """Return the labels that are not blank, oldest first."""
-    return [bytes(label) for label in fields["label"] if bytes(label).strip()]
+    return [label for label in fields["label"].tolist() if label.strip()]
 
 
 def _byte_order(path: Path, block: bytes, warnings: list[str]) -> Literal["<", ">"]:
@@ -169,10 +172,10 @@ def _unsigned_bytes(block: bytes, order: str, largest: float) -> bool:
 
 def _pixel_size(fields: np.ndarray[Any, Any], warnings: list[str]) -> float | None:
     """Å per pixel along x."""
-    with np.errstate(all="ignore"):
-        x = float(fields["cella"]["x"]) / (int(fields["mx"]) or np.nan)
-        y = float(fields["cella"]["y"]) / (int(fields["my"]) or np.nan)
-    if not (np.isfinite(x) and x > 0):
+    cell = fields["cella"]
+    x = float(cell["x"]) / (int(fields["mx"]) or math.nan)
+    y = float(cell["y"]) / (int(fields["my"]) or math.nan)
+    if not (math.isfinite(x) and x > 0):
         warnings.append("the header has no pixel size")
         return None
     if not abs(y / x - 1) < _UNEQUAL:

@@ -7,6 +7,7 @@ from n2n_deploy.core.errors import DataError
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.read_options import ABERRATIONS, AMPLITUDE_CONTRASTS, LARGEST_PIXEL, VOLTAGES, ReadOptions
 from n2n_deploy.io.star_document import StarDocument, StarTable, micrograph_table
+from n2n_deploy.io.star_text import number
 
 GROUP = "rlnOpticsGroup"
 FLIPPED, PREMULTIPLIED = "rlnCtfDataArePhaseFlipped", "rlnCtfDataAreCtfPremultiplied"
@@ -123,7 +124,7 @@ class OpticsReader:
                         "trained with --no-phase-flip"
                     )
         # RELION needs a voltage in every table; a 0 means that the microscope is not known.
-        if _is_zero(values.get(_VOLTAGE, "")):
+        if number(values.get(_VOLTAGE, "")) == 0:
             values = {label: value for label, value in values.items() if label not in _OPTIONS}
         found = [
             self._number(where, values, _VOLTAGE, *VOLTAGES, "kV"),
@@ -170,15 +171,12 @@ class OpticsReader:
         """One value in its range; None where the label is missing."""
         if label not in values:
             return None
-        try:
-            number = float(values[label])
-        except ValueError:
-            number = math.nan
-        if not low <= number <= high:
+        found = number(values[label])
+        if not low <= found <= high:
             expected = f"({unit})" if "above" in unit else f"from {low:g} to {high:g} ({unit})"
             name = self._document.term(label)
             raise DataError(f"{where}: {name} is {values[label]}; expected a number {expected}")
-        return number
+        return found
 
 
 def group_values(document: StarDocument) -> dict[str, dict[str, str]]:
@@ -193,22 +191,11 @@ def group_values(document: StarDocument) -> dict[str, dict[str, str]]:
 
 def is_set(value: str | None) -> bool:
     """Whether a RELION Boolean is true; None is false."""
-    try:
-        return value is not None and float(value) != 0
-    except ValueError:
-        return str(value).lower() in ("true", "yes")
+    found = number(value or "0")
+    return found != 0 if math.isfinite(found) else str(value).lower() in ("true", "yes")
 
 
-def _is_zero(value: str) -> bool:
-    try:
-        return float(value) == 0
-    except ValueError:
-        return False
-
-
-def plain_number(number: str) -> str:
+def plain_number(group: str) -> str:
     """Return the number of a group in one spelling: 1, 01 and 1.0 are the same."""
-    try:
-        return f"{float(number):g}"
-    except ValueError:
-        return number
+    found = number(group)
+    return group if math.isnan(found) else f"{found:g}"

@@ -23,6 +23,9 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
 )
 
 
+_BEGINNINGS = tuple(magic for magic, _, _ in _SIGNATURES)
+
+
 def other_format(block: bytes) -> tuple[str, str] | None:
     """Recognise a file of another format.
 
@@ -33,4 +36,6 @@ def other_format(block: bytes) -> tuple[str, str] | None:
         What the file is and what to do with it; None where that is not known.
     """
     # Read as the width of an MRC image, each of these is above half a million pixels: no micrograph begins so.
-    return next(((what, advice) for magic, what, advice in _SIGNATURES if block.startswith(magic)), None)
+    if not block.startswith(_BEGINNINGS):
+        return None
+    return next(((what, advice) for magic, what, advice in _SIGNATURES if block.startswith(magic)))

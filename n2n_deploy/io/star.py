@@ -10,14 +10,14 @@ from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.cryosparc import is_cryosparc, read_cryosparc
 from n2n_deploy.io.micrograph_files import describe_files, find_files, is_table
 from n2n_deploy.io.micrograph_names import Folders, HalfNames, is_stack
-from n2n_deploy.io.micrograph_rows import RowReader
+from n2n_deploy.io.micrograph_rows import RowReader, states_ctf
 from n2n_deploy.io.micrograph_table import MicrographTable
 from n2n_deploy.io.mrc import read_headers
 from n2n_deploy.io.read_options import Headers, ReadOptions
 from n2n_deploy.io.star_document import NAME, StarDocument, micrograph_table
 from n2n_deploy.io.tilt_series import is_tilt_series, read_tilt_series, series_files
 
-__all__ = ["MicrographTable", "listed_names", "read_micrographs"]
+__all__ = ["MicrographTable", "has_ctf", "listed_names", "read_micrographs"]
 
 
 def read_micrographs(
@@ -82,25 +82,40 @@ def read_micrographs(
     tables = [str(source) for source in sources if is_table(source)]
     if tables:
         raise UsageError(f"{tables[0]}: is not an MRC file; give one STAR table alone, or MRC files only")
-    found = find_files(sources, options.half_names, exclude)
+    names, notes = find_files(sources, options.half_names, exclude)
     if need_ctf:
-        name = found.names[0]
         advice = (
             "RELION 5's table of tilt series with the CTF of each image"
-            if is_stack(Path(name))
+            if is_stack(Path(names[0]))
             else ("a STAR table with CTF parameters")
         )
         raise UsageError(
-            f"{name}: an MRC file has no CTF parameters, which phase flipping needs; "
+            f"{names[0]}: an MRC file has no CTF parameters, which phase flipping needs; "
             f"give {advice}, or a model trained with --no-phase-flip"
         )
     if need_halves and not options.half_names:
-        raise UsageError(
-            f"{found.names[0]}: name the halves of the micrographs with --suffixes DW,EVN,ODD or with templates"
-        )
+        raise UsageError(f"{names[0]}: name the halves of the micrographs with --suffixes DW,EVN,ODD or with templates")
     folders = Folders(None, project)
-    micrographs, problems, notes = describe_files(found.names, folders, options)
-    return MicrographTable(None, micrographs, problems, folders.project, notes=[*found.notes, *notes])
+    micrographs, problems, more = describe_files(names, folders, options)
+    return MicrographTable(None, micrographs, problems, folders.project, notes=notes + more)
+
+
+def has_ctf(source: Path | str | Sequence[Path | str], naming: NamingOptions | None = None) -> bool:
+    """Whether a source, as `read_micrographs` takes it, is a table with columns for the CTF, whatever its rows hold.
+
+    Raises:
+        DataError: the table is missing, is not a STAR file, or lists no micrographs.
+    """
+    sources = [source] if isinstance(source, (str, Path)) else list(source)
+    if len(sources) != 1 or not is_table(sources[0]):
+        return False
+    path = Path(sources[0])
+    document = read_cryosparc(path) if is_cryosparc(path) else StarDocument.read(path)
+    if not is_tilt_series(document):
+        return states_ctf(micrograph_table(document)[0])
+    folders = Folders(path.parent, naming.project if naming else None)
+    images = (StarDocument.read(file) for file in series_files(document, folders).values())
+    return any(states_ctf(micrograph_table(each)[0]) for each in images)
 
 
 def listed_names(path: Path) -> frozenset[str]:

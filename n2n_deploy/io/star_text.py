@@ -1,5 +1,6 @@
 """The text of STAR files in RELION's dialect: the values of one line, and loops written from rows."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -25,6 +26,14 @@ def values_in(line: str) -> list[str]:
     if is_plain(line):
         return line.split()
     return [match[match.lastindex or 0] for match in matches(line)]
+
+
+def number(value: str) -> float:
+    """Return the number that a value means; NaN where it is not a number."""
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
 
 
 def quoted(value: str) -> str:

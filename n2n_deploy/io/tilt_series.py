@@ -5,7 +5,7 @@ amplitude contrast and pixel size. Each series' file lists its tilt images with 
 odd halves. Layout as RELION 5 writes it: https://relion.readthedocs.io (subtomogram tutorial, `tilt_series_ctf.star`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.micrograph_names import Folders
 from n2n_deploy.io.micrograph_rows import RowReader
-from n2n_deploy.io.micrograph_table import HalfColumns, MicrographTable, set_flag, set_halves, whole_halves
+from n2n_deploy.io.micrograph_table import Lists, MicrographTable, whole_halves
 from n2n_deploy.io.optics_groups import ROW_LABELS
 from n2n_deploy.io.read_options import ReadOptions
 from n2n_deploy.io.records import Micrograph
@@ -35,7 +35,8 @@ class _Series:
 class TiltSeriesTable(MicrographTable):
     """All tilt images of a two-level table, with the interface of a table of micrographs.
 
-    The name of an image is `series/rlnMicrographName`, so that images of two series never share a name.
+    The name of an image is `series/rlnMicrographName`, so that images of two series never share a name. Where images
+    are selected, series without one are left out, and the flag of flipped phases goes into the global table.
     """
 
     def __init__(
@@ -51,38 +52,6 @@ class TiltSeriesTable(MicrographTable):
         super().__init__(path, micrographs, problems, project, document, notes)
         self._global = document
         self._series = series
-
-    def select(
-        self,
-        names: Mapping[int, str],
-        *,
-        phase_flipped: bool | None = None,
-        halves: HalfColumns | None = None,
-        folder: Path | None = None,
-    ) -> StarDocument:
-        """Return both levels with some of the images under other names; everything else stays byte for byte.
-
-        The arguments are those of `MicrographTable.select`. Series without a named image are left out. The flag of
-        flipped phases goes into the global table.
-        """
-        kept = self._kept_series(names)
-        for index, document in kept.items():
-            table, _ = micrograph_table(document)
-            order = [row for row in self._series[index].rows if row in names]
-            document.set_column(table, NAME, {place: names[row] for place, row in enumerate(order)})
-            set_halves(document, table, order, halves, self._lost_base(folder))
-        chosen = self._two_levels(kept)
-        if phase_flipped is not None:
-            set_flag(chosen, global_table(chosen), phase_flipped=phase_flipped)
-        return chosen
-
-    def select_rows(self, rows: Iterable[int], *, folder: Path | None = None) -> StarDocument:
-        """Return both levels with these images only, under the names that they have."""
-        wanted = frozenset(rows)
-        kept = self._kept_series(wanted)
-        for document in kept.values():
-            set_halves(document, micrograph_table(document)[0], (), None, self._lost_base(folder))
-        return self._two_levels(kept)
 
     @property
     def texts(self) -> tuple[str, dict[str, str]]:
@@ -120,8 +89,7 @@ class TiltSeriesTable(MicrographTable):
 
     def values(self, row: int) -> dict[str, object]:
         """Return what both levels say of an image, apart from where the table of its series lies."""
-        index = next(index for index, series in enumerate(self._series) if row in series.rows)
-        place = row - self._series[index].rows.start
+        index, place = self._find(row)
         shared: dict[str, object] = {
             label: column[index] for label, column in self._global_columns.items() if label != SERIES_FILE
         }
@@ -138,22 +106,26 @@ class TiltSeriesTable(MicrographTable):
         tables = [(series.document, micrograph_table(series.document)[0]) for series in self._series]
         return [document.columns(table, table.labels) for document, table in tables]
 
-    def _kept_series(self, wanted: Iterable[int]) -> dict[int, StarDocument]:
-        """Copies of the series' tables with the wanted rows only, by number of the series."""
-        wanted = frozenset(wanted)
-        kept: dict[int, StarDocument] = {}
-        for index, series in enumerate(self._series):
-            rows = [place for place, row in enumerate(series.rows) if row in wanted]
-            if rows:
-                kept[index] = series.document.copy()
-                kept[index].keep_rows(micrograph_table(kept[index])[0], rows)
-        return kept
+    def _find(self, row: int) -> tuple[int, int]:
+        """The number of an image's series, and the image's row in the table of the series."""
+        index = next(index for index, series in enumerate(self._series) if row in series.rows)
+        return index, row - self._series[index].rows.start
 
-    def _two_levels(self, kept: Mapping[int, StarDocument]) -> "TiltSeriesDocument":
-        series = {self._series[index].name: of_series for index, of_series in kept.items()}
-        document = TiltSeriesDocument(self._global, series, self.project)
+    def _name(self, row: int) -> str:
+        index, place = self._find(row)
+        return self._series_columns[index][NAME][place]
+
+    def _keep(self, names: Mapping[int, str]) -> tuple[StarDocument, Lists, StarTable]:
+        kept: dict[int, tuple[StarDocument, list[int]]] = {}
+        for index, series in enumerate(self._series):
+            if rows := [row for row in series.rows if row in names]:
+                images = series.document.copy()
+                images.keep_rows(micrograph_table(images)[0], [row - series.rows.start for row in rows])
+                kept[index] = images, rows
+        named = {self._series[index].name: images for index, (images, _) in kept.items()}
+        document = TiltSeriesDocument(self._global, named, self.project)
         document.keep_rows(global_table(document), kept)
-        return document
+        return document, list(kept.values()), global_table(document)
 
 
 class TiltSeriesDocument(StarDocument):

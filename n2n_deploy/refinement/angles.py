@@ -59,7 +59,7 @@ class AngularDistances:
             "percentiles_deg": {str(p): float(v) for p, v in zip(levels, np.percentile(angle, levels), strict=True)},
             "fraction_below": {f"{limit}_deg": float(np.mean(angle < limit)) for limit in (1, 2, 5, 10)},
             "quaternion_angle": {
-                "angle": "arccos|<q1,q2>|, as Palovcak et al. 2021 S2.5 prints it: half the rotation angle",
+                "angle": "arccos|<q1,q2>|, as S2.5 of Palovcak et al. 2020 prints it: half the rotation angle",
                 "median_deg": float(np.median(self.quaternion_angle)),
                 "mean_deg": float(np.mean(self.quaternion_angle)),
             },

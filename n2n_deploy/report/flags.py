@@ -22,11 +22,9 @@ CTF_MISMATCH = "CTF mismatch"
 NO_SIGNAL = "no signal in common"
 IDENTICAL_HALVES = "identical halves"
 SHARED_NOISE = "shared noise"
+NOISE_MODEL = "noise model"
 SNR_OUTLIER = "SNR outlier"
 POWER_OUTLIER = "power kept outlier"
-
-OUTLIERS = (SNR_OUTLIER, POWER_OUTLIER)
-"""Kinds that depend on the other micrographs of the report, so they are found anew in every report."""
 
 _BLOCKS = 16
 _LOW_CONTRAST = 0.25
@@ -136,6 +134,19 @@ def shared_noise_flag(noise: SharedNoise) -> Flag | None:
         f"the halves share {noise.fraction:.1%} (± {noise.error:.1%}) of their power {noise.where}, where there is no "
         "signal: a detector artefact (gain reference, hot or interpolated pixels)? The estimates count it as signal, "
         "and a network trained on these halves learns to keep it",
+    )
+
+
+def noise_model_flag(noise: SharedNoise) -> Flag | None:
+    """Flag recorrupted halves whose noise has a part in common, of either sign: the estimate of the noise is off."""
+    if abs(noise.fraction) < max(_NOISE_FRACTION, _NOISE_SIGMAS * noise.error):
+        return None
+    size, what = ("small", "noise counts as signal") if noise.fraction > 0 else ("large", "signal counts as noise")
+    return Flag(
+        NOISE_MODEL,
+        f"the halves made of the exposure share {noise.fraction:+.1%} (± {noise.error:.1%}) of their power "
+        f"{noise.where}, where there is no signal: the noise was estimated too {size}, so that {what}; is the image "
+        "filtered, or does the CTF not fit?",
     )
 
 

@@ -1,7 +1,6 @@
 """The facts of a run that the report shows: model, recipe, options, versions and hardware."""
 
 import importlib.util
-import os
 import platform
 import re
 import shlex
@@ -11,10 +10,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from n2n_deploy.bundle.adaptation import Adaptation
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.sizes import size_text
 from n2n_deploy.core.version import __version__
 from n2n_deploy.device.gpus import driver
+from n2n_deploy.device.processor import usable_cores
 from n2n_deploy.report.entries import RunInfo
 
 _LIBRARIES = ("jinja2", "PIL")
@@ -67,10 +68,13 @@ def run_info(
         results: results for the whole set: texts by quantity and column.
         figures: PNG files by caption.
     """
+    model = {"file": bundle.path.name, "hash": bundle.short_hash, "preset": bundle.manifest.preset}
+    if (adaptation := Adaptation.of(bundle)) is not None:
+        model["adapted"] = adaptation.text
     return RunInfo(
         title,
         command_line(),
-        model={"file": bundle.path.name, "hash": bundle.short_hash, "preset": bundle.manifest.preset},
+        model=model,
         recipe=bundle.recipe.model_dump(),
         options={name: value for name, value in options.items() if value is not None},
         versions=_versions(),
@@ -139,7 +143,7 @@ def _hardware() -> dict[str, Any]:
     found: dict[str, Any] = {
         "host": platform.node(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
     }
     if gpus := driver().gpus:
         found["GPU"] = ", ".join(gpu.name for gpu in gpus)

@@ -98,9 +98,9 @@ class NoiseModel:
 
 
 def fit_family(
-    family: Family, power: Values, count: Values, fy: Values, fx: Values, extra: float
+    family: Family, power: Values, count: Values, fy: Values, fx: Values, extra: float, *, robust: bool = False
 ) -> tuple[NoiseModel, float]:
-    """Fit a family to mean powers by weighted least squares of the relative residuals.
+    """Fit a family to mean powers by the likelihood of power, whose components are distributed exponentially.
 
     Args:
         family: the family.
@@ -109,18 +109,28 @@ def fit_family(
         fy: (bins,) cycles per pixel.
         fx: the same along x.
         extra: relative error that every bin has beside its scatter, 1/√count.
+        robust: bins far from the rest count less (Cauchy's loss).
 
     Returns:
         The model, with `start` 0, and χ².
     """
     sigma = np.sqrt(1 / count + extra**2)
-    level = float(np.average(power, weights=count))
+    level = float(np.median(power) if robust else np.average(power, weights=count))
     low, high = np.array([-5.0, *family.low]), np.array([5.0, *family.high])
 
     def residuals(p: Values) -> Values:
-        return np.asarray((power / (level * np.exp(p[0]) * family.shape(p[1:], fy, fx)) - 1) / sigma)
+        ratio = power / (level * np.exp(p[0]) * family.shape(p[1:], fy, fx))
+        # The gamma distribution's deviance: least squares of ratio − 1 would make the model too large by 1/count.
+        deviance = np.maximum(2 * (ratio - 1 - np.log(ratio)), 0)
+        return np.asarray(np.sign(ratio - 1) * np.sqrt(deviance) / sigma)
 
-    found = least_squares(residuals, np.array([0.0, *family.start]), bounds=(low, high), x_scale="jac")
+    found = least_squares(
+        residuals,
+        np.array([0.0, *family.start]),
+        bounds=(low, high),
+        x_scale="jac",
+        loss="cauchy" if robust else "linear",
+    )
     gradient = _log_gradient(family, found.x[1:], fy, fx) / sigma
     # A parameter that the data do not constrain, such as the width of no dip, must not make the inverse singular.
     covariance = np.linalg.pinv(gradient @ gradient.T, rcond=1e-12)

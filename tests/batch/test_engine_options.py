@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from n2n_deploy.batch import cluster
+from n2n_deploy.batch import cluster_worker
 from n2n_deploy.batch.options import DenoiseOptions
 from n2n_deploy.cli import main
 from n2n_deploy.device.gpus import GPU, driver, parse_gpus
@@ -106,16 +106,16 @@ def test_precision_changes_the_work_hash_and_the_engine_does_not() -> None:
 
 def test_cluster_workers_share_the_named_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     found = tuple(GPU(index, "a GPU", "9.0", 1) for index in range(3))
-    monkeypatch.setattr(cluster, "gpus", lambda: found)
+    monkeypatch.setattr(cluster_worker, "gpus", lambda: found)
 
     def devices(**options: Any) -> list[str]:
-        return [cluster._device(DenoiseOptions(**options), worker) for worker in range(4)]
+        return [cluster_worker.device_of_worker(DenoiseOptions(**options), worker) for worker in range(4)]
 
     assert devices() == ["cuda:0", "cuda:1", "cuda:2", "cuda:0"]
     assert devices(gpus=(2, 1)) == ["cuda:2", "cuda:1", "cuda:2", "cuda:1"]
     assert devices(device="cuda:1") == ["cuda:1"] * 4
     assert devices(device="cpu") == ["cpu"] * 4
-    monkeypatch.setattr(cluster, "gpus", tuple)
+    monkeypatch.setattr(cluster_worker, "gpus", tuple)
     assert devices() == ["auto"] * 4
 
 

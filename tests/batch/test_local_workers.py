@@ -110,7 +110,8 @@ def test_fewer_lanes_than_asked_if_memory_is_short(
 ) -> None:
     bundle = identity_bundle()
     with Counting(Bundle.open(bundle), 1) as probe:
-        least = probe.fit_to_memory({((192, 232), 2.0): 1}).host - probe._budget.process
+        fit = probe.fit_to_memory({((192, 232), 2.0): 1})
+    least = fit.host - fit.budget.process
     for module in ("n2n_deploy.device.memory", "n2n_deploy.denoiser.memory"):
         monkeypatch.setattr(f"{module}.process_memory", lambda: 10**9)
     monkeypatch.setattr("n2n_deploy.device.memory.available_memory", lambda: int(1.3 * least / 0.8))

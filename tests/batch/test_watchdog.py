@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from n2n_deploy import DenoiseOptions, denoise
-from n2n_deploy.batch.lanes import run_lanes
+from n2n_deploy.batch.lanes import map_lanes, run_lanes
 from n2n_deploy.batch.watchdog import waiting_for
-from n2n_deploy.core.errors import HostError
+from n2n_deploy.core.errors import DataError, HostError
 
 from .conftest import MakeBundle, MakeTable, after, answer, listed, start
 
@@ -116,3 +116,32 @@ def test_late_result_of_an_abandoned_lane_is_discarded() -> None:
     assert isinstance(answers[0], HostError)
     time.sleep(0.1)
     assert sorted(computed) == [1, 2, 3]
+
+
+def test_stalled_call_takes_no_other_of_its_block_with_it() -> None:
+    """`map_lanes` hands out blocks: 600 calls in 2 lanes are blocks of 64, and two calls of one block stall."""
+    gate, calls = threading.Event(), []
+
+    def work(number: int) -> int:
+        calls.append(number)
+        with waiting_for("reading"):
+            if number in (70, 100):
+                gate.wait(30)
+        if number % 50 == 1:
+            raise DataError(f"file {number}")
+        return number * number
+
+    results = map_lanes(work, 600, 2, timeout=0.2)
+    gate.set()
+    stalled = [number for number, result in enumerate(results) if isinstance(result, HostError)]
+    unusable = [number for number, result in enumerate(results) if isinstance(result, DataError)]
+    assert stalled == [70, 100]
+    assert unusable == list(range(1, 600, 50))
+    assert all(result == n * n for n, result in enumerate(results) if n not in {*stalled, *unusable})
+    time.sleep(0.1)
+    assert sorted(calls) == list(range(600)), "each call is made once"
+
+
+def test_unforeseen_error_ends_the_calls() -> None:
+    with pytest.raises(ZeroDivisionError):
+        map_lanes(lambda number: 1 // (number - 5), 10, 3)

@@ -136,10 +136,10 @@ def test_no_engine_is_opened_for_an_untrusted_bundle(
 
     monkeypatch.setattr(select, "ENGINES", (select.Engine("any", False, opened, str),))  # type: ignore[arg-type]
     with pytest.raises(BundleError, match="is not signed"):
-        select.open_session(bundle)
+        select.choose_session(bundle)
     sign_bundle(bundle, key)
     with pytest.raises(AssertionError, match="an engine was opened"):
-        select.open_session(Bundle.open(bundle.path))
+        select.choose_session(Bundle.open(bundle.path))
 
 
 def test_keygen_and_sign_from_the_command_line(

@@ -61,7 +61,7 @@ def there(simulated: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.M
             2,
             "'--lanes': expected a valid integer (n2n-deploy",
         ),
-        ("denoise good.star", 2, "missing argument 'micrographs' (n2n-deploy denoise --help)"),
+        ("denoise", 2, "missing argument 'micrographs' (n2n-deploy denoise --help)"),
         ("denoize good.star model.n2n -o out", 2, "no such command 'denoize'. Did you mean 'denoise'? (n2n-deploy"),
         ("evaluate no-halves.star model.n2n -o out", 1, "no rlnMicrographNameEven"),
         ("evaluate good.star damaged.n2n -o out", 1, "damaged.n2n: "),

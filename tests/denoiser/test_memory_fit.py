@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import HostError
 from n2n_deploy.core.sizes import parse_bytes
 from n2n_deploy.denoiser.memory import MemoryBudget, MemoryRequirement
 from n2n_deploy.denoiser.memory_fit import WORTH_A_LANE, MemoryFit, fit_memory
 from n2n_deploy.device.host import HOST
-from n2n_deploy.engines.session import Closing
 
 HALO = 16
 SIZE = MemoryRequirement(

@@ -22,7 +22,6 @@ from n2n_deploy.engines.select import (
     candidates,
     choose_session,
     deviation,
-    open_session,
     parse_device,
     verify,
 )
@@ -69,20 +68,20 @@ def test_cpu_reproduces_pytorchs_golden_vectors(make_bundle: Callable[..., Bundl
 
 def test_network_with_other_outputs_is_refused(make_bundle: Callable[..., Bundle]) -> None:
     with pytest.raises(BundleError, match="onnxruntime-cpu gives other results") as caught:
-        open_session(make_bundle(gain=1.01), threads=1)
+        choose_session(make_bundle(gain=1.01), threads=1)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_gpu_is_not_replaced_by_the_cpu(make_bundle: Callable[..., Bundle]) -> None:
     for device in ("gpu", "cuda", "cuda:1"):
         with pytest.raises(HostError, match=device):
-            open_session(make_bundle(), device)
+            choose_session(make_bundle(), device)
 
 
 def test_unknown_device_is_a_usage_error(make_bundle: Callable[..., Bundle]) -> None:
     for device in ("", "tpu", "cuda:", "cuda:x", "gpu:0"):
         with pytest.raises(UsageError, match="choose auto, cpu, gpu"):
-            open_session(make_bundle(), device)
+            choose_session(make_bundle(), device)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,7 @@ def test_error_gives_the_reason_for_every_engine(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(HostError, match=r"onnxruntime-cpu: .*n2n-deploy\[cpu\]"):
-        open_session(make_bundle())
+        choose_session(make_bundle())
 
 
 def test_deviation_is_in_standard_deviations_of_the_reference() -> None:

@@ -1,7 +1,6 @@
 """Tiles against the whole image: networks of known reach, and the real U-Net through ONNX Runtime."""
 
 import itertools
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -45,9 +44,7 @@ class Analytic:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 def two_boxes(image: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -114,7 +114,7 @@ def test_shared_noise_is_a_remark_on_the_set(model: Path, tmp_path: Path) -> Non
     assert "shared noise counts as signal" in page
 
 
-def test_a_table_without_halves_is_refused(one: Path, model: Path, tmp_path: Path) -> None:
+def test_a_table_without_halves_is_refused_where_they_are_asked_for(one: Path, model: Path, tmp_path: Path) -> None:
     star = tmp_path / "bare.star"
     lines = one.read_text().splitlines()
     star.write_text(
@@ -123,7 +123,7 @@ def test_a_table_without_halves_is_refused(one: Path, model: Path, tmp_path: Pat
         .replace("_ODD.mrc", "_DW.mrc")
     )
     with pytest.raises(DataError, match="suffixes"):
-        run_evaluation(star, model, tmp_path / "out", session=FunctionSession(np.copy))
+        run_evaluation(star, model, tmp_path / "out", session=FunctionSession(np.copy), pairs="halves")
 
 
 def test_missing_or_wrong_ground_truth_fails_the_micrograph(spoiled: Path, model: Path, tmp_path: Path) -> None:

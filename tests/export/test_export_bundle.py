@@ -12,20 +12,21 @@ import torch
 
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import BundleError, DataError
-from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.core.recipe import Recipe, RecipeRange
 from n2n_deploy.engines.onnxruntime.run import OnnxRuntimeSession
 from n2n_deploy.engines.tiling import run_tiled
 from n2n_deploy.export import export_bundle, parity
 from n2n_deploy.export.onnx_graph import to_onnx
-from n2n_deploy.train.checkpoint import load_model
+from n2n_deploy.train.checkpoint import load_model, save_model
+from n2n_deploy.train.config import TrainConfig
 
 ON_A_NODE = """
 import sys
 for name in ("torch", "onnx", "onnxscript", "h5py"):
     sys.modules[name] = None
 from n2n_deploy.bundle.archive import Bundle
-from n2n_deploy.engines.select import open_session
-with open_session(Bundle.open(sys.argv[1]), "cpu", threads=1) as session:
+from n2n_deploy.engines.select import choose_session
+with choose_session(Bundle.open(sys.argv[1]), "cpu", threads=1).session as session:
     print(session.name)
 """
 
@@ -41,6 +42,7 @@ def test_bundle_states_its_contents(bundle: Bundle) -> None:
     bundle.verify_members()
     manifest = bundle.manifest
     assert bundle.recipe == Recipe(max_resolution=8.0, phase_flip=False)
+    assert bundle.accepts is None
     assert manifest.preset == "small"
     assert manifest.training == {"step": 70, "loss": 0.25, "minutes": 3}
     assert {result.precision for result in manifest.parity} == {"fp32", "fp16"}
@@ -51,6 +53,17 @@ def test_bundle_states_its_contents(bundle: Bundle) -> None:
         assert any(count > 1 for count, *_ in shapes)
     assert all(result.deviation.within(manifest.tolerance[result.precision]) for result in manifest.parity)
     assert all(result.deviation.max > 0 for result in manifest.parity)
+
+
+def test_a_range_of_recipes_travels_from_the_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    trained = load_model(checkpoint)
+    accepts = RecipeRange(max_resolution=(4.0, 12.0), either_phase=True)
+    summary = {"accepts": accepts.model_dump(mode="json"), "loss": 0.5}
+    config = TrainConfig(preset="small", recipe=trained.recipe)
+    save_model(tmp_path / "model.pt", trained.weights, config, 1, summary)
+    bundle = Bundle.open(export_bundle(tmp_path / "model.pt", tmp_path / "model.n2n"))
+    assert bundle.accepts == accepts
+    assert bundle.manifest.training == {"step": 1, "loss": 0.5}
 
 
 def test_models_carry_recipe_and_receptive_field(bundle: Bundle) -> None:

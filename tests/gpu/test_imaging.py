@@ -11,7 +11,7 @@ from scipy import ndimage
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.arrays import device_of, irfft2, rfft2, to_host
 from n2n_deploy.device.cuda import CudaDevice
-from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf, ctf_sign, flip_phases
+from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf, flip_phases
 from n2n_deploy.imaging.defects import describe
 from n2n_deploy.imaging.filters import bandpass, soft_lowpass
 from n2n_deploy.imaging.fourier import (
@@ -29,6 +29,7 @@ from n2n_deploy.imaging.restore import Merge, restore
 from n2n_deploy.imaging.rings import hermitian_weights, ring_index, ring_means, ring_sizes, ring_sums
 from n2n_deploy.statistics.estimates import estimate, per_ring
 from n2n_deploy.statistics.wiener import fit_wiener
+from tests.support.ctf_sign import ctf_sign
 
 pytestmark = pytest.mark.usefixtures("stream")
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from n2n_deploy.core.errors import DataError
-from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf, ctf_sign, flip_phases, wavelength
+from n2n_deploy.imaging.ctf import CTFParameters, Optics, ctf, flip_phases, wavelength
+from tests.support.ctf_sign import ctf_sign
 
 SETTINGS = [
     # pixel size, kV, Cs, amplitude contrast, U, V, angle, phase shift

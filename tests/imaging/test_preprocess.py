@@ -35,7 +35,6 @@ def test_input_is_normalised_and_sized_for_the_network(shape: tuple[int, int], p
     assert prepared.image.mean(dtype=np.float64) == pytest.approx(0, abs=1e-6)
     assert prepared.image.std(dtype=np.float64) == pytest.approx(1, abs=1e-5)
     assert prepared.mean == pytest.approx(_noise(shape).mean(dtype=np.float64), rel=1e-9)
-    assert prepared.limited_by_pixels == (pixel_size == 3.0)
     assert prepared.resolution == max(4.5, 2 * pixel_size)
     assert prepared.spectrum is None
 

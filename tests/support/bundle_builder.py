@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from n2n_deploy.bundle.manifest import Deviation, Manifest
 from n2n_deploy.bundle.members import GOLDEN
 from n2n_deploy.bundle.write import write_bundle
-from n2n_deploy.core.recipe import Recipe
+from n2n_deploy.core.recipe import Recipe, RecipeRange
 
 
 def one_layer(operator: str = "Identity", kernel: NDArray[np.floating] | None = None, **attributes: Any) -> bytes:
@@ -37,13 +37,22 @@ def one_layer(operator: str = "Identity", kernel: NDArray[np.floating] | None = 
     return content
 
 
-def one_layer_bundle(path: Path, network: bytes | None = None, *, halo: int = 0, **recipe: Any) -> Path:
+def general_stand_in(path: Path, network: bytes | None = None) -> Path:
+    """Write a bundle that takes the recipes of the general model: 4 to 12 Å, by default 8 Å, phases flipped or not."""
+    accepts = RecipeRange(max_resolution=(4.0, 12.0), either_phase=True)
+    return one_layer_bundle(path, network, accepts=accepts, phase_flip=True)
+
+
+def one_layer_bundle(
+    path: Path, network: bytes | None = None, *, halo: int = 0, accepts: RecipeRange | None = None, **recipe: Any
+) -> Path:
     """Write a bundle with golden vectors computed by ONNX's reference implementation.
 
     Args:
         path: the file.
         network: an ONNX model; None for the identity.
         halo: pixels that the network sees around a pixel, a multiple of 8.
+        accepts: the recipes that it takes; None for its own alone.
         recipe: fields of the recipe; by default max_resolution 8 Å without phase flipping.
     """
     network = network or one_layer()
@@ -54,7 +63,7 @@ def one_layer_bundle(path: Path, network: bytes | None = None, *, halo: int = 0,
     tight = Deviation(max=1e-4, rms=1e-5)
     write_bundle(
         path,
-        Manifest(preset="small", halo=halo, tolerance={"fp32": tight, "fp16": tight}),
+        Manifest(preset="small", accepts=accepts, halo=halo, tolerance={"fp32": tight, "fp16": tight}),
         Recipe(**{"max_resolution": 8.0, "phase_flip": False, **recipe}),
         {"model.fp32.onnx": network, "model.fp16.onnx": network, GOLDEN: golden.getvalue()},
     )

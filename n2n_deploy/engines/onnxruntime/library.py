@@ -2,12 +2,12 @@
 
 import contextlib
 import io
-import os
 import re
 from types import ModuleType
 from typing import Any
 
 from n2n_deploy.core.errors import BundleError, HostError, OutOfMemoryError, UsageError
+from n2n_deploy.device.processor import usable_cores
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
@@ -89,12 +89,20 @@ def thread_count(threads: int | None) -> int:
     """
     if threads is not None and threads < 1:
         raise UsageError(f"{threads} threads cannot run a network; give 1 or more")
-    return threads or len(os.sched_getaffinity(0))
+    return threads or usable_cores()
 
 
 def is_memory_error(error: Exception) -> bool:
     """Whether an exception of ONNX Runtime means that memory is short."""
     return isinstance(error, MemoryError) or re.search(r"\balloc|bad_alloc", str(error), re.IGNORECASE) is not None
+
+
+def too_large(shape: tuple[int, ...], need: int) -> OutOfMemoryError:
+    """Return the error of a network that does not get the memory it needs, in bytes, for a batch of this shape."""
+    return OutOfMemoryError(
+        f"not enough memory for {shape[-2]}×{shape[-1]} pixels at once ({need / 1e9:.1f} GB); "
+        "set a lower --memory, so that they run in tiles, or free some"
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import BundleError, HostError, N2NError, OutOfMemoryError
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.device.host import HOST
@@ -17,8 +18,8 @@ from n2n_deploy.engines.onnxruntime.library import (
     is_memory_error,
     open_model,
     thread_count,
+    too_large,
 )
-from n2n_deploy.engines.session import Closing
 
 # ONNX Runtime's arena takes memory in regions of powers of two, and no tensor spans two regions. Over 30 shapes and
 # all presets its peak lay between 0.7 and 1.84 times the live tensors, depending on how the sizes happened to fit.
@@ -84,11 +85,7 @@ class OnnxRuntimeSession(Closing):
         return int(_ARENA * self._bytes_per_pixel * shape[0] * shape[1]) + _FIXED
 
     def _too_large(self, shape: tuple[int, ...]) -> OutOfMemoryError:
-        need = shape[0] * self.memory((shape[-2], shape[-1]))
-        return OutOfMemoryError(
-            f"not enough memory for {shape[-2]}×{shape[-1]} pixels at once ({need / 1e9:.1f} GB); "
-            "set a lower --memory, so that they run in tiles, or free some"
-        )
+        return too_large(shape, shape[0] * self.memory((shape[-2], shape[-1])))
 
     def close(self) -> None:
         """Free the network and all its memory."""

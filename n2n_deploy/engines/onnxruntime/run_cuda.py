@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import HostError, OutOfMemoryError
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.device.cuda import cuda_device
@@ -17,7 +18,6 @@ from n2n_deploy.engines.onnxruntime.library import (
     import_onnxruntime_cuda,
     open_model,
 )
-from n2n_deploy.engines.session import Closing
 
 _ARENA = 2.0  # of the live tensors: convolution work areas, and blocks that do not fit each other
 _FIXED = 256 * 2**20

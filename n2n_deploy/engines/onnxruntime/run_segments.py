@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from n2n_deploy.core.errors import BundleError, HostError, OutOfMemoryError
+from n2n_deploy.core.closing import Closing
+from n2n_deploy.core.errors import BundleError, HostError
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.device.host import HOST
 from n2n_deploy.engines.onnxruntime.library import (
@@ -25,8 +26,8 @@ from n2n_deploy.engines.onnxruntime.library import (
     is_memory_error,
     open_model,
     thread_count,
+    too_large,
 )
-from n2n_deploy.engines.session import Closing
 
 METADATA = "n2n_segment"
 """Key of a segment's facts, as JSON, in its model's metadata."""
@@ -111,11 +112,7 @@ class SegmentedSession(Closing):
             return np.concatenate([self._image(image[None]) for image in HOST.to_host(batch)])
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             if is_memory_error(error):
-                need = self.memory((batch.shape[-2], batch.shape[-1]))
-                raise OutOfMemoryError(
-                    f"not enough memory for {batch.shape[-2]}×{batch.shape[-1]} pixels at once ({need / 1e9:.1f} GB); "
-                    "set a lower --memory, so that they run in tiles, or free some"
-                ) from error
+                raise too_large(batch.shape, self.memory((batch.shape[-2], batch.shape[-1]))) from error
             raise BundleError(f"ONNX Runtime cannot run the model on {batch.shape}: {first_line(error)}") from error
 
     def memory(self, shape: tuple[int, int]) -> int:

@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import Any
 
 from n2n_deploy.bundle.engine_facts import EngineFacts, Profile, Shape, TensorRTLibrary
+from n2n_deploy.core.closing import Closing
 from n2n_deploy.core.errors import HostError, OutOfMemoryError, UsageError
 from n2n_deploy.device.array_types import Array
 from n2n_deploy.device.cuda import CudaDevice, cuda_device
-from n2n_deploy.engines.session import Closing
 from n2n_deploy.engines.tensorrt.library import last_error, make_logger
 from n2n_deploy.engines.tensorrt.profiles import choose_profile
 from n2n_deploy.files.atomic import atomic_write
