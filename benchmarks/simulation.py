@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from benchmarks.common import IDEAL, describe
 from n2n_deploy import data
@@ -105,13 +106,15 @@ def draw(
     axes.fill_between(CENTRES, low, high, color="0.85", label="draw_micrograph, 80 % of them")
     axes.plot(CENTRES, median, color="0.5", label="draw_micrograph, median")
     for (name, line), style in zip(lines.items(), ("C0", "C0--", "k"), strict=True):
-        axes.plot(CENTRES, line, style, label=name)
+        axes.plot(CENTRES, np.where(line > 0, line, np.nan), style, label=name)
     ticks = [1 / r for r in (300, 100, 50, 30, 20, 15, 10)]
     axes.set(xscale="log", yscale="log", ylim=(3e-3, 100), ylabel="signal / noise of a half", xlabel="resolution in Å")
     axes.set_xticks(ticks, [f"{1 / tick:.0f}" for tick in ticks], minor=False)
     axes.set_xticks([], minor=True)
     axes.legend(fontsize=8)
-    figure.savefig(path, dpi=80, pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=80)
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(64).save(path, optimize=True)
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def draw_micrograph(
     """Draw a micrograph at random: its specimen, its faults, and the conditions it was recorded in.
 
     The image is band-limited: with coarse pixels it is what Fourier cropping makes of one with fine pixels. From 2 Å
-    per pixel on it takes about a tenth of a second for 512² pixels, besides a second for each structure at its first
+    per pixel on it takes about 0.2 s for 512² pixels, besides a second for each structure at its first
     use in a process.
 
     Args:
