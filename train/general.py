@@ -126,7 +126,7 @@ def _step(run: Run, buffer: Buffer) -> None:
         denoised = run.network(channels_last(noisy)).float()
     loss = (weights * ((denoised - clean) ** 2).mean(dim=(1, 2, 3))).mean()
     run.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     run.update(loss)
     with torch.no_grad():  # without it kernels grow without bound in a long run, until the loss does
         for kernel in run.optimiser.param_groups[1]["params"]:
