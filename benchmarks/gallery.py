@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import describe, warn_if_busy, write_json
+from benchmarks.common import IDEAL, describe, warn_if_busy, write_json
 from benchmarks.gallery_examples import PIXEL_SIZE, Example, real_examples, simulated_examples
 from benchmarks.quality_methods import Image, network
 from n2n_deploy import data
@@ -67,7 +67,7 @@ def main() -> None:
     report: dict[str, Any] = describe() | {"steps": options.steps}
     for name, count, seed in (("training", 24, 1), ("test", 1, 2)):
         if not (folder / name / "micrographs.star").exists():
-            simulate(folder / name, count, SIZE, PIXEL_SIZE, seed)
+            simulate(folder / name, count, SIZE, PIXEL_SIZE, seed, **IDEAL)
     even, odd = data.thin(data.micrograph_counts())
     border = int(TRAINING_SHARE * even.shape[0])
     write_pair(folder / "real", "training_0001", even[:border], odd[:border])
