@@ -22,7 +22,7 @@ _FEWEST = 50.0
 _TROUGH = 0.4
 """CTF² up to which components join the line's fit at frequencies with signal: farther off, s varies too much."""
 
-_SLOPE = 0.1
+_SLOPE = 0.03
 """Part of the signal by which n may be off: s is not the same all over a bin, and defocus is never exact."""
 
 _RING = 0.02
