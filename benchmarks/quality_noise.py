@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import describe, warn_if_busy, write_json
+from benchmarks.common import IDEAL, describe, warn_if_busy, write_json
 from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
@@ -132,7 +132,8 @@ def _row(kind: str, options: argparse.Namespace) -> dict[str, Any]:
 def _simulate(folder: Path, kind: str, count: int, seed: int, options: argparse.Namespace, *, specimen: bool) -> None:
     """Replace the shot noise of a simulated set by noise of this kind and the same variance."""
     shape = (options.size, options.size)
-    simulate(folder, count, shape, options.pixel_size, seed, dose=options.dose, particles=None if specimen else 0)
+    particles = None if specimen else 0
+    simulate(folder, count, shape, options.pixel_size, seed, dose=options.dose, particles=particles, **IDEAL)
     rng = np.random.default_rng(seed)
     amplitude = np.sqrt(KINDS[kind](shape, options.pixel_size))
     amplitude /= np.sqrt((amplitude**2).mean())
