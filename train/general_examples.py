@@ -29,7 +29,7 @@ RESOLUTIONS = (4.0, 12.0)
 THINNING = (0.08, 1.0)
 """Part of a micrograph's dose that an example gets, drawn log-uniformly: halves, frames and low-dose images."""
 
-TILTS = (-0.25, 0.6)
+TILTS = (-0.2, 0.4)
 """Range of the exponents β of a power law (s · 100 Å)^β on the contrast between 100 and 12 Å. Specimens differ in how
 their power falls with frequency, by more than thirteen structures and their envelopes show: networks trained without it
 gave the package's real micrograph half of the amplitudes that it has around 20 Å."""
@@ -53,8 +53,10 @@ COLOURED = 0.15
 """Part of the exposures whose noise is not white: its power falls by up to a third towards the network's Nyquist
 frequency, as interpolation and charge sharing between pixels make it. Steeper falls made networks timid in trials."""
 
-WEAKEST = 0.03
-"""Signal variance below which an example counts no more than others: without signal it teaches to return nothing."""
+WEAKEST = 0.02
+"""Signal variance below which an example counts no more than others. Errors count by the reciprocal of the square root
+of the signal's variance: by its reciprocal, so that all examples count alike, networks came out timid, since what cannot
+be told from a patch is then taken for the weaker of two signals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Examples:
     Attributes:
         images: (n, 2, side, side) float16: the noisy image, in units of its exposure's standard deviation, and the
             expected image in the same units.
-        weights: (n,) float32 of their squared errors: the reciprocal of the signal's variance, bounded.
+        weights: (n,) float32 of their squared errors; see `WEAKEST`.
         resolution: Å of the network's Nyquist frequency.
         thinning: (n,) part of the dose.
         flipped: (n,) whether phases are flipped.
@@ -97,7 +99,7 @@ def make_examples(seed: int, number: int) -> Examples:
         pair = np.stack([shown, clean]) / np.float32(std)
         count = (SIDE // PATCH) ** 2
         images.append(_windows(pair))
-        weights += [1 / (float(pair[1].var()) + WEAKEST)] * count
+        weights += [(float(pair[1].var()) + WEAKEST) ** -0.5] * count
         thinning += [part] * count
         flips += [flip] * count
     return Examples(
