@@ -1,5 +1,7 @@
 """Tables as pandas DataFrames into `denoise` and out of it: the same work as for the STAR file that holds them."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,21 @@ def test_one_frame_is_the_micrographs_alone(table: MakeTable, identity_bundle: M
         frame, identity_bundle(phase_flip=True), tmp_path / "out", options=PLAIN, naming=naming, optics=optics
     )
     assert summary.denoised == 2
+
+
+def test_a_star_file_is_denoised_without_pandas(table: MakeTable, identity_bundle: MakeBundle, tmp_path: Path) -> None:
+    """Loading it takes a quarter of a second and tens of megabytes, which only its users need to pay."""
+    code = (
+        "import sys, n2n_deploy; n2n_deploy.denoise(*sys.argv[1:]);"
+        "print(sorted({'pandas', 'pyarrow', 'starfile'} & set(sys.modules)))"
+    )
+    (tmp_path / "empty.mrc").touch()
+    source = table(2)
+    source.write_text(source.read_text() + "empty.mrc 1 15000.0 14900.0 30.0 3.0\n")
+    command = [sys.executable, "-c", code, source, identity_bundle(), tmp_path / "out"]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "[]"
+    assert (tmp_path / "out" / "failed.star").exists()
 
 
 @pytest.mark.parametrize(
