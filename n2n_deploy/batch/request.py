@@ -131,6 +131,11 @@ class Request:
         return self.bundle.recipe.phase_flip and not self.options.flip_back
 
     @property
+    def source_name(self) -> str:
+        """What the run was given, as text."""
+        return str(self.source.path if isinstance(self.source, StarDocument) else self.source)
+
+    @property
     def paths(self) -> list[Path | str]:
         """The table's path, or those of the MRC files, as they were given.
 
@@ -138,7 +143,7 @@ class Request:
             UsageError: the table was made in memory.
         """
         if isinstance(self.source, StarDocument):
-            raise UsageError(f"{self.source}: does not grow; give the path of a table or folder to watch")
+            raise UsageError(f"{self.source_name}: does not grow; give the path of a table or folder to watch")
         return [self.source] if isinstance(self.source, (str, Path)) else list(self.source)
 
     def read(self, source: Source | None = None) -> MicrographTable:
@@ -164,8 +169,8 @@ class Request:
             headers=headers,
             **self.optics.model_dump(),
         )
-        name = chosen if isinstance(chosen, (str, Path, StarDocument)) else chosen[0]
-        return with_time_limit(read, self.options.timeout, f"reading {name}")
+        first = self.source_name if isinstance(chosen, StarDocument) else _first(chosen)
+        return with_time_limit(read, self.options.timeout, f"reading {first}")
 
     def ledger(self) -> Ledger:
         """Read the ledger of the output folder.
@@ -225,6 +230,10 @@ class Request:
                 f"{self.retry}: lists none of the given micrographs; give the failed.star of an earlier run over them"
             )
         return part
+
+
+def _first(source: Source) -> Path | str:
+    return source if isinstance(source, (str, Path)) else source[0]
 
 
 def _listed(path: Path) -> frozenset[str]:

@@ -77,9 +77,6 @@ class StarDocument:
             raise DataError(f"{path}: not a STAR file, its content is binary; give a STAR file or MRC files")
         return cls(path, content.decode("utf-8", "surrogateescape").removeprefix("\ufeff"))
 
-    def __str__(self) -> str:
-        return str(self.path)
-
     def copy(self) -> "StarDocument":
         """Return a copy that can be changed without changing this document."""
         twin = object.__new__(StarDocument)
