@@ -21,7 +21,7 @@ docs: $(STAMP)
 OTHER := .venv-other/bin/python
 other-python:
 	$(OTHER_PYTHON) -m venv --clear .venv-other
-	$(OTHER) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,movies,report,sign]' h5py onnx pytest pytest-xdist starfile
+	$(OTHER) -m pip install --quiet --constraint constraints.txt --editable '.[cpu,movies,report,sign]' h5py onnx pytest pytest-xdist
 	OMP_NUM_THREADS=1 $(OTHER) -m pytest --quiet --numprocesses=auto -r fE $(OTHER_TESTS)
 OTHER_TESTS := --ignore=tests/core/test_options.py $(addprefix tests/,core files imaging io movies statistics denoiser batch/test_denoise.py \
 	batch/test_tables.py) # test_options compares with train's

@@ -1,6 +1,7 @@
 """Noise2noise denoising of cryo-EM micrographs, deployed: the method of Palovcak et al. 2020 (IUCrJ 7, 1142), and more.
 
 `denoise` takes a table of micrographs, `Denoiser` one micrograph as an array; `show` draws what they did.
+`read_micrographs` gives a table as pandas DataFrames.
 """
 
 from n2n_deploy.batch.denoise import denoise
@@ -14,6 +15,7 @@ from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
 from n2n_deploy.interop.notebook import show
+from n2n_deploy.io.micrograph_frames import read_micrographs
 
 __all__ = [
     "Bundle",
@@ -33,5 +35,6 @@ __all__ = [
     "UsageError",
     "__version__",
     "denoise",
+    "read_micrographs",
     "show",
 ]

@@ -271,7 +271,7 @@ def _header(request: Request, layout: OutputLayout, time: str) -> dict[str, Any]
         "options": options,
         "base": layout.base,
         "phase_flipped": request.phase_flipped,
-        "source": request.source if isinstance(request.source, str) else str(request.source),
+        "source": request.source_name,
         "shard": [request.shard.index, request.shard.count] if request.shard else None,
         "host": {"name": platform.node(), "machine": platform.machine(), "cores": usable_cores()},
         "versions": info.versions,

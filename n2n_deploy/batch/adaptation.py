@@ -102,7 +102,7 @@ def find_adapted(request: Request, table: MicrographTable | None, minutes: float
 
 def read_table(request: Request) -> MicrographTable | None:
     """Read the table as it is now, also where it is only about to grow; None if there is nothing yet."""
-    sources = [request.source] if isinstance(request.source, (str, Path)) else list(request.source)
+    sources = request.paths
     globs = [f"{source}/**/*.mrc" if Path(source).is_dir() else source for source in sources]
     with suppress(DataError):
         return request.read(globs[0] if len(globs) == 1 else globs)

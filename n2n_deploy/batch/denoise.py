@@ -1,11 +1,12 @@
 """`denoise`: a whole table of micrographs through one model, with an account at the end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from n2n_deploy.batch.account import Account
 from n2n_deploy.batch.lanes import with_time_limit
@@ -23,8 +24,12 @@ from n2n_deploy.core.options import NamingOptions, OpticsOptions
 from n2n_deploy.core.signals import Stopping, stop_on_signal
 from n2n_deploy.denoiser.model_choice import Model, Source
 from n2n_deploy.files.atomic import make_writable_folder, remove_stale_temporaries
+from n2n_deploy.io.star_frames import document_of
 from n2n_deploy.report.run_info import missing_libraries
 from n2n_deploy.report.thumbnails import picture_limit
+
+if TYPE_CHECKING:
+    from n2n_deploy.io.star_frames import Frames
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Progress:
 
 
 def denoise(
-    micrographs: Source,
+    micrographs: "Source | Frames",
     model: Model | None = None,
     output: Path | str = "Denoised",
     *,
@@ -53,8 +58,10 @@ def denoise(
     """Denoise every micrograph of a table; one that fails is recorded and skipped.
 
     Args:
-        micrographs: a STAR file or cryoSPARC's .cs file of exposures; or an MRC file or glob, or a list of these MRC
-            files (only for models that take unflipped phases, since they come without a CTF).
+        micrographs: a STAR file or cryoSPARC's .cs file of exposures; or a table as pandas DataFrames, either of the
+            micrographs alone or of the blocks of a STAR file by name, as `read_micrographs` and `starfile.read` give
+            them, with names that start at the current folder or `naming.project`; or an MRC file or glob, or a list of
+            these MRC files (only for models that take unflipped phases, since they come without a CTF).
         model: an open bundle or the path of one; by default the general model of the package, also called "general".
             Where a model takes either, the phases of a table with CTFs are flipped, and those of others are not.
         output: folder that the inputs' folders are mirrored under; by default one in the current folder.
@@ -81,7 +88,8 @@ def denoise(
         BundleError: the model is damaged or does not work here.
         UsageError, HostError: the plan cannot succeed; nothing was written.
     """
-    request = Request.open(micrographs, model, output, options, shard, retry, naming, optics)
+    source = micrographs if isinstance(micrographs, str | Path | Sequence) else document_of(micrographs)
+    request = Request.open(source, model, output, options, shard, retry, naming, optics)
     return run_request(request, cluster=cluster, say=say, progress=progress)
 
 

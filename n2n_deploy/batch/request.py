@@ -24,6 +24,7 @@ from n2n_deploy.engines.select import candidates
 from n2n_deploy.io.mrc_header import MRCHeader
 from n2n_deploy.io.records import Micrograph
 from n2n_deploy.io.star import MicrographTable, listed_names, read_micrographs
+from n2n_deploy.io.star_document import StarDocument
 from n2n_deploy.io.tilt_series import TiltSeriesTable
 
 
@@ -62,7 +63,7 @@ class Request:
     """What a run is asked to do.
 
     Attributes:
-        source: a STAR or cryoSPARC table, an MRC file or glob, or a list of MRC files.
+        source: a STAR or cryoSPARC table, an MRC file or glob, a list of MRC files, or a table made in memory.
         bundle: the model, with its recipe chosen.
         output: folder that the inputs' folders are mirrored under, absolute.
         options: how to denoise.
@@ -72,7 +73,7 @@ class Request:
         optics: for tables and files that lack them.
     """
 
-    source: Source
+    source: Source | StarDocument
     bundle: Bundle
     output: Path
     options: DenoiseOptions
@@ -84,7 +85,7 @@ class Request:
     @classmethod
     def open(
         cls,
-        source: Source,
+        source: Source | StarDocument,
         model: Model | None,
         output: Path | str,
         options: DenoiseOptions | None = None,
@@ -129,6 +130,22 @@ class Request:
         """Whether the phases of the outputs are flipped."""
         return self.bundle.recipe.phase_flip and not self.options.flip_back
 
+    @property
+    def source_name(self) -> str:
+        """What the run was given, as text."""
+        return str(self.source.path if isinstance(self.source, StarDocument) else self.source)
+
+    @property
+    def paths(self) -> list[Path | str]:
+        """The table's path, or those of the MRC files, as they were given.
+
+        Raises:
+            UsageError: the table was made in memory.
+        """
+        if isinstance(self.source, StarDocument):
+            raise UsageError(f"{self.source_name}: does not grow; give the path of a table or folder to watch")
+        return [self.source] if isinstance(self.source, (str, Path)) else list(self.source)
+
     def read(self, source: Source | None = None) -> MicrographTable:
         """Read the table, or only some of its files.
 
@@ -136,7 +153,7 @@ class Request:
             DataError, UsageError: as for `read_micrographs`.
             HostError: the file system does not answer.
         """
-        source = self.source if source is None else source
+        chosen = self.source if source is None else source
 
         @waiting_for(None)  # each header has a time-out of its own
         def headers(paths: Sequence[Path]) -> Sequence[MRCHeader | N2NError]:
@@ -144,7 +161,7 @@ class Request:
 
         read = partial(
             read_micrographs,
-            source,
+            chosen,
             self.naming,
             need_ctf=self.bundle.recipe.phase_flip,
             need_halves=self.options.need_halves,
@@ -152,8 +169,8 @@ class Request:
             headers=headers,
             **self.optics.model_dump(),
         )
-        name = source if isinstance(source, (str, Path)) else source[0]
-        return with_time_limit(read, self.options.timeout, f"reading {name}")
+        first = self.source_name if isinstance(chosen, StarDocument) else _first(chosen)
+        return with_time_limit(read, self.options.timeout, f"reading {first}")
 
     def ledger(self) -> Ledger:
         """Read the ledger of the output folder.
@@ -213,6 +230,10 @@ class Request:
                 f"{self.retry}: lists none of the given micrographs; give the failed.star of an earlier run over them"
             )
         return part
+
+
+def _first(source: Source) -> Path | str:
+    return source if isinstance(source, (str, Path)) else source[0]
 
 
 def _listed(path: Path) -> frozenset[str]:

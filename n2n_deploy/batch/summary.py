@@ -4,12 +4,19 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from n2n_deploy.batch.ledger import Run
 from n2n_deploy.batch.standing import Standing
 from n2n_deploy.batch.status import UNUSABLE, Status
+from n2n_deploy.io.star_document import NAME
+from n2n_deploy.io.star_frames import read_blocks
 from n2n_deploy.report.summary_html import summary_html
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from n2n_deploy.io.star_frames import Block
 
 SUMMARY = "summary.json"
 
@@ -104,6 +111,20 @@ class Summary:
             "phases_flipped": self.phases_flipped,
             **self.run,
         }
+
+    def denoised_tables(self) -> "dict[str, Block]":
+        """Return the blocks of `denoised.star` as pandas DataFrames; nothing if no micrograph is finished.
+
+        Raises:
+            DataError: the table is not there any more, or was changed.
+        """
+        return {} if self.table is None else read_blocks(self.table)
+
+    def failed_table(self) -> "DataFrame":
+        """Return the micrographs that were refused or failed: `rlnMicrographName` and the `reason`."""
+        from pandas import DataFrame
+
+        return DataFrame({NAME: [*self.failures], "reason": [*self.failures.values()]}, dtype=str)
 
     def _repr_html_(self) -> str:
         """Return what notebooks show of it."""

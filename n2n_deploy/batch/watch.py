@@ -128,7 +128,7 @@ class _Source:
     """What has arrived so far, and which micrographs of it are ready."""
 
     def __init__(self, request: Request) -> None:
-        sources = [request.source] if isinstance(request.source, (str, Path)) else list(request.source)
+        sources = request.paths
         self._request = request
         self._table = len(sources) == 1 and is_table(sources[0])
         self._sources = [f"{source}/**/*.mrc" if Path(source).is_dir() else source for source in sources]

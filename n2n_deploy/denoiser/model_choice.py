@@ -9,13 +9,17 @@ from n2n_deploy.bundle.general import GENERAL
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.core.options import NamingOptions
 from n2n_deploy.io.star import has_ctf
+from n2n_deploy.io.star_document import StarDocument
 
 Source = Path | str | Sequence[Path | str]
 Model = Bundle | Path | str
 
 
 def open_model(
-    model: Model | None, source: Source, naming: NamingOptions | None = None, max_resolution: float | None = None
+    model: Model | None,
+    source: Source | StarDocument,
+    naming: NamingOptions | None = None,
+    max_resolution: float | None = None,
 ) -> Bundle:
     """Open a model for some micrographs.
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from n2n_deploy.core.errors import DataError
 from n2n_deploy.io.star_document import StarDocument
-from n2n_deploy.io.star_text import loop
+from n2n_deploy.io.star_frames import star_text
 
 PATHS = ("micrograph_blob/path", "micrograph_blob_non_dw/path")
 """Fields with the micrographs' paths; the first that there is counts."""
@@ -95,7 +95,7 @@ def read_cryosparc(path: Path) -> StarDocument:
         "rlnOpticsGroup": range(1, len(groups) + 1),
         **{label: groups[:, len(keys) + index] for index, label in enumerate(optics)},
     }
-    return StarDocument(path, _loop("optics", group_rows) + _loop("micrographs", micrographs), _TERMS)
+    return StarDocument(path, star_text(_loop("optics", group_rows), _loop("micrographs", micrographs)), _TERMS)
 
 
 def joined_exposures(path: Path) -> npt.NDArray[Any]:
@@ -207,9 +207,9 @@ def _written(column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return np.array([float(f"{value:.{_DIGITS}g}") for value in column])
 
 
-def _loop(block: str, columns: Mapping[str, Iterable[Any]]) -> str:
+def _loop(block: str, columns: Mapping[str, Iterable[Any]]) -> tuple[str, list[str], list[list[str]]]:
     rows = zip(*columns.values(), strict=True)
-    return loop(block, list(columns), ([_text(value) for value in row] for row in rows))
+    return block, list(columns), [[_text(value) for value in row] for row in rows]
 
 
 def _text(value: Any) -> str:

@@ -13,7 +13,7 @@ from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.micrograph_names import Folders, HalfNames, split_name
 from n2n_deploy.io.read_options import ReadOptions
 from n2n_deploy.io.records import Micrograph
-from n2n_deploy.io.star_text import loop
+from n2n_deploy.io.star_frames import star_text
 
 _MRC_ENDINGS = (".mrc", ".mrcs", ".map", ".rec", ".st")
 _LIST_ENDINGS = (".txt", ".lst", ".list")
@@ -217,7 +217,7 @@ def make_table(micrographs: Sequence[Micrograph], names: Mapping[int, str]) -> s
     kept = [micrograph for micrograph in micrographs if micrograph.row in names]
     every_optics = list(dict.fromkeys(micrograph.optics for micrograph in kept))
     if any(math.isnan(optics.pixel_size) for optics in every_optics):
-        return loop("micrographs", ["rlnMicrographName"], [[names[micrograph.row]] for micrograph in kept])
+        return star_text(("micrographs", ["rlnMicrographName"], [[names[micrograph.row]] for micrograph in kept]))
     with_contrast = all(optics.amplitude_contrast is not None for optics in every_optics)
     groups = []
     for number, optics in enumerate(every_optics, 1):
@@ -228,4 +228,4 @@ def make_table(micrographs: Sequence[Micrograph], names: Mapping[int, str]) -> s
     labels += ["rlnVoltage", "rlnSphericalAberration", *["rlnAmplitudeContrast"] * with_contrast]
     group_of = {optics: str(number) for number, optics in enumerate(every_optics, 1)}
     rows = [[names[micrograph.row], group_of[micrograph.optics]] for micrograph in kept]
-    return loop("optics", labels, groups) + loop("micrographs", ["rlnMicrographName", "rlnOpticsGroup"], rows)
+    return star_text(("optics", labels, groups), ("micrographs", ["rlnMicrographName", "rlnOpticsGroup"], rows))

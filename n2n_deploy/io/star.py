@@ -21,7 +21,7 @@ __all__ = ["MicrographTable", "has_ctf", "listed_names", "read_micrographs"]
 
 
 def read_micrographs(
-    source: Path | str | Sequence[Path | str],
+    source: Path | str | Sequence[Path | str] | StarDocument,
     naming: NamingOptions | None = None,
     *,
     need_ctf: bool = True,
@@ -41,7 +41,8 @@ def read_micrographs(
 
     Args:
         source: a STAR file or cryoSPARC's .cs file of exposures; or MRC files, globs or text files of names,
-            where no CTF is needed.
+            where no CTF is needed; or a document that was not read from a file, whose names start at the current
+            folder.
         naming: the project folder, and how halves are named where the table does not say it.
         need_ctf: every micrograph must have a CTF, and not be phase-flipped yet.
         need_halves: every micrograph must have even and odd halves.
@@ -63,7 +64,6 @@ def read_micrographs(
             value is out of range; a row names an optics group that is not there.
         UsageError: MRC files where a CTF is needed; invalid suffixes, templates or optics.
     """
-    sources = [source] if isinstance(source, (str, Path)) else list(source)
     naming = naming or NamingOptions()
     project = naming.project
     if project is not None and not project.is_dir():
@@ -77,8 +77,9 @@ def read_micrographs(
         ),
         headers=headers,
     )
-    if len(sources) == 1 and is_table(sources[0]):
-        return _read_table(Path(sources[0]), project, options)
+    if (document := _document(source)) is not None:
+        return _read_table(document, project, options)
+    sources = _files(source)
     tables = [str(source) for source in sources if is_table(source)]
     if tables:
         raise UsageError(f"{tables[0]}: is not an MRC file; give one STAR table alone, or MRC files only")
@@ -100,20 +101,17 @@ def read_micrographs(
     return MicrographTable(None, micrographs, problems, folders.project, notes=notes + more)
 
 
-def has_ctf(source: Path | str | Sequence[Path | str], naming: NamingOptions | None = None) -> bool:
+def has_ctf(source: Path | str | Sequence[Path | str] | StarDocument, naming: NamingOptions | None = None) -> bool:
     """Whether a source, as `read_micrographs` takes it, is a table with columns for the CTF, whatever its rows hold.
 
     Raises:
         DataError: the table is missing, is not a STAR file, or lists no micrographs.
     """
-    sources = [source] if isinstance(source, (str, Path)) else list(source)
-    if len(sources) != 1 or not is_table(sources[0]):
+    if (document := _document(source)) is None:
         return False
-    path = Path(sources[0])
-    document = read_cryosparc(path) if is_cryosparc(path) else StarDocument.read(path)
     if not is_tilt_series(document):
         return states_ctf(micrograph_table(document)[0])
-    folders = Folders(path.parent, naming.project if naming else None)
+    folders = Folders(document.path.parent, naming.project if naming else None)
     images = (StarDocument.read(file) for file in series_files(document, folders).values())
     return any(states_ctf(micrograph_table(each)[0]) for each in images)
 
@@ -137,8 +135,24 @@ def listed_names(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-def _read_table(path: Path, project: Path | None, options: ReadOptions) -> MicrographTable:
-    document = read_cryosparc(path) if is_cryosparc(path) else StarDocument.read(path)
+def _document(source: Path | str | Sequence[Path | str] | StarDocument) -> StarDocument | None:
+    """The table that a source means; None where it means MRC files."""
+    if isinstance(source, StarDocument):
+        return source
+    sources = _files(source)
+    if len(sources) != 1 or not is_table(sources[0]):
+        return None
+    path = Path(sources[0])
+    return read_cryosparc(path) if is_cryosparc(path) else StarDocument.read(path)
+
+
+def _files(source: Path | str | Sequence[Path | str] | StarDocument) -> list[Path | str]:
+    assert not isinstance(source, StarDocument)
+    return [source] if isinstance(source, (str, Path)) else list(source)
+
+
+def _read_table(document: StarDocument, project: Path | None, options: ReadOptions) -> MicrographTable:
+    path = document.path
     if is_tilt_series(document):
         return read_tilt_series(path, document, project, options)
     table, groups = micrograph_table(document)

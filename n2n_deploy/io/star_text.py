@@ -1,8 +1,8 @@
-"""The text of STAR files in RELION's dialect: the values of one line, and loops written from rows."""
+"""The text of STAR files in RELION's dialect: the values of one line, and a value as it is written."""
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 # A quote ends only before white space: 5'-end is one unquoted value.
 _TOKEN = re.compile(r""""((?:[^"]|"(?=\S))*)"(?=\s|$)|'((?:[^']|'(?=\S))*)'(?=\s|$)|(\S+)""")
@@ -41,16 +41,3 @@ def quoted(value: str) -> str:
     if value and not re.search(r"\s", value) and value[0] not in "\"'#_;":
         return value
     return f"'{value}'" if '"' in value else f'"{value}"'
-
-
-def loop(block: str, labels: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
-    """Write a block with one loop as RELION 3.1 and later do.
-
-    Args:
-        block: name of the block, without "data_".
-        labels: names of the columns, without the underscore.
-        rows: values in the order of the labels; they are quoted where they must be.
-    """
-    header = "".join(f"_{label} #{number}\n" for number, label in enumerate(labels, start=1))
-    body = "".join(" ".join(map(quoted, row)) + "\n" for row in rows)
-    return f"\n# version 30001\n\ndata_{block}\n\nloop_\n{header}{body}\n"

@@ -9,7 +9,7 @@ from n2n_deploy.files.atomic import atomic_write
 from n2n_deploy.imaging.ctf import Optics
 from n2n_deploy.io.movie_table import METADATA, MovieRecord, MovieTable
 from n2n_deploy.io.star_document import NAME
-from n2n_deploy.io.star_text import loop
+from n2n_deploy.io.star_frames import star_text
 from n2n_deploy.movies.job import Outputs
 
 _EVEN, _ODD = "rlnMicrographNameEven", "rlnMicrographNameOdd"
@@ -112,7 +112,8 @@ def _new_table(summed: Sequence[Summed], names: Sequence[Sequence[str]], project
     ):
         if all(number is not None for number in numbers):
             columns[label] = [f"{number:.6f}" for number in numbers]
-    return loop("optics", labels, values) + loop("micrographs", list(columns), zip(*columns.values(), strict=True))
+    rows = list(zip(*columns.values(), strict=True))
+    return star_text(("optics", labels, values), ("micrographs", list(columns), rows))
 
 
 def _below(project: Path, file: Path) -> str:

@@ -12,7 +12,7 @@ from n2n_deploy.device.host import HOST
 from n2n_deploy.files.atomic import atomic_write, make_writable_folder
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.io.mrc import write_mrc
-from n2n_deploy.io.star_text import loop
+from n2n_deploy.io.star_frames import star_text
 from n2n_deploy.simulate.canvas import Canvas, margin_pixels
 from n2n_deploy.simulate.conditions import Conditions
 from n2n_deploy.simulate.detectors import DETECTORS
@@ -189,13 +189,8 @@ def _box(atoms: Atoms, pixel_size: float) -> int:
 def _write_star(path: Path, *tables: _Table) -> Path:
     """Write tables of (name, labels, rows) as RELION 3.1 does."""
     with atomic_write(path) as stream:
-        for title, labels, values in tables:
-            stream.write(loop(title, labels, (map(_cell, row) for row in values)).encode())
+        stream.write(star_text(*tables, float_format="%.6f").encode())
     return path
-
-
-def _cell(value: object) -> str:
-    return f"{value:.6f}" if isinstance(value, float) else str(value)
 
 
 def _check(

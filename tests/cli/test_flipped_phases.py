@@ -44,7 +44,7 @@ def test_halves_are_found_from_a_table_outside_the_project(
     text = table.read_text()
     first = given["rlnMicrographName"].iloc[0]
     missing = first.replace("_DW", "_gone")
-    (tmp_path / "elsewhere.star").write_text(text.replace(f"{first} ", f"{missing} "))
+    (tmp_path / "elsewhere.star").write_text(text.replace(f"{first}\t", f"{missing}\t"))
     out = tmp_path / "out"
     code, _, _ = run("denoise", tmp_path / "elsewhere.star", exported, "-o", out, "--project", simulated, "--no-report")
     assert code == 1

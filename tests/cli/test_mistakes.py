@@ -24,7 +24,7 @@ def there(simulated: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.M
         "good": text,
         "no-defocus": text.replace("_rlnDefocusU", "_rlnDefocus"),
         "no-halves": text.replace("_rlnMicrographNameEven", "_rlnA").replace("_rlnMicrographNameOdd", "_rlnB"),
-        "pixel-size-0": text.replace(" 2.000000 2.000000", " 2.000000 0.000000"),
+        "pixel-size-0": text.replace("\t2.000000\t2.000000", "\t2.000000\t0.000000"),
     }
     assert len(set(bad_tables.values())) == len(bad_tables)
     for name, content in bad_tables.items():
@@ -63,7 +63,7 @@ def there(simulated: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.M
         ),
         ("denoise", 2, "missing argument 'micrographs' (n2n-deploy denoise --help)"),
         ("denoize good.star model.n2n -o out", 2, "no such command 'denoize'. Did you mean 'denoise'? (n2n-deploy"),
-        ("evaluate no-halves.star model.n2n -o out", 1, "no rlnMicrographNameEven"),
+        ("evaluate no-halves.star model.n2n -o out --pairs halves", 1, "no rlnMicrographNameEven"),
         ("evaluate good.star damaged.n2n -o out", 1, "damaged.n2n: "),
         ("evaluate good.star model.n2n -o notes.txt", 3, "notes.txt: is a file, expected a folder"),
         ("evaluate good.star model.n2n -o out --memory 1MB", 3, "memory"),

@@ -68,6 +68,7 @@ def test_every_command_works_in_the_posix_locale(simulated: Path, exported: Path
         "simulate": ("sim", "-n", 1, "--size", "192x160", "--particles", 1),
         "train": (table, "-o", "Run", *SMALL),
         "export": ("Run/model.pt", "-o", "model.n2n"),
+        "export-triton": (exported, "repository"),
         "inspect": (exported,),
         "verify": (exported,),
         "keygen": ("key",),

@@ -37,7 +37,7 @@ def outputs(notebook: nbformat.NotebookNode, start: str) -> list[dict[str, str]]
 def test_the_summary_and_the_table_are_shown(notebook: nbformat.NotebookNode) -> None:
     (summary,) = outputs(notebook, "summary = n2n_deploy.denoise")
     assert "<th>denoised</th><td>2</td>" in summary["text/html"]
-    (table,) = outputs(notebook, "denoised = starfile.read")
+    (table,) = outputs(notebook, "denoised = summary.denoised_tables")
     assert "rlnDefocusU" in table["text/html"]
 
 

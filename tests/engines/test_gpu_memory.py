@@ -4,17 +4,18 @@ Work areas of cuFFT and networks, which the stand-in has not, only a real GPU te
 """
 
 from contextlib import suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import standin_cupy
+from bundle_builder import one_layer_bundle
 
 from n2n_deploy import Denoiser
 from n2n_deploy.bundle.archive import Bundle
 from n2n_deploy.core.errors import HostError
-from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.device.cuda import cuda_device
 from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.restore import Merge
@@ -44,7 +45,7 @@ class _Same:
 @pytest.mark.parametrize("dtype", ["float32", "int16"])
 def test_arrays_take_what_was_planned(
     standin_gpu: ModuleType,
-    bundle: Bundle,
+    tmp_path: Path,
     dtype: str,
     resolution: float,
     merge: Merge | None,
@@ -55,8 +56,8 @@ def test_arrays_take_what_was_planned(
     gpu.grids.clear()
     image = np.random.default_rng(0).normal(40, 6, SHAPE).astype(dtype)
     halves = (image, image) if averaged else None
+    bundle = one_layer_bundle(tmp_path / "model.n2n", max_resolution=resolution, phase_flip=True)
     denoiser = Denoiser(bundle, session=_Same(), merge=merge)  # type: ignore[arg-type]
-    denoiser.recipe = Recipe(max_resolution=resolution)
     fit = denoiser.fit_to_memory({(SHAPE, OPTICS.pixel_size): 1}, halves=averaged)
     planned = fit.device - gpu.fft_work(SHAPE)
     before = standin_cupy.taken["most"] = standin_cupy.taken["bytes"]
