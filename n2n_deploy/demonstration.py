@@ -60,10 +60,13 @@ micrographs/{stem}_DW.mrc 1 {ctf.defocus_u} {ctf.defocus_v} {ctf.defocus_angle}
 """
 
 
-WIENER = "Wiener filter"
-GENERAL = "general model"
-ADAPTED = "adapted, without halves"
-TUNED = "fine-tuned, with halves"
+METHODS = {
+    "wiener": "Wiener filter",
+    "general": "general model",
+    "adapted": "adapted, without halves",
+    "fine_tuned": "fine-tuned, with halves",
+}
+"""What the demonstration compares: names and what to call them."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,14 @@ class Demonstration:
     """The result of a run of the demonstration.
 
     Attributes:
-        methods: estimates from the held-out halves by what denoised them: a Wiener filter fitted to the training part
-            of the halves, the general model, the adapted and the fine-tuned one.
+        estimates: from the held-out halves, by what denoised them, a key of `METHODS`. The Wiener filter is fitted to
+            the training part of the halves.
         picture: the before/after picture, of the fine-tuned model.
         bundle: the fine-tuned model.
         seconds: wall time by step.
     """
 
-    methods: dict[str, Estimates]
+    estimates: dict[str, Estimates]
     picture: Path
     bundle: Path
     seconds: dict[str, float]
@@ -158,14 +161,14 @@ def run_demonstration(
     options = DenoiseOptions(on_exists=OnExists.OVERWRITE)
     denoise(whole, bundle, folder / "denoised", naming=NamingOptions(project=folder), options=options)
     step("denoise", f"measuring on the lower {1 - TRAINING_SHARE:.0%}, which was not used for training")
-    models: dict[str, Path | str] = {GENERAL: "general", ADAPTED: adapted, TUNED: bundle}
-    methods = _measure(models, even, odd, border)
+    models: dict[str, Path | str] = {"general": "general", "adapted": adapted, "fine_tuned": bundle}
+    estimates = _measure(models, even, odd, border)
     step("measure", "drawing the picture")
     before = read_mrc(folder / "micrographs" / "real_0001_DW.mrc").data
     after = read_mrc(folder / "denoised" / "micrographs" / "real_0001_DW.mrc").data
     picture = draw_before_after(before, after, border, data.OPTICS.pixel_size, folder / "before_after.png")
     step("picture", "done")
-    return Demonstration(methods, picture, bundle, seconds)
+    return Demonstration(estimates, picture, bundle, seconds)
 
 
 def _measure(
@@ -179,7 +182,7 @@ def _measure(
 
     wiener = fit_wiener(*prepared(slice(0, border)))
     m1, m2 = prepared(slice(border, None))
-    found = {WIENER: estimate(m1, m2, wiener(m1), wiener(m2))}
+    found = {"wiener": estimate(m1, m2, wiener(m1), wiener(m2))}
     for name, model in models.items():
         with Denoiser(model) as denoiser:
             found[name] = estimate(m1, m2, denoiser.network(m1), denoiser.network(m2))

@@ -58,18 +58,20 @@ def _as_dict(found: "Demonstration") -> dict[str, object]:
             "snr_after": estimates.snr_denoised,
             "recovered_signal_fraction": estimates.recovered_signal_fraction,
         }
-        for name, estimates in found.methods.items()
+        for name, estimates in found.estimates.items()
     } | {"picture": str(found.picture), "bundle": str(found.bundle), "seconds": found.seconds}
 
 
 def _table(found: "Demonstration") -> Table:
+    from n2n_deploy.demonstration import METHODS
+
     table = Table(title="On the part of the frame that was not used for training", title_justify="left")
     table.add_column("")
     for heading in ("SNR before", "SNR after", "recovered signal fraction"):
         table.add_column(heading, justify="right")
-    for name, estimates in found.methods.items():
+    for name, estimates in found.estimates.items():
         table.add_row(
-            name,
+            METHODS[name],
             f"{estimates.snr_noisy:.3f}",
             f"{estimates.snr_denoised:.2f}",
             f"{estimates.recovered_signal_fraction:.3f}",
