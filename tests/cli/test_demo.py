@@ -17,9 +17,7 @@ def test_demo_measures_all_models_on_rows_that_none_has_seen(tmp_path: Path, run
     code, said, error = run("demo", "-o", tmp_path / "demo", "--minutes", 0.1, "--json")
     assert code == 0, error
     found = json.loads(said)
-    recovered = {
-        name: found[name]["recovered_signal_fraction"] for name in ("wiener", "general", "adapted", "fine_tuned")
-    }
+    recovered = {name: found[name]["recovered_signal_fraction"] for name in METHODS}
     assert recovered["general"] > recovered["wiener"]
     assert recovered["adapted"] > 0.22
     assert recovered["fine_tuned"] > 0.22
