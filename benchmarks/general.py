@@ -132,7 +132,7 @@ def _case(rng: np.random.Generator, recipe: Recipe, part: float, number: int) ->
     expected = drawn.expected * np.float32(part)
     even, odd = (rng.poisson(expected / 2).astype(np.float32) for _ in range(2))
     path = Path(f"simulated_{number}.mrc")
-    micrograph = Micrograph(0, path.name, path, None, None, drawn.optics, drawn.ctf)
+    micrograph = Micrograph(path.name, path, drawn.optics, drawn.ctf)
     return make_case(micrograph, {"even": even, "odd": odd, "whole": even + odd}, recipe, expected)
 
 

@@ -47,8 +47,7 @@ def draw(path: Path, report: Mapping[str, Any]) -> None:
     errors.set_title("simulated specimens left out of training (pale: Wiener filter)")
     errors.legend(fontsize="small")
     for row in report["real"]:
-        spatial = [2 * each / row["resolution"] for each in row["frequency"]]
-        gains.plot(spatial, row["gain"], label=f"{row['resolution']:g} Å, {_phases(row)}")
+        gains.plot(row["frequency"], row["gain"], label=f"{row['resolution']:g} Å, {_phases(row)}")
     gains.axhspan(0.9, 1.1, color="0.9")
     gains.set(xlabel="1/Å", ylabel="best factor on the amplitudes", ylim=(0.5, 1.5))
     gains.set_title("amplitudes on the real micrograph")

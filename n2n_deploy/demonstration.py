@@ -1,12 +1,13 @@
-"""The whole workflow on the real micrograph in the package: train, export, denoise, measure, draw.
+"""The whole workflow on the real micrograph in the package: denoise, adapt, train, export, measure, draw.
 
-Each electron count is split at random between the two halves (see `n2n_deploy.data`). The network is trained on the
-upper four fifths of the frame; the numbers and the close-up in the picture come from the rest, which it never saw.
+Each electron count is split at random between the two halves (see `n2n_deploy.data`). The general model is used as it
+is, adapted to full exposures alone, and trained on with halves. Adaptation and training see the upper four fifths of
+the frame; the numbers and the close-up in the picture come from the rest, which no network ever saw.
 """
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,10 @@ from numpy.typing import NDArray
 from n2n_deploy import data
 from n2n_deploy.batch.denoise import denoise
 from n2n_deploy.batch.options import DenoiseOptions, OnExists
-from n2n_deploy.core.options import NamingOptions
+from n2n_deploy.core.options import NamingOptions, Pairs
 from n2n_deploy.core.recipe import Recipe
 from n2n_deploy.denoiser.denoiser import Denoiser
 from n2n_deploy.device.arrays import to_host
-from n2n_deploy.imaging.ctf import CTFParameters, Optics
 from n2n_deploy.imaging.preprocess import preprocess
 from n2n_deploy.io.mrc import read_mrc, write_mrc
 from n2n_deploy.report.micrograph_axes import draw_micrograph
@@ -60,20 +60,28 @@ micrographs/{stem}_DW.mrc 1 {ctf.defocus_u} {ctf.defocus_v} {ctf.defocus_angle}
 """
 
 
+METHODS = {
+    "wiener": "Wiener filter",
+    "general": "general model",
+    "adapted": "adapted, without halves",
+    "fine_tuned": "fine-tuned, with halves",
+}
+"""What the demonstration compares: names and what to call them."""
+
+
 @dataclass(frozen=True)
 class Demonstration:
     """The result of a run of the demonstration.
 
     Attributes:
-        network: estimates from the held-out halves, denoised by the network.
-        wiener: the same, filtered by a Wiener filter fitted to the training part of the halves.
-        picture: the before/after picture.
-        bundle: the model that was made.
+        estimates: from the held-out halves, by what denoised them, a key of `METHODS`. The Wiener filter is fitted to
+            the training part of the halves.
+        picture: the before/after picture, of the fine-tuned model.
+        bundle: the fine-tuned model.
         seconds: wall time by step.
     """
 
-    network: Estimates
-    wiener: Estimates
+    estimates: dict[str, Estimates]
     picture: Path
     bundle: Path
     seconds: dict[str, float]
@@ -94,7 +102,7 @@ def write_pair(folder: Path, stem: str, even: NDArray[Any], odd: NDArray[Any]) -
 def run_demonstration(
     folder: Path,
     *,
-    minutes: float = 3.0,
+    minutes: float = 1.0,
     seed: int = 0,
     announce: Callable[[str], None] = lambda _: None,
     training_progress: Callable[..., None] | None = None,
@@ -103,10 +111,13 @@ def run_demonstration(
 
     Args:
         folder: where everything goes; an earlier demonstration there is replaced.
-        minutes: of training.
+        minutes: of each of the two trainings.
         seed: of thinning and training.
         announce: told each step as it begins.
         training_progress: passed on to the training.
+
+    Raises:
+        HostError: this installation has no general model, or the folder cannot be written to.
     """
     from n2n_deploy.export import export_bundle
     from n2n_deploy.train import TrainConfig, train
@@ -120,58 +131,62 @@ def run_demonstration(
         clock = time.perf_counter()
         announce(text)
 
+    def trained(name: str, pairs: Pairs) -> Path:
+        run = folder / name
+        if run.exists():
+            shutil.rmtree(run)
+        config = TrainConfig(
+            start="general",
+            recipe=RECIPE,
+            batch_size=8,
+            max_minutes=minutes,
+            patch_overlap=0.5,
+            pairs=pairs,
+            seed=seed,
+        )
+        naming = NamingOptions(project=folder, suffixes=("DW", "EVN", "ODD"))
+        checkpoint = train(table, run, config, naming=naming, progress=training_progress)
+        return export_bundle(checkpoint, folder / f"{name}.n2n")
+
     announce("splitting a real micrograph's electrons into an even and an odd half")
     even, odd = data.thin(data.micrograph_counts(), seed)
     border = int(TRAINING_SHARE * even.shape[0])
     whole = write_pair(folder, "real_0001", even, odd)
     table = write_pair(folder, "training_0001", even[:border], odd[:border])
-    step("data", f"training on its upper {TRAINING_SHARE:.0%} for {minutes:g} minutes")
-    config = TrainConfig(
-        preset="small",
-        recipe=RECIPE,
-        batch_size=8,
-        max_minutes=minutes,
-        patch_overlap=0.5,
-        seed=seed,
-    )
-    if (folder / "run").exists():
-        shutil.rmtree(folder / "run")
-    checkpoint = train(
-        table,
-        folder / "run",
-        config,
-        naming=NamingOptions(project=folder, suffixes=("DW", "EVN", "ODD")),
-        progress=training_progress,
-    )
-    step("train", "exporting the network to a bundle")
-    bundle = export_bundle(checkpoint, folder / "model.n2n")
-    step("export", "denoising the whole micrograph")
+    step("data", f"adapting the general model to its upper {TRAINING_SHARE:.0%}, without halves, for {minutes:g} min")
+    adapted = trained("adapted", "recorrupted")
+    step("adapt", f"training the general model on the halves of the same part for {minutes:g} min")
+    bundle = trained("model", "halves")
+    step("train", "denoising the whole micrograph")
     options = DenoiseOptions(on_exists=OnExists.OVERWRITE)
     denoise(whole, bundle, folder / "denoised", naming=NamingOptions(project=folder), options=options)
     step("denoise", f"measuring on the lower {1 - TRAINING_SHARE:.0%}, which was not used for training")
-    with Denoiser(bundle) as denoiser:
-        network, wiener = _measure(denoiser, even, odd, border, data.OPTICS, data.CTF)
+    models: dict[str, Path | str] = {"general": "general", "adapted": adapted, "fine_tuned": bundle}
+    estimates = _measure(models, even, odd, border)
     step("measure", "drawing the picture")
     before = read_mrc(folder / "micrographs" / "real_0001_DW.mrc").data
     after = read_mrc(folder / "denoised" / "micrographs" / "real_0001_DW.mrc").data
     picture = draw_before_after(before, after, border, data.OPTICS.pixel_size, folder / "before_after.png")
     step("picture", "done")
-    return Demonstration(network, wiener, picture, bundle, seconds)
+    return Demonstration(estimates, picture, bundle, seconds)
 
 
 def _measure(
-    denoiser: Denoiser, even: NDArray[Any], odd: NDArray[Any], border: int, optics: Optics, ctf: CTFParameters
-) -> tuple[Estimates, Estimates]:
-    """Estimates of the network and of a Wiener filter on the rows below `border`."""
+    models: Mapping[str, Path | str], even: NDArray[Any], odd: NDArray[Any], border: int
+) -> dict[str, Estimates]:
+    """Estimates of a Wiener filter and of networks on the rows below `border`."""
 
     def prepared(rows: slice) -> tuple[NDArray[Any], NDArray[Any]]:
-        first, second = (to_host(preprocess(half[rows], optics, ctf, denoiser.recipe).image) for half in (even, odd))
+        first, second = (to_host(preprocess(half[rows], data.OPTICS, data.CTF, RECIPE).image) for half in (even, odd))
         return first, second
 
     wiener = fit_wiener(*prepared(slice(0, border)))
     m1, m2 = prepared(slice(border, None))
-    network = estimate(m1, m2, denoiser.network(m1), denoiser.network(m2))
-    return network, estimate(m1, m2, wiener(m1), wiener(m2))
+    found = {"wiener": estimate(m1, m2, wiener(m1), wiener(m2))}
+    for name, model in models.items():
+        with Denoiser(model) as denoiser:
+            found[name] = estimate(m1, m2, denoiser.network(m1), denoiser.network(m2))
+    return found
 
 
 def draw_before_after(before: NDArray[Any], after: NDArray[Any], border: int, pixel_size: float, path: Path) -> Path:

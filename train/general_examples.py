@@ -29,10 +29,14 @@ RESOLUTIONS = (4.0, 12.0)
 THINNING = (0.08, 1.0)
 """Part of a micrograph's dose that an example gets, drawn log-uniformly: halves, frames and low-dose images."""
 
-TILTS = (-0.25, 0.6)
+TILTS = (-0.2, 0.4)
 """Range of the exponents β of a power law (s · 100 Å)^β on the contrast between 100 and 12 Å. Specimens differ in how
-their power falls with frequency, by more than thirteen structures and their envelopes show: networks trained without it
-gave the package's real micrograph half of the amplitudes that it has around 20 Å."""
+their power falls with frequency, by more than thirteen structures show: networks trained without it gave the package's
+real micrograph half of the amplitudes that it has around 20 Å."""
+
+ENVELOPES = (100.0, 2000.0)
+"""Å²; range of the B factor of a further envelope exp(−B s²/4) in two of three micrographs, drawn log-uniformly:
+damage, motion, thick ice and rough CTFs. Without it networks draw detail beyond 15 Å where there is none."""
 
 LEFT_OUT = ("proteasome", "p97", "hsp90")
 """Structures that are not trained on: `benchmarks.general` measures on them."""
@@ -53,8 +57,10 @@ COLOURED = 0.15
 """Part of the exposures whose noise is not white: its power falls by up to a third towards the network's Nyquist
 frequency, as interpolation and charge sharing between pixels make it. Steeper falls made networks timid in trials."""
 
-WEAKEST = 0.03
-"""Signal variance below which an example counts no more than others: without signal it teaches to return nothing."""
+WEAKEST = 0.02
+"""Signal variance below which an example counts no more than others. Errors count by the reciprocal of the square root
+of the signal's variance. By its reciprocal, so that all examples count alike, networks came out timid: what cannot be
+told from a patch is then taken for the weaker of two signals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Examples:
     Attributes:
         images: (n, 2, side, side) float16: the noisy image, in units of its exposure's standard deviation, and the
             expected image in the same units.
-        weights: (n,) float32 of their squared errors: the reciprocal of the signal's variance, bounded.
+        weights: (n,) float32 of their squared errors; see `WEAKEST`.
         resolution: Å of the network's Nyquist frequency.
         thinning: (n,) part of the dose.
         flipped: (n,) whether phases are flipped.
@@ -83,7 +89,8 @@ def make_examples(seed: int, number: int) -> Examples:
     resolution = _log_uniform(rng, RESOLUTIONS)
     names = [name for name in NAMES if name not in LEFT_OUT]
     micrograph = draw_micrograph(rng, (SIDE, SIDE), resolution / 2, names)
-    whole = _tilted(micrograph.expected, resolution / 2, rng.uniform(*TILTS))
+    envelope = 0.0 if rng.random() < 1 / 3 else _log_uniform(rng, ENVELOPES)
+    whole = _reshaped(micrograph.expected, resolution / 2, rng.uniform(*TILTS), envelope)
     images, weights, thinning, flips = [], [], [], []
     for exposure in range(EXPOSURES):
         flip = exposure % 2 == 0
@@ -97,7 +104,7 @@ def make_examples(seed: int, number: int) -> Examples:
         pair = np.stack([shown, clean]) / np.float32(std)
         count = (SIDE // PATCH) ** 2
         images.append(_windows(pair))
-        weights += [1 / (float(pair[1].var()) + WEAKEST)] * count
+        weights += [(float(pair[1].var()) + WEAKEST) ** -0.5] * count
         thinning += [part] * count
         flips += [flip] * count
     return Examples(
@@ -132,10 +139,12 @@ def stream(seed: int, first: int, workers: int) -> Generator[Examples, None, Non
             pool.shutdown(cancel_futures=True)
 
 
-def _tilted(expected: NDArray[np.float32], pixel_size: float, exponent: float) -> NDArray[np.float32]:
-    """Change how fast the contrast of a micrograph falls with frequency; see `TILTS`."""
+def _reshaped(
+    expected: NDArray[np.float32], pixel_size: float, exponent: float, envelope: float
+) -> NDArray[np.float32]:
+    """Change how the contrast of a micrograph falls with frequency; see `TILTS` and `ENVELOPES`."""
     s = frequencies((SIDE, SIDE), (pixel_size, pixel_size))
-    gain = (np.clip(s, 1 / 100, 1 / 12) * 100) ** np.float32(exponent)
+    gain = (np.clip(s, 1 / 100, 1 / 12) * 100) ** exponent * np.exp(-envelope / 4 * s**2)
     changed: NDArray[np.float32] = HOST.to_host(irfft2(rfft2(expected) * gain.astype(np.float32), (SIDE, SIDE)))
     return np.maximum(changed, 0, out=changed)
 

@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 def demo_command(
     ctx: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path("demo"),
-    minutes: Annotated[float, typer.Option("--minutes", min=0.05, help="Minutes of training.")] = 3.0,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.05, help="Minutes of each of the two trainings.")] = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="Random seed of the split and the training.")] = 0,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train, export and denoise on a real micrograph that comes with the package; measure and draw the result.
+    """Denoise a real micrograph that comes with the package with the general model, adapt it, train it on, and measure.
 
-    Each electron of the micrograph is assigned at random to an even or an odd half. A small network is trained on the
-    upper 80 % of the frame; the numbers and the close-up come from the rest.
+    Each electron of the micrograph is assigned at random to an even or an odd half. The general model is adapted to
+    full exposures alone, and trained on with the halves, on the upper 80 % of the frame; the numbers and the close-up
+    come from the rest.
     """
     from n2n_deploy.demonstration import run_demonstration
     from n2n_deploy.files.atomic import make_writable_folder
@@ -51,25 +52,26 @@ def demo_command(
 
 def _as_dict(found: "Demonstration") -> dict[str, object]:
     """The result for a program."""
-    methods = {"network": found.network, "wiener": found.wiener}
     return {
         name: {
             "snr_before": estimates.snr_noisy,
             "snr_after": estimates.snr_denoised,
             "recovered_signal_fraction": estimates.recovered_signal_fraction,
         }
-        for name, estimates in methods.items()
+        for name, estimates in found.estimates.items()
     } | {"picture": str(found.picture), "bundle": str(found.bundle), "seconds": found.seconds}
 
 
 def _table(found: "Demonstration") -> Table:
+    from n2n_deploy.demonstration import METHODS
+
     table = Table(title="On the part of the frame that was not used for training", title_justify="left")
     table.add_column("")
     for heading in ("SNR before", "SNR after", "recovered signal fraction"):
         table.add_column(heading, justify="right")
-    for name, estimates in (("network", found.network), ("Wiener filter", found.wiener)):
+    for name, estimates in found.estimates.items():
         table.add_row(
-            name,
+            METHODS[name],
             f"{estimates.snr_noisy:.3f}",
             f"{estimates.snr_denoised:.2f}",
             f"{estimates.recovered_signal_fraction:.3f}",

@@ -31,6 +31,8 @@ def disc(rng: np.random.Generator, shape: tuple[int, int], pixel_size: float, na
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(general_examples, "draw_micrograph", disc)
     monkeypatch.setattr(general_examples, "COLOURED", 0.0)
+    monkeypatch.setattr(general_examples, "TILTS", (0.0, 0.0))
+    monkeypatch.setattr(general_examples, "ENVELOPES", (1e-6, 1e-6))
 
 
 def whole(patches: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -55,6 +57,27 @@ def test_the_noise_of_an_example_is_that_of_counted_electrons() -> None:
             factor = band_power(clean, low, high) / band_power(electrons, low, high)
             noise = band_power(noisy - clean, low, high)
             assert noise == pytest.approx(factor * electrons.mean() * electrons.size, rel=0.03)
+
+
+def test_contrast_falls_by_the_power_law_and_the_envelope_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = make_examples(0, 1)
+    pixel_size = plain.resolution / 2
+    monkeypatch.setattr(general_examples, "TILTS", (0.3, 0.3))
+    tilted = make_examples(0, 1)
+    bands = ((1 / 80, 1 / 70), (1 / 40, 1 / 36))  # 1/Å
+    ratios = [
+        band_power(whole(tilted.images[:16, 1]), low * pixel_size, high * pixel_size)
+        / band_power(whole(plain.images[:16, 1]), low * pixel_size, high * pixel_size)
+        for low, high in bands
+    ]
+    assert ratios[1] / ratios[0] == pytest.approx((75 / 38) ** 0.6, rel=0.05)
+    # The envelope is drawn before anything else that follows, for two of three micrographs.
+    monkeypatch.setattr(general_examples, "ENVELOPES", (1500.0, 1500.0))
+    powers = []
+    for number in range(8):
+        image = whole(make_examples(0, number).images[:16, 1])
+        powers.append(band_power(image, 0.2, 0.25) / band_power(image, 0.03, 0.06))
+    assert max(powers) > 10 * min(powers)
 
 
 def band_power(image: NDArray[np.float64], low: float, high: float) -> float:
