@@ -164,6 +164,8 @@ def client(triton: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[A
         **os.environ,
         "LD_LIBRARY_PATH": str((triton / "tritonserver").resolve().parents[3] / "nvidia_pytriton.libs"),
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]),
+        # The server's Python finds its libraries beside the first python3 of the path, this environment's.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }
     server = subprocess.Popen([str(each) for each in command], stdout=log, stderr=subprocess.STDOUT, env=environment)
     with grpc.InferenceServerClient(f"127.0.0.1:{ports[1]}") as found:

@@ -190,7 +190,10 @@ def test_the_command_follows_the_networks_recipe(
     assert not (tmp_path / "third").exists()
 
 
-def test_a_general_model_that_is_not_there_is_named(config: TrainConfig) -> None:
+def test_a_general_model_that_is_not_there_is_named(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("n2n_deploy.data.GENERAL_MODEL", tmp_path / "general.n2n")
     with pytest.raises(N2NError, match="no general model"):
         load_starting_point(config.model_copy(update={"start": "general"}))
 
