@@ -24,7 +24,6 @@ from n2n_deploy.train.fit import find_device, settle
 from n2n_deploy.train.general_examples import PATCH, PER_MICROGRAPH, RESOLUTIONS, THINNING, Examples, stream
 from n2n_deploy.train.loader import augment
 from n2n_deploy.train.model import channels_last, plain_weights
-from n2n_deploy.train.muon import KERNEL_RATE
 from n2n_deploy.train.run import Run, start
 
 BUFFER = 48
@@ -34,7 +33,7 @@ STEPS_PER_MICROGRAPH = 12
 """Steps for each simulated micrograph: with batches of 8 each of its examples is seen 1.5 times."""
 
 DECAY = 0.2
-"""Weight decay of the kernels, decoupled from the gradient."""
+"""Weight decay of the kernels: without it they grow in a long run, until the loss does."""
 
 AVERAGED = 500
 """Steps over which the weights in `model.pt` are averaged, exponentially: a snapshot is good at any learning rate."""
@@ -46,13 +45,18 @@ _ROW_EVERY = 200
 
 
 class Buffer:
-    """The examples of the latest `BUFFER` micrographs, in a ring."""
+    """The examples of the latest `BUFFER` micrographs, in a ring.
 
-    def __init__(self, source: Iterator[Examples]) -> None:
+    Args:
+        source: the examples of one micrograph after the other.
+        first: number of its first micrograph, which gives each its place in the ring, also in a run that is resumed.
+    """
+
+    def __init__(self, source: Iterator[Examples], first: int) -> None:
         self._source = source
         self._images = np.zeros((BUFFER * PER_MICROGRAPH, 2, PATCH, PATCH), np.float16)
         self._weights = np.zeros(BUFFER * PER_MICROGRAPH, np.float32)
-        self._place = 0
+        self._place = first % BUFFER * PER_MICROGRAPH
         for _ in range(BUFFER):
             self.replace()
 
@@ -94,12 +98,13 @@ def train_general(out: Path, config: TrainConfig, workers: int) -> Path:
     }
     config, weights = settle(config, device, out, resume=True)
     run = start(out, config, device, resume=True, facts=facts, weights=weights)
+    run.optimiser.param_groups[1]["weight_decay"] = DECAY
     validation = _validation()
     began, before = time.monotonic(), run.seconds
     with stop_on_signal() as stopping:
-        # The ring is filled again as it was when the run stopped.
-        source = stream(config.seed, run.step // STEPS_PER_MICROGRAPH, workers)
-        buffer = Buffer(source)
+        first = run.step // STEPS_PER_MICROGRAPH  # the ring is filled again as it was when the run stopped
+        source = stream(config.seed, first, workers)
+        buffer = Buffer(source, first)
         run.network.train()
         try:
             while run.done < 1 and not stopping.event.is_set():
@@ -121,16 +126,13 @@ def _step(run: Run, buffer: Buffer) -> None:
     rng = np.random.default_rng((run.config.seed, run.step, 1))
     images, weights, ways = (each.to(run.device) for each in buffer.batch(rng, run.config.batch_size))
     noisy, clean = augment(images, ways)
-    rate = run.set_rate()
+    run.set_rate()
     with run.autocast():
         denoised = run.network(channels_last(noisy)).float()
     loss = (weights * ((denoised - clean) ** 2).mean(dim=(1, 2, 3))).mean()
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()
     run.update(loss)
-    with torch.no_grad():  # without it kernels grow without bound in a long run, until the loss does
-        for kernel in run.optimiser.param_groups[1]["params"]:
-            kernel.mul_(1 - DECAY * KERNEL_RATE * rate)
     run.step += 1
     _average(run)
 
@@ -177,6 +179,7 @@ def main() -> None:
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         schedule="linear",
+        optimiser="muon",
         max_minutes=60 * options.hours,
         seed=options.seed,
     )

@@ -2,8 +2,8 @@
 
 The momentum of a kernel, as a matrix (out, in·k·k), is replaced by the nearest matrix with orthogonal rows, by five
 Newton-Schulz iterations: what the gradient says weakly is learnt as fast as what it says loudly. `benchmarks.front`
-measures what that buys. Biases and the layer that makes the image go by Adam: an orthogonal step of the last kernel,
-which is small, would change the grey scale by several per cent each time.
+measures what that buys. Biases and the layer that makes the image go by Adam: an orthogonal step is long beside the
+last kernel, which is small, and would shake the grey scale.
 """
 
 from collections import defaultdict
@@ -42,7 +42,10 @@ class Muon(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Update the kernels here and what is left in Adam; where `found_inf` is set, nothing changes."""
+        """Update the kernels here and what is left in Adam; where `found_inf` is set, nothing is learnt.
+
+        The kernels' group may have a `weight_decay`, which is decoupled from the gradient.
+        """
         del closure
         group = self.param_groups[1]
         directions: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
@@ -63,6 +66,7 @@ class Muon(torch.optim.Adam):
                 updates = torch.where(stopped > 0, torch.zeros_like(updates), updates)
             length = max(1.0, shape[0] / updates[0].shape[1]) ** 0.5
             for (kernel, _), update in zip(pairs, updates, strict=True):
+                kernel.mul_(1 - KERNEL_RATE * group["lr"] * group["weight_decay"])
                 kernel.add_(update.view_as(kernel), alpha=-KERNEL_RATE * group["lr"] * length)
         super().step()
 

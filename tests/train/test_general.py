@@ -101,6 +101,17 @@ def _closing(seed: int, first: int, workers: int) -> "itertools.chain[general_ex
     return itertools.chain(found)
 
 
+def test_a_resumed_run_has_the_same_examples_in_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(general, "BUFFER", 3)
+    made = [make_examples(0, number) for number in range(7)]
+    going = general.Buffer(iter(made), 0)
+    for _ in range(4):
+        going.replace()
+    resumed = general.Buffer(iter(made[4:]), 4)
+    for one, other in zip(*(each.batch(np.random.default_rng(1), 64) for each in (going, resumed)), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_run_learns_stops_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(general, "BUFFER", 2)
     monkeypatch.setattr(general, "_VALIDATION_MICROGRAPHS", 2)
