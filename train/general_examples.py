@@ -5,7 +5,6 @@ same Fourier steps as a real one. The target is the expected image: noise2noise 
 has the same minimiser as a noisy target, and its gradients lack the target's noise.
 """
 
-import math
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from n2n_deploy.imaging.fourier import frequencies
 from n2n_deploy.imaging.gradient import subtract_ramp
 from n2n_deploy.imaging.steps import CropStep, Flip
 from n2n_deploy.simulate import draw_micrograph
+from n2n_deploy.simulate.conditions import log_uniform
 
 RESOLUTIONS = (4.0, 12.0)
 """Å, finest and coarsest resolution that the general model is trained for; drawn log-uniformly."""
@@ -86,15 +86,15 @@ class Examples:
 def make_examples(seed: int, number: int) -> Examples:
     """Simulate the micrograph of this number, expose it and cut it, as a function of seed and number alone."""
     rng = np.random.default_rng((seed, number))
-    resolution = _log_uniform(rng, RESOLUTIONS)
+    resolution = log_uniform(rng, *RESOLUTIONS)
     names = [name for name in NAMES if name not in LEFT_OUT]
     micrograph = draw_micrograph(rng, (SIDE, SIDE), resolution / 2, names)
-    envelope = 0.0 if rng.random() < 1 / 3 else _log_uniform(rng, ENVELOPES)
+    envelope = 0.0 if rng.random() < 1 / 3 else log_uniform(rng, *ENVELOPES)
     whole = _reshaped(micrograph.expected, resolution / 2, rng.uniform(*TILTS), envelope)
     images, weights, thinning, flips = [], [], [], []
     for exposure in range(EXPOSURES):
         flip = exposure % 2 == 0
-        part = _log_uniform(rng, THINNING)
+        part = log_uniform(rng, *THINNING)
         expected = whole * np.float32(part)
         noisy = _expose(rng, expected)
         recipe = Recipe(max_resolution=resolution, phase_flip=flip)
@@ -102,7 +102,7 @@ def make_examples(seed: int, number: int) -> Examples:
         shown, clean = (filtered(image, resolution / 2, recipe, how) for image in (noisy, expected))
         std = max(float(shown.std()), 1e-6)
         pair = np.stack([shown, clean]) / np.float32(std)
-        count = (SIDE // PATCH) ** 2
+        count = PER_MICROGRAPH // EXPOSURES
         images.append(_windows(pair))
         weights += [(float(pair[1].var()) + WEAKEST) ** -0.5] * count
         thinning += [part] * count
@@ -166,8 +166,3 @@ def _windows(images: NDArray[np.float32]) -> NDArray[np.float32]:
     count = side // PATCH
     blocks = images.reshape(k, count, PATCH, count, PATCH)
     return np.ascontiguousarray(blocks.transpose(1, 3, 0, 2, 4)).reshape(-1, k, PATCH, PATCH)
-
-
-def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
-    low, high = bounds
-    return math.exp(rng.uniform(math.log(low), math.log(high)))

@@ -77,14 +77,14 @@ def draw_conditions(rng: np.random.Generator, pixel_size: float) -> Conditions:
     return Conditions(
         optics,
         _draw_ctf(rng),
-        dose=_log_uniform(rng, 15, 70),
-        thickness=_log_uniform(rng, 100, 1000),
-        b_factor=_log_uniform(rng, 30, 200),
-        contrast=_log_uniform(rng, *CONTRASTS),
+        dose=log_uniform(rng, 15, 70),
+        thickness=log_uniform(rng, 100, 1000),
+        b_factor=log_uniform(rng, 30, 200),
+        contrast=log_uniform(rng, *CONTRASTS),
         drift=_draw_drift(rng),
         drift_direction=float(rng.uniform(0, 180)),
         detector=detectors[rng.integers(len(detectors))],
-        detector_pixel=min(pixel_size, _log_uniform(rng, 0.5, 2.0)),
+        detector_pixel=min(pixel_size, log_uniform(rng, 0.5, 2.0)),
         energy_filter=bool(rng.uniform() < 0.5),
         ice_gradient=float(rng.beta(1, 8)),
         gradient_direction=float(rng.uniform(0, 360)),
@@ -94,7 +94,7 @@ def draw_conditions(rng: np.random.Generator, pixel_size: float) -> Conditions:
 def _draw_ctf(rng: np.random.Generator) -> CTFParameters:
     """Draw 0.3 to 4 µm of underfocus; one in ten has a phase plate, and less defocus."""
     plate = rng.uniform() < 0.1
-    mean = _log_uniform(rng, 3000, 12000) if plate else _log_uniform(rng, 3000, 40000)
+    mean = log_uniform(rng, 3000, 12000) if plate else log_uniform(rng, 3000, 40000)
     half = min(float(rng.exponential(150)), 0.15 * mean)
     shift = float(rng.uniform(30, 130)) if plate else 0.0
     return CTFParameters(mean + half, mean - half, float(rng.uniform(0, 180)), shift)
@@ -105,5 +105,6 @@ def _draw_drift(rng: np.random.Generator) -> float:
     return float(rng.uniform(1, 5)) if rng.uniform() < 0.2 else abs(float(rng.normal(0, 1)))
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """Draw a number whose logarithm is uniformly distributed."""
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))

@@ -6,6 +6,7 @@ from scipy.special import erf
 
 from n2n_deploy.simulate.amorphous import CARBON_DENSITY, carbon_grain
 from n2n_deploy.simulate.canvas import Canvas
+from n2n_deploy.simulate.conditions import log_uniform
 from n2n_deploy.simulate.potential import WATER_DENSITY, scattering_factor
 
 HOLE_RADIUS = 6000.0
@@ -49,7 +50,7 @@ def add_ice_crystals(rng: np.random.Generator, canvas: Canvas, number: int) -> N
     """Draw crystals of ice that lie on the surface: faceted, 60 to 500 Å in radius, darkened by diffraction."""
     per_volume = WATER_DENSITY * (scattering_factor(8, np.zeros(1))[0] + 2 * scattering_factor(1, np.zeros(1))[0])
     for _ in range(number):
-        radius = float(np.exp(rng.uniform(np.log(60), np.log(500))))
+        radius = log_uniform(rng, 60, 500)
         window, y, x = canvas.window(rng.uniform(0, 1, 2) * canvas.extent, 1.6 * radius + 50)
         facets = rng.uniform(0, 2 * np.pi, rng.integers(5, 9))
         heights = radius * rng.uniform(0.6, 1.1, len(facets))

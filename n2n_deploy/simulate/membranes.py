@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from n2n_deploy.simulate.canvas import Canvas
+from n2n_deploy.simulate.conditions import log_uniform
 from n2n_deploy.simulate.proteins import Population
 
 MEMBRANE_PROTEIN = "cav1.1"
@@ -62,7 +63,7 @@ def add_vesicles(
         population: takes the proteins, whose normal is the membrane's.
     """
     for _ in range(number):
-        radius = float(np.exp(rng.uniform(np.log(80), np.log(400))))
+        radius = log_uniform(rng, 80, 400)
         centre = rng.uniform(0, 1, 2) * canvas.extent
         window, y, x = canvas.window(centre, 1.4 * radius + 60)
         theta = np.arctan2(y, x)
